@@ -1,0 +1,136 @@
+//! The follower's side of AppendEntries (figure 3.1, thesis 3.5).
+
+use crate::ids::{LogIndex, NodeId, Term, Time};
+use crate::message::{AppendOutcome, EntryMeta, Message};
+use crate::output::{Appended, Output};
+use crate::raft::Raft;
+use crate::role::Role;
+
+impl Raft {
+    pub(crate) fn handle_append_entries(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        message: Message,
+        entries: &[EntryMeta],
+        output: &mut Output,
+    ) {
+        let Message::AppendEntries {
+            term,
+            prev_log_index,
+            prev_log_term,
+            count,
+            leader_commit,
+            round,
+            replicated_everywhere,
+        } = message
+        else {
+            return;
+        };
+        // Election Safety: nobody else leads in our own term. And only well-formed entries.
+        let known = self.leader().is_none_or(|leader| leader == from);
+        if self.is_leader() || !known || count as usize != entries.len() {
+            return;
+        }
+        if !terms_ascend(prev_log_term, entries, term) || prev_log_index.0 > u64::MAX / 2 {
+            return;
+        }
+        self.role = Role::Follower {
+            leader: Some(from),
+            heard_at: now,
+        };
+        self.reset_election_timer(now);
+
+        let outcome = if self.matches(prev_log_index, prev_log_term) {
+            self.append_received(prev_log_index, entries, output);
+            let last_new = prev_log_index.plus(u64::from(count));
+            // AppendEntries 5: commitIndex = min(leaderCommit, index of last new entry).
+            self.commit_index = self.commit_index.max(leader_commit.min(last_new));
+            self.replicated_everywhere = self
+                .replicated_everywhere
+                .max(replicated_everywhere.min(self.commit_index));
+            // What is committed here the leader has as well (Leader Completeness).
+            AppendOutcome::Accepted {
+                match_index: last_new.max(self.commit_index),
+            }
+        } else {
+            // AppendEntries 2: false if the log has no entry at prevLogIndex with prevLogTerm.
+            let limit = prev_log_index.previous().max(self.commit_index);
+            let (hint_index, hint_term) = self.log.last_not_above(limit, prev_log_term);
+            AppendOutcome::Rejected {
+                prev_log_index,
+                hint_index,
+                hint_term,
+            }
+        };
+        // What a tainted replica holds must not count in a quorum.
+        if !self.tainted && !self.retired {
+            Self::send_after_persist(
+                output,
+                from,
+                Message::AppendResponse {
+                    term,
+                    round,
+                    outcome,
+                },
+            );
+        }
+    }
+
+    /// Whether the logs agree up to `index`: what is committed does by State Machine Safety,
+    /// also where it is compacted; the rest by Log Matching.
+    fn matches(&self, index: LogIndex, term: Term) -> bool {
+        index <= self.commit_index || self.log.term_at(index) == Some(term)
+    }
+
+    /// AppendEntries 3 and 4: an existing entry that conflicts with a new one goes, with all
+    /// that follow it; entries not in the log are appended. Consistent entries stay untouched.
+    fn append_received(
+        &mut self,
+        prev_log_index: LogIndex,
+        entries: &[EntryMeta],
+        output: &mut Output,
+    ) {
+        let mut index = prev_log_index.next();
+        let mut skip = 0;
+        for entry in entries {
+            let kept = index <= self.commit_index || self.log.term_at(index) == Some(entry.term);
+            if !kept {
+                break;
+            }
+            index = index.next();
+            skip += 1;
+        }
+        let new = &entries[skip..];
+        if new.is_empty() {
+            return;
+        }
+        if index <= self.log.last_index() {
+            assert!(
+                index > self.commit_index,
+                "a committed entry is never replaced"
+            );
+            self.log.truncate(index);
+        }
+        for entry in new {
+            self.log.append(entry.term, entry.bytes);
+        }
+        self.log.wrote();
+        let (skip, count) = (skip as u32, new.len() as u32);
+        output.appended.push(Appended::Received {
+            first_index: index,
+            skip,
+            count,
+        });
+    }
+}
+
+/// Terms never decrease along a log, and none is above its leader's.
+fn terms_ascend(prev_log_term: Term, entries: &[EntryMeta], leader_term: Term) -> bool {
+    let mut before = prev_log_term;
+    entries.iter().all(|entry| {
+        let ascends = before <= entry.term && entry.term <= leader_term;
+        before = entry.term;
+        ascends
+    })
+}
