@@ -391,17 +391,20 @@ impl Replica {
                     "a candidacy not durable"
                 );
             }
-            Message::AppendResponse {
-                outcome: AppendOutcome::Accepted { match_index },
-                ..
-            } => {
+            Message::AppendResponse { term, outcome, .. } => {
+                let AppendOutcome::Accepted { match_index } = outcome else {
+                    return;
+                };
                 let end = usize::try_from(match_index.0).expect("short logs");
                 assert!(
                     self.durable.log.len() >= end,
                     "{match_index} is not durable"
                 );
-                let agrees = self.durable.log[..end] == self.current.log[..end];
-                assert!(agrees, "another entry is durable below {match_index}");
+                // An answer held for the disk may be older than a truncation in a later term.
+                if term == self.raft.current_term() {
+                    let agrees = self.durable.log[..end] == self.current.log[..end];
+                    assert!(agrees, "another entry is durable below {match_index}");
+                }
             }
             _ => {}
         }
