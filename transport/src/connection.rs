@@ -1,0 +1,216 @@
+//! An established connection: frames go out in batches and come in from one buffer.
+
+use std::collections::VecDeque;
+
+use crate::error::ConnectionError;
+use crate::frame::{self, FRAME_HEADER_BYTES, Frame, FrameHeader};
+use crate::head::{HEAD_BYTES, Head};
+use crate::receive::ReceiveBuffer;
+use crate::send::{OutgoingFrame, SendBatch};
+
+/// Sizes agreed on in the hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameLimits {
+    /// Largest frame, header included, in bytes.
+    pub frame_bytes_max: u32,
+    /// Bytes received beyond a partial frame at once.
+    pub receive_ahead_bytes: u32,
+}
+
+/// One connection to a peer's core. Owned by the shard; never touches a socket.
+///
+/// At most one send and one receive are under way; the operations own their memory meanwhile.
+/// After an error the connection is to be dropped and the socket closed.
+#[derive(Debug)]
+pub struct Connection<P> {
+    limits: FrameLimits,
+    open: OutgoingFrame<P>,
+    queue: VecDeque<OutgoingFrame<P>>,
+    queued_bytes: usize,
+    pool: Vec<OutgoingFrame<P>>,
+    /// `None` while a send is under way.
+    batch: Option<SendBatch<P>>,
+    next_sequence: u64,
+    /// `None` while a receive is under way.
+    buffer: Option<ReceiveBuffer>,
+    /// Bytes of the frame given out last.
+    taken: usize,
+    expected_sequence: u64,
+}
+
+impl<P: AsRef<[u8]> + Clone> Connection<P> {
+    /// A connection after its hellos.
+    #[must_use]
+    pub fn new(limits: FrameLimits) -> Self {
+        let capacity = u64::from(limits.frame_bytes_max) + u64::from(limits.receive_ahead_bytes);
+        let capacity = usize::try_from(capacity).expect("a 64-bit machine");
+        Self {
+            limits,
+            open: OutgoingFrame::default(),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            pool: Vec::new(),
+            batch: Some(SendBatch::new()),
+            next_sequence: 0,
+            buffer: Some(ReceiveBuffer::new(capacity)),
+            taken: 0,
+            expected_sequence: 0,
+        }
+    }
+
+    /// Adds a head to the open frame. Its records follow by [`push_piece`](Self::push_piece).
+    pub fn push_head(&mut self, head: &Head) {
+        if self.open.head_bytes.is_empty() {
+            self.open.head_bytes.resize(FRAME_HEADER_BYTES, 0);
+            self.open.bytes = FRAME_HEADER_BYTES;
+        }
+        head.encode(&mut self.open.head_bytes);
+        self.open.bytes += HEAD_BYTES;
+    }
+
+    /// Adds records, in the order of the heads.
+    pub fn push_piece(&mut self, piece: P) {
+        self.open.bytes += piece.as_ref().len();
+        self.open.pieces.push(piece);
+    }
+
+    /// Bytes of the open frame so far. The caller keeps them within the limits: no head and no
+    /// piece is added that would go over `frame_bytes_max` or 65,535 heads.
+    #[must_use]
+    pub fn open_frame_bytes(&self) -> usize {
+        self.open.bytes
+    }
+
+    /// Bytes waiting to be sent, without those of a send under way.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Seals the open frame, if it says anything.
+    ///
+    /// # Panics
+    /// If the frame is over the limits: the caller's mistake.
+    pub fn finish_frame(&mut self) {
+        if self.open.head_bytes.is_empty() {
+            return;
+        }
+        let mut frame = std::mem::replace(&mut self.open, self.pool.pop().unwrap_or_default());
+        self.open.bytes = 0;
+        assert!(
+            frame.bytes <= self.limits.frame_bytes_max as usize,
+            "the frame is too large"
+        );
+        let head_count = (frame.head_bytes.len() - FRAME_HEADER_BYTES) / HEAD_BYTES;
+        let records_bytes = frame.bytes - frame.head_bytes.len();
+        let header = FrameHeader {
+            head_count: u16::try_from(head_count).expect("no more heads than a frame can hold"),
+            records_bytes: u32::try_from(records_bytes).expect("below frame_bytes_max"),
+            sequence: self.next_sequence,
+        };
+        header.seal(&mut frame.head_bytes);
+        self.next_sequence += 1;
+        self.queued_bytes += frame.bytes;
+        self.queue.push_back(frame);
+    }
+
+    /// What is to be sent now, unless a send is under way or there is nothing.
+    pub fn send(&mut self) -> Option<SendBatch<P>> {
+        let batch = self.batch.as_mut()?;
+        for frame in self.queue.drain(..) {
+            batch.push(frame);
+        }
+        self.queued_bytes = 0;
+        if batch.is_empty() {
+            None
+        } else {
+            self.batch.take()
+        }
+    }
+
+    /// The send is over: so many bytes, or an error number.
+    ///
+    /// # Errors
+    /// If the connection broke.
+    pub fn on_sent(
+        &mut self,
+        mut batch: SendBatch<P>,
+        result: Result<usize, i32>,
+    ) -> Result<(), ConnectionError> {
+        let count = result.map_err(|errno| ConnectionError::Socket { errno })?;
+        batch.advance(count, &mut self.pool);
+        self.batch = Some(batch);
+        Ok(())
+    }
+
+    /// The buffer to receive into, unless a receive is under way. Take all frames first.
+    pub fn receive(&mut self) -> Option<ReceiveBuffer> {
+        self.release_taken();
+        let mut buffer = self.buffer.take()?;
+        // A partial frame is shorter than a frame, so that this much is always free at the front.
+        buffer.make_room(self.limits.receive_ahead_bytes as usize);
+        Some(buffer)
+    }
+
+    /// The receive is over: so many bytes, or an error number.
+    ///
+    /// # Errors
+    /// If the peer closed the connection, or it broke.
+    pub fn on_received(
+        &mut self,
+        mut buffer: ReceiveBuffer,
+        result: Result<usize, i32>,
+    ) -> Result<(), ConnectionError> {
+        let count = result.map_err(|errno| ConnectionError::Socket { errno })?;
+        if count == 0 {
+            return Err(ConnectionError::Closed);
+        }
+        buffer.fill(count);
+        self.buffer = Some(buffer);
+        Ok(())
+    }
+
+    /// The next whole frame, in place. It is gone with the next call.
+    ///
+    /// # Errors
+    /// If what came is no frame: the connection must be closed.
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, ConnectionError> {
+        self.release_taken();
+        let Some(buffer) = &self.buffer else {
+            return Ok(None);
+        };
+        let pending = buffer.pending();
+        let Some(header) = pending.first_chunk::<FRAME_HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let sequence = self.expected_sequence;
+        let header = FrameHeader::parse(header, sequence, self.limits.frame_bytes_max)?;
+        let bytes = usize::try_from(header.frame_bytes()).expect("below frame_bytes_max");
+        let Some(whole) = pending.get(..bytes) else {
+            return Ok(None);
+        };
+        let (head_bytes, records) = whole.split_at(header.heads_end());
+        if !frame::verify(head_bytes) {
+            return Err(ConnectionError::Checksum { sequence });
+        }
+        let heads = &head_bytes[FRAME_HEADER_BYTES..];
+        if heads
+            .chunks_exact(HEAD_BYTES)
+            .any(|head| Head::decode(head).is_none())
+        {
+            return Err(ConnectionError::BadHeader {
+                field: "head",
+                sequence,
+            });
+        }
+        self.taken = bytes;
+        self.expected_sequence += 1;
+        Ok(Some(Frame { heads, records }))
+    }
+
+    fn release_taken(&mut self) {
+        if let Some(buffer) = &mut self.buffer {
+            buffer.consume(std::mem::take(&mut self.taken));
+        }
+    }
+}

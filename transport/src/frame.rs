@@ -1,0 +1,137 @@
+//! Frames: a header with a checksum, the heads of many groups, then records as they lie on disk.
+
+use crate::error::ConnectionError;
+use crate::head::{HEAD_BYTES, Head};
+
+/// Bytes of a frame before its heads.
+pub const FRAME_HEADER_BYTES: usize = 32;
+
+const MAGIC: u32 = u32::from_le_bytes(*b"PTNf");
+const KIND_HEADS: u8 = 1;
+
+/// What the header says of the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FrameHeader {
+    pub(crate) head_count: u16,
+    pub(crate) records_bytes: u32,
+    pub(crate) sequence: u64,
+}
+
+impl FrameHeader {
+    pub(crate) fn heads_end(&self) -> usize {
+        FRAME_HEADER_BYTES + usize::from(self.head_count) * HEAD_BYTES
+    }
+
+    pub(crate) fn frame_bytes(&self) -> u64 {
+        self.heads_end() as u64 + u64::from(self.records_bytes)
+    }
+
+    /// Fills in the first 32 of `bytes`, which hold the heads after them.
+    pub(crate) fn seal(&self, bytes: &mut [u8]) {
+        assert_eq!(
+            bytes.len(),
+            self.heads_end(),
+            "the heads are as many as the header says"
+        );
+        bytes[..FRAME_HEADER_BYTES].fill(0);
+        bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        bytes[4] = KIND_HEADS;
+        bytes[6..8].copy_from_slice(&self.head_count.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.records_bytes.to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.sequence.to_le_bytes());
+        let checksum = checksum(bytes);
+        bytes[28..32].copy_from_slice(&checksum.to_le_bytes());
+    }
+
+    /// Reads the header of frame number `expected`, and refuses whatever is not exactly that.
+    pub(crate) fn parse(
+        bytes: &[u8; FRAME_HEADER_BYTES],
+        expected: u64,
+        frame_bytes_max: u32,
+    ) -> Result<Self, ConnectionError> {
+        let bad = |field| {
+            Err(ConnectionError::BadHeader {
+                field,
+                sequence: expected,
+            })
+        };
+        let [
+            m0,
+            m1,
+            m2,
+            m3,
+            kind,
+            flags,
+            h0,
+            h1,
+            r0,
+            r1,
+            r2,
+            r3,
+            rest @ ..,
+        ] = *bytes;
+        if u32::from_le_bytes([m0, m1, m2, m3]) != MAGIC {
+            return bad("magic");
+        }
+        if kind != KIND_HEADS {
+            return bad("kind");
+        }
+        if flags != 0 || rest[8..16] != [0; 8] {
+            return bad("flags");
+        }
+        let mut sequence = [0; 8];
+        sequence.copy_from_slice(&rest[..8]);
+        let header = Self {
+            head_count: u16::from_le_bytes([h0, h1]),
+            records_bytes: u32::from_le_bytes([r0, r1, r2, r3]),
+            sequence: u64::from_le_bytes(sequence),
+        };
+        if header.sequence != expected {
+            return bad("sequence");
+        }
+        if header.head_count == 0 {
+            return bad("number of heads");
+        }
+        let bytes = header.frame_bytes();
+        if bytes > u64::from(frame_bytes_max) {
+            let limit = frame_bytes_max;
+            return Err(ConnectionError::TooLarge {
+                sequence: expected,
+                bytes,
+                limit,
+            });
+        }
+        Ok(header)
+    }
+}
+
+/// Whether the checksum of a header with its heads is right.
+pub(crate) fn verify(bytes: &[u8]) -> bool {
+    bytes[28..32] == checksum(bytes).to_le_bytes()
+}
+
+fn checksum(bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&bytes[..28]), &bytes[FRAME_HEADER_BYTES..])
+}
+
+/// A received frame, in place.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    pub(crate) heads: &'a [u8],
+    pub(crate) records: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// The heads, in order. Checked when the frame was taken.
+    pub fn heads(&self) -> impl ExactSizeIterator<Item = Head> + 'a {
+        self.heads
+            .chunks_exact(HEAD_BYTES)
+            .map(|bytes| Head::decode(bytes).expect("heads are checked before the frame is given"))
+    }
+
+    /// The records of all heads, one after another. Their own checksums are not yet checked.
+    #[must_use]
+    pub fn records(&self) -> &'a [u8] {
+        self.records
+    }
+}
