@@ -1,1 +1,11 @@
-//! Placeholder.
+//! Pontoon: an embeddable, thread-per-core, multi-Raft consensus engine.
+//!
+//! This package is where the parts meet: it will own the shard, its drivers and hosts, and the
+//! API that an embedding program uses. So far it offers the parts themselves, each complete in
+//! its own right: the rules of Raft ([`core`]), the segment log ([`storage`]) and the wire
+//! ([`transport`]).
+#![forbid(unsafe_code)]
+
+pub use pontoon_core as core;
+pub use pontoon_storage as storage;
+pub use pontoon_transport as transport;

@@ -9,10 +9,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pontoon-core", &[]),
     ("pontoon-storage", &[]),
     ("pontoon-transport", &[]),
-    ("pontoon", &["pontoon-core", "pontoon-storage", "pontoon-transport"]),
+    (
+        "pontoon",
+        &["pontoon-core", "pontoon-storage", "pontoon-transport"],
+    ),
     ("pontoon-bench", &["pontoon"]),
     ("pontoon-sim", &["pontoon"]),
-    ("pontoon-tools", &["pontoon", "pontoon-sim", "pontoon-storage"]),
+    (
+        "pontoon-tools",
+        &["pontoon", "pontoon-sim", "pontoon-storage"],
+    ),
 ];
 
 const FILE_LINES_MAX: usize = 600;
@@ -34,7 +40,10 @@ const BANNED_IN_CORE: &[&str] = &[
 ];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("engine/ lies in the root").to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("engine/ lies in the root")
+        .to_path_buf()
 }
 
 /// Every Rust file of the repository with its path below the root, in a fixed order.
@@ -43,19 +52,32 @@ fn sources() -> BTreeMap<String, String> {
     for top in ["engine", "transport", "storage", "bench", "tools"] {
         collect(&root(), &root().join(top), &mut found);
     }
-    assert!(found.len() > 5, "the walk over the sources found only {}", found.len());
+    assert!(
+        found.len() > 5,
+        "the walk over the sources found only {}",
+        found.len()
+    );
     found
 }
 
 fn collect(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
     for entry in entries {
         let path = entry.expect("a readable directory entry").path();
         if path.is_dir() && !path.ends_with("target") {
             collect(root, &path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let name = path.strip_prefix(root).expect("below the root").display().to_string();
-            found.insert(name, fs::read_to_string(&path).expect("a readable source file"));
+            let name = path
+                .strip_prefix(root)
+                .expect("below the root")
+                .display()
+                .to_string();
+            found.insert(
+                name,
+                fs::read_to_string(&path).expect("a readable source file"),
+            );
         }
     }
 }
@@ -74,7 +96,9 @@ fn packages_depend_only_along_the_arrows() {
         .expect("cargo metadata of the workspace");
     let mut broken = Vec::new();
     for package in &metadata.packages {
-        let allowed = ARROWS.iter().find(|(name, _)| *name == package.name.as_str());
+        let allowed = ARROWS
+            .iter()
+            .find(|(name, _)| *name == package.name.as_str());
         let Some((_, allowed)) = allowed else {
             broken.push(format!("{} has no line in ARROWS", package.name));
             continue;
@@ -102,7 +126,10 @@ fn every_file_says_what_it_is_for_and_stays_short() {
         }
         for (number, line) in text.lines().enumerate() {
             if line.chars().count() > LINE_COLUMNS_MAX {
-                broken.push(format!("{name}:{}: over {LINE_COLUMNS_MAX} columns", number + 1));
+                broken.push(format!(
+                    "{name}:{}: over {LINE_COLUMNS_MAX} columns",
+                    number + 1
+                ));
             }
         }
     }
@@ -117,14 +144,24 @@ fn long_functions(name: &str, text: &str) -> Vec<String> {
     for (start, line) in lines.iter().enumerate() {
         let body = line.trim_start();
         let indent = line.len() - body.len();
-        let is_function = ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "const fn "]
-            .iter()
-            .any(|prefix| body.starts_with(prefix));
+        let is_function = [
+            "fn ",
+            "pub fn ",
+            "pub(crate) fn ",
+            "pub(super) fn ",
+            "const fn ",
+        ]
+        .iter()
+        .any(|prefix| body.starts_with(prefix));
         if !is_function {
             continue;
         }
         let closing = format!("{}}}", " ".repeat(indent));
-        let length = lines[start..].iter().position(|line| *line == closing).unwrap_or(0) + 1;
+        let length = lines[start..]
+            .iter()
+            .position(|line| *line == closing)
+            .unwrap_or(0)
+            + 1;
         if length > FUNCTION_LINES_MAX {
             long.push(format!("{name}:{}: {length} lines", start + 1));
         }
@@ -134,8 +171,10 @@ fn long_functions(name: &str, text: &str) -> Vec<String> {
 
 #[test]
 fn a_function_fits_a_screen() {
-    let broken: Vec<String> =
-        sources().iter().flat_map(|(name, text)| long_functions(name, text)).collect();
+    let broken: Vec<String> = sources()
+        .iter()
+        .flat_map(|(name, text)| long_functions(name, text))
+        .collect();
     assert_none(&broken, "functions longer than a screen");
 }
 
@@ -163,7 +202,12 @@ fn the_core_names_no_clock_thread_file_or_socket() {
 
 #[test]
 fn nothing_is_left_for_later() {
-    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("dbg", "!("), concat!("todo", "!(")];
+    let marks = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("dbg", "!("),
+        concat!("todo", "!("),
+    ];
     let mut broken = Vec::new();
     for (name, text) in sources() {
         for (number, line) in text.lines().enumerate() {

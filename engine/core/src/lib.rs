@@ -10,7 +10,7 @@
 //!
 //! ```
 //! use pontoon_core::{
-//!     Boot, EntryKind, EntryMeta, LogIndex, Membership, NodeId, Output, Raft, RaftConfig, Term, Time,
+//!     Boot, EntryKind, EntryMeta, Membership, NodeId, Output, Raft, RaftConfig, Term, Time,
 //! };
 //!
 //! let boot = Boot { membership: Membership::of_voters(&[NodeId(1)]), ..Boot::default() };

@@ -1,0 +1,97 @@
+//! What the figures were measured on: they mean nothing on another machine.
+
+use std::fs;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::floor::SyncMethod;
+
+/// The machine, as far as it decides the figures.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Environment {
+    /// Version of this program.
+    pub(crate) version: &'static str,
+    /// Seconds since the Unix epoch.
+    pub(crate) time: u64,
+    /// Kernel name, release, architecture.
+    pub(crate) kernel: String,
+    /// Model of the first processor.
+    pub(crate) processor: String,
+    /// Processors this process may use.
+    pub(crate) processors: usize,
+    /// Where the data lay.
+    pub(crate) data: String,
+    /// Device of that directory and what is known of its cache.
+    pub(crate) disk: String,
+    /// How writes were made durable.
+    pub(crate) sync_method: SyncMethod,
+}
+
+impl Environment {
+    /// Of this machine and this directory.
+    pub(crate) fn of(data: &Path, sync_method: SyncMethod) -> Self {
+        let system = rustix::system::uname();
+        let kernel = [system.sysname(), system.release(), system.machine()];
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            time: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |time| time.as_secs()),
+            kernel: kernel
+                .map(|part| part.to_string_lossy().into_owned())
+                .join(" "),
+            processor: processor(),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            data: data.display().to_string(),
+            disk: disk(data),
+            sync_method,
+        }
+    }
+
+    /// One line for people.
+    pub(crate) fn line(&self) -> String {
+        format!(
+            "{}; {} x {}; disk {}; {:?}",
+            self.kernel, self.processors, self.processor, self.disk, self.sync_method
+        )
+    }
+}
+
+fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find(|line| line.starts_with("model name"));
+    let model = model.and_then(|line| line.split_once(": "));
+    model.map_or_else(
+        || "unknown processor".to_owned(),
+        |(_, name)| name.to_owned(),
+    )
+}
+
+/// Empty fields where sysfs knows nothing of the device (tmpfs, overlays).
+fn disk(path: &Path) -> String {
+    let Ok(status) = rustix::fs::stat(path) else {
+        return "unknown".to_owned();
+    };
+    let device = status.st_dev;
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let base = format!("/sys/dev/block/{major}:{minor}");
+    let read = |name: &str| {
+        // A partition's queue is its disk's.
+        let own = fs::read_to_string(format!("{base}/queue/{name}"));
+        let text = own.or_else(|_| fs::read_to_string(format!("{base}/../queue/{name}")));
+        text.map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned())
+    };
+    let name = fs::read_link(&base).ok();
+    let name = name
+        .as_deref()
+        .and_then(Path::file_name)
+        .and_then(|name| name.to_str());
+    format!(
+        "{} ({}, FUA {})",
+        name.unwrap_or("unknown"),
+        read("write_cache"),
+        read("fua")
+    )
+}

@@ -1,0 +1,158 @@
+//! A follower of the floor: a blocking socket and a prepared file, nothing else.
+
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::io::ReadWriteFlags;
+use serde::{Deserialize, Serialize};
+
+use super::SyncMethod;
+use crate::child;
+use crate::data::{AlignedBytes, prepare_file};
+use crate::histogram::{self, Buckets};
+
+/// What the leader of the floor asks of a follower.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Make the file to write to.
+    Prepare { path: PathBuf, bytes: u64 },
+    /// Connect; write and answer each message until the connection ends.
+    Serve {
+        address: SocketAddr,
+        message: Message,
+        sync: SyncMethod,
+    },
+    /// Write blocks durably, one after the other.
+    Write {
+        seconds: f64,
+        bytes: usize,
+        sync: SyncMethod,
+    },
+}
+
+/// The lengths of one round's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Message {
+    /// From the leader to a follower.
+    pub(crate) message_bytes: usize,
+    /// From the follower back.
+    pub(crate) answer_bytes: usize,
+    /// Written durably in between; none of it if zero.
+    pub(crate) write_bytes: usize,
+}
+
+/// What a follower answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// Done.
+    Done,
+    /// The latencies of `Order::Write`.
+    Written(Buckets),
+}
+
+/// Answers orders until standard input ends.
+pub(crate) fn serve() -> Result<()> {
+    let mut file = None;
+    child::answer_orders(|order| match order {
+        Order::Prepare { path, bytes } => {
+            file = Some(BlockingFile {
+                file: prepare_file(&path, bytes)?,
+                bytes,
+                offset: 0,
+            });
+            Ok(Answer::Done)
+        }
+        Order::Serve {
+            address,
+            message,
+            sync,
+        } => {
+            let file = file
+                .as_mut()
+                .context("told to serve before there is a file")?;
+            serve_connection(file, address, message, sync)?;
+            Ok(Answer::Done)
+        }
+        Order::Write {
+            seconds,
+            bytes,
+            sync,
+        } => {
+            let file = file
+                .as_mut()
+                .context("told to write before there is a file")?;
+            file.write_for(Duration::from_secs_f64(seconds), bytes, sync)
+                .map(Answer::Written)
+        }
+    })
+}
+
+fn serve_connection(
+    file: &mut BlockingFile,
+    address: SocketAddr,
+    message: Message,
+    sync: SyncMethod,
+) -> Result<()> {
+    let mut socket = TcpStream::connect(address).context("connecting to the floor's leader")?;
+    socket.set_nodelay(true)?;
+    let mut received = AlignedBytes::new(message.message_bytes.max(message.write_bytes), 0);
+    let answer = vec![1; message.answer_bytes];
+    loop {
+        match socket.read_exact(&mut received.as_mut_slice()[..message.message_bytes]) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        if message.write_bytes > 0 {
+            file.write(&received.as_slice()[..message.write_bytes], sync)?;
+        }
+        socket.write_all(&answer)?;
+    }
+}
+
+struct BlockingFile {
+    file: OwnedFd,
+    bytes: u64,
+    offset: u64,
+}
+
+impl BlockingFile {
+    fn write(&mut self, bytes: &[u8], sync: SyncMethod) -> Result<()> {
+        if self.offset + bytes.len() as u64 > self.bytes {
+            self.offset = 0;
+        }
+        let flags = match sync {
+            SyncMethod::WriteDsync => ReadWriteFlags::DSYNC,
+            SyncMethod::WriteThenFdatasync => ReadWriteFlags::empty(),
+        };
+        let piece = [IoSlice::new(bytes)];
+        let written = rustix::io::pwritev2(&self.file, &piece, self.offset, flags)?;
+        ensure!(
+            written == bytes.len(),
+            "a write of {} bytes wrote {written}",
+            bytes.len()
+        );
+        if sync == SyncMethod::WriteThenFdatasync {
+            rustix::fs::fdatasync(&self.file)?;
+        }
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn write_for(&mut self, time: Duration, bytes: usize, sync: SyncMethod) -> Result<Buckets> {
+        let block = AlignedBytes::new(bytes, 2);
+        let mut latencies = histogram::latencies();
+        let begun = Instant::now();
+        while begun.elapsed() < time {
+            let start = Instant::now();
+            self.write(block.as_slice(), sync)?;
+            histogram::record(&mut latencies, start.elapsed());
+        }
+        Ok(Buckets::from(&latencies))
+    }
+}

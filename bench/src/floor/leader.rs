@@ -1,0 +1,309 @@
+//! The leader of the floor: one plain ring, a socket to each follower, a prepared file.
+
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+
+use super::SyncMethod;
+use super::follower::Message;
+use crate::data::AlignedBytes;
+use crate::histogram::{self, Latencies};
+
+/// Rounds a straggler may be behind before the next round waits for it.
+const LAG_ROUNDS_MAX: u64 = 4;
+
+const RING_ENTRIES: u32 = 32;
+const WRITE: u64 = 1;
+const SYNC: u64 = 2;
+const SEND: u64 = 0x100;
+const RECEIVE: u64 = 0x200;
+
+/// The file of the leader.
+pub(crate) struct File {
+    /// Open for direct I/O.
+    pub(crate) file: OwnedFd,
+    /// Zero-written up to here.
+    pub(crate) bytes: u64,
+}
+
+/// Which replicas take part in a round and how many must be done.
+pub(crate) struct Dance<'a> {
+    /// Written by the leader itself, if it takes part.
+    pub(crate) file: Option<&'a File>,
+    /// Where and how.
+    pub(crate) sync: SyncMethod,
+    /// A connection to each follower.
+    pub(crate) followers: Vec<TcpStream>,
+    /// The lengths of a round's bytes.
+    pub(crate) message: Message,
+    /// A round is over when so many replicas are done with it.
+    pub(crate) quorum: usize,
+    /// For how long.
+    pub(crate) time: Duration,
+}
+
+/// What came of it.
+pub(crate) struct Danced {
+    /// Of each round.
+    pub(crate) latencies: Latencies,
+    /// Over the whole time.
+    pub(crate) rounds_per_second: f64,
+}
+
+/// Performs rounds until the time is over.
+pub(crate) fn dance(dance: Dance<'_>) -> Result<Danced> {
+    let time = dance.time;
+    let mut leader = Leader::new(dance)?;
+    let mut latencies = histogram::latencies();
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        let start = Instant::now();
+        leader.round()?;
+        histogram::record(&mut latencies, start.elapsed());
+        leader.wait_for_stragglers(LAG_ROUNDS_MAX)?;
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    leader.wait_for_stragglers(0)?;
+    Ok(Danced {
+        rounds_per_second: latencies.len() as f64 / seconds,
+        latencies,
+    })
+}
+
+struct Follower {
+    socket: TcpStream,
+    started: u64,
+    send_in_flight: bool,
+    sent_bytes: usize,
+    receive_in_flight: bool,
+    received_bytes: u64,
+    answers: Vec<u8>,
+}
+
+/// Invariant: what the kernel may read or write (`bytes`, the followers' `answers`) is neither
+/// moved nor freed while `in_flight > 0`; `drop` waits for that.
+struct Leader<'a> {
+    ring: IoUring,
+    in_flight: usize,
+    file: Option<&'a File>,
+    sync: SyncMethod,
+    offset: u64,
+    write_started: u64,
+    write_durable: u64,
+    write_in_flight: bool,
+    followers: Vec<Follower>,
+    message: Message,
+    quorum: usize,
+    bytes: AlignedBytes,
+    round: u64,
+}
+
+impl<'a> Leader<'a> {
+    fn new(dance: Dance<'a>) -> Result<Self> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .build(RING_ENTRIES)
+            .context("creating an io_uring")?;
+        let answers = vec![0; dance.message.answer_bytes.max(1) * LAG_ROUNDS_MAX as usize];
+        let followers = dance.followers.into_iter().map(|socket| Follower {
+            socket,
+            started: 0,
+            send_in_flight: false,
+            sent_bytes: 0,
+            receive_in_flight: false,
+            received_bytes: 0,
+            answers: answers.clone(),
+        });
+        let length = dance.message.message_bytes.max(dance.message.write_bytes);
+        Ok(Self {
+            ring,
+            in_flight: 0,
+            file: dance.file,
+            sync: dance.sync,
+            offset: 0,
+            write_started: 0,
+            write_durable: 0,
+            write_in_flight: false,
+            followers: followers.collect(),
+            message: dance.message,
+            quorum: dance.quorum,
+            bytes: AlignedBytes::new(length, 3),
+            round: 0,
+        })
+    }
+
+    /// One round: everything goes out with one system call; over when a quorum is done.
+    fn round(&mut self) -> Result<()> {
+        self.round += 1;
+        while self.replicas_done(self.round) < self.quorum {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    fn wait_for_stragglers(&mut self, lag: u64) -> Result<()> {
+        let replicas = self.followers.len() + usize::from(self.file.is_some());
+        while self.replicas_done(self.round.saturating_sub(lag)) < replicas {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    fn replicas_done(&self, round: u64) -> usize {
+        let answer_bytes = self.message.answer_bytes as u64;
+        let followers = self.followers.iter();
+        let followers = followers
+            .filter(|each| each.received_bytes >= round * answer_bytes)
+            .count();
+        followers + usize::from(self.file.is_some() && self.write_durable >= round)
+    }
+
+    fn turn(&mut self) -> Result<()> {
+        for number in 0..self.followers.len() {
+            self.start_send(number)?;
+        }
+        self.start_write()?;
+        for number in 0..self.followers.len() {
+            self.start_receive(number)?;
+        }
+        self.ring.submit_and_wait(1).context("io_uring_enter")?;
+        loop {
+            let completion = self.ring.completion().next();
+            let Some(completion) = completion else {
+                return Ok(());
+            };
+            self.in_flight -= 1;
+            self.complete(&completion)?;
+        }
+    }
+
+    fn start_send(&mut self, number: usize) -> Result<()> {
+        let follower = &mut self.followers[number];
+        let resumes = follower.sent_bytes > 0;
+        if follower.send_in_flight || (!resumes && follower.started == self.round) {
+            return Ok(());
+        }
+        follower.started += u64::from(!resumes);
+        follower.send_in_flight = true;
+        let rest = &self.bytes.as_slice()[follower.sent_bytes..self.message.message_bytes];
+        let socket = types::Fd(follower.socket.as_raw_fd());
+        let entry = opcode::Send::new(socket, rest.as_ptr(), rest.len() as u32)
+            .flags(libc::MSG_NOSIGNAL)
+            .build();
+        self.push(&entry.user_data(SEND + number as u64))
+    }
+
+    fn start_receive(&mut self, number: usize) -> Result<()> {
+        let follower = &mut self.followers[number];
+        if follower.receive_in_flight {
+            return Ok(());
+        }
+        follower.receive_in_flight = true;
+        let place = &mut follower.answers;
+        let socket = types::Fd(follower.socket.as_raw_fd());
+        let entry = opcode::Recv::new(socket, place.as_mut_ptr(), place.len() as u32).build();
+        self.push(&entry.user_data(RECEIVE + number as u64))
+    }
+
+    fn start_write(&mut self) -> Result<()> {
+        let Some(file) = self.file else { return Ok(()) };
+        if self.write_in_flight || self.write_started == self.round {
+            return Ok(());
+        }
+        let length = self.message.write_bytes;
+        if self.offset + length as u64 > file.bytes {
+            self.offset = 0;
+        }
+        let offset = self.offset;
+        self.offset += length as u64;
+        self.write_started += 1;
+        self.write_in_flight = true;
+        let descriptor = types::Fd(file.file.as_raw_fd());
+        let write = opcode::Write::new(descriptor, self.bytes.as_slice().as_ptr(), length as u32)
+            .offset(offset);
+        match self.sync {
+            SyncMethod::WriteDsync => {
+                self.push(&write.rw_flags(libc::RWF_DSYNC).build().user_data(WRITE))
+            }
+            SyncMethod::WriteThenFdatasync => {
+                let write = write.build().flags(squeue::Flags::IO_LINK).user_data(WRITE);
+                self.push(&write)?;
+                let sync = opcode::Fsync::new(descriptor).flags(types::FsyncFlags::DATASYNC);
+                self.push(&sync.build().user_data(SYNC))
+            }
+        }
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) -> Result<()> {
+        // SAFETY: the entry points into `bytes` or `answers`, which by this type's invariant stay
+        // where they are until its completion; its descriptors are open as long.
+        let pushed = unsafe { self.ring.submission().push(entry) };
+        ensure!(pushed.is_ok(), "the submission queue is full");
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    fn complete(&mut self, completion: &cqueue::Entry) -> Result<()> {
+        let result = completion.result();
+        if result < 0 {
+            bail!(
+                "operation failed: {}",
+                std::io::Error::from_raw_os_error(-result)
+            );
+        }
+        let number = (completion.user_data() & 0xff) as usize;
+        match completion.user_data() {
+            WRITE => {
+                let whole = result as usize == self.message.write_bytes;
+                ensure!(
+                    whole,
+                    "a write of {} bytes wrote {result}",
+                    self.message.write_bytes
+                );
+                if self.sync == SyncMethod::WriteDsync {
+                    self.on_durable();
+                }
+            }
+            SYNC => self.on_durable(),
+            tag if tag & RECEIVE != 0 => {
+                let follower = &mut self.followers[number];
+                follower.receive_in_flight = false;
+                follower.received_bytes += result as u64;
+                ensure!(result > 0, "a follower of the floor closed its connection");
+            }
+            _ => {
+                let follower = &mut self.followers[number];
+                follower.send_in_flight = false;
+                follower.sent_bytes += result as usize;
+                if follower.sent_bytes == self.message.message_bytes {
+                    follower.sent_bytes = 0;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_durable(&mut self) {
+        self.write_in_flight = false;
+        self.write_durable += 1;
+    }
+}
+
+impl Drop for Leader<'_> {
+    fn drop(&mut self) {
+        for follower in &self.followers {
+            // Ends the receive that is still waiting, and tells the follower that this is it.
+            let _ = follower.socket.shutdown(std::net::Shutdown::Both);
+        }
+        while self.in_flight > 0 {
+            if let Err(error) = self.ring.submit_and_wait(1) {
+                assert_eq!(error.kind(), std::io::ErrorKind::Interrupted, "{error}");
+            }
+            self.in_flight -= self.ring.completion().count();
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What a log is told when it is opened, and the limits it keeps.
+
+use crate::error::OpenError;
+use crate::layout::BLOCK_BYTES_MIN;
+use crate::record;
+
+/// Whose log it is. Written into every segment; a log of somebody else is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: u128,
+    /// The node of the cluster.
+    pub node: u64,
+    /// The core of the node.
+    pub core: u16,
+    /// How many cores the node has: groups are placed by it.
+    pub cores: u16,
+}
+
+/// Sizes and limits of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Whose log it is.
+    pub identity: Identity,
+    /// Bytes of every segment; can't change while segments exist.
+    pub segment_bytes: u64,
+    /// Longest frame, header and padding included; no record may need more.
+    pub frame_bytes_max: u32,
+    /// Bytes of one slab of the arena.
+    pub slab_bytes: usize,
+    /// Part of the arena for records that are not durable yet.
+    pub staging_bytes: usize,
+    /// Part of the arena that keeps the latest durable entries readable without the disk.
+    pub cache_bytes: usize,
+    /// Memory for reads from the disk; each read under way takes `frame_bytes_max` and two blocks.
+    pub read_bytes: usize,
+    /// Most segments on the disk, the one in reserve included.
+    pub segments_max: u32,
+    /// Bytes of repeated group state put into one frame while a segment's state is spread.
+    pub state_bytes_per_frame: usize,
+}
+
+impl LogConfig {
+    /// The defaults: 64 MiB segments, frames of 1 MiB, 64 of them, 32 MiB of memory.
+    pub fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            segment_bytes: 64 << 20,
+            frame_bytes_max: 1 << 20,
+            slab_bytes: 1 << 20,
+            staging_bytes: 16 << 20,
+            cache_bytes: 16 << 20,
+            read_bytes: 4 << 20,
+            segments_max: 64,
+            state_bytes_per_frame: 32 << 10,
+        }
+    }
+
+    /// Checks what does not depend on the disk.
+    pub(crate) fn validate(&self, block_bytes: usize) -> Result<(), OpenError> {
+        let frame = self.frame_bytes_max as usize;
+        let refuse = |setting, reason| Err(OpenError::Config { setting, reason });
+        if !block_bytes.is_power_of_two() || !(BLOCK_BYTES_MIN..=64 << 10).contains(&block_bytes) {
+            return refuse(
+                "block_bytes",
+                "blocks must be a power of two from 4 KiB to 64 KiB",
+            );
+        }
+        if frame < 2 * block_bytes || !frame.is_multiple_of(block_bytes) {
+            return refuse(
+                "frame_bytes_max",
+                "must be at least two blocks, and whole blocks",
+            );
+        }
+        if frame > record::PAYLOAD_BYTES_MAX {
+            return refuse("frame_bytes_max", "must be below 16 MiB");
+        }
+        if self.slab_bytes < frame || !self.slab_bytes.is_multiple_of(block_bytes) {
+            return refuse("slab_bytes", "must hold a frame, and be whole blocks");
+        }
+        if self.staging_bytes < 4 * self.slab_bytes {
+            return refuse("staging_bytes", "must be at least four slabs");
+        }
+        if self.read_bytes < frame + 2 * block_bytes {
+            return refuse("read_bytes", "must hold a frame and two blocks");
+        }
+        if self.segment_bytes < 8 * u64::from(self.frame_bytes_max) {
+            return refuse(
+                "segment_bytes",
+                "must hold at least eight of the longest frames",
+            );
+        }
+        if !self.segment_bytes.is_multiple_of(block_bytes as u64) {
+            return refuse("segment_bytes", "must be whole blocks");
+        }
+        if !(3..=9999).contains(&self.segments_max) {
+            return refuse("segments_max", "must be from 3 to 9999");
+        }
+        if !(1024..=frame / 2).contains(&self.state_bytes_per_frame) {
+            return refuse(
+                "state_bytes_per_frame",
+                "must be from 1 KiB to half a frame",
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,81 @@
+//! What a log asks of a disk: operations for the hot path, and a volume for everything that blocks.
+
+use std::io;
+
+use crate::slab::{ReadBuffer, RecordBytes};
+
+/// One operation on a segment, for a driver to carry out. A completed write must be durable.
+#[derive(Debug)]
+pub enum DiskOp {
+    /// Write, durably.
+    Write {
+        /// Names the operation to [`SegmentLog::on_complete`](crate::SegmentLog::on_complete).
+        id: u64,
+        /// The segment's slot.
+        slot: u32,
+        /// Where in it, a multiple of the block.
+        offset: u64,
+        /// Whole blocks in block-aligned memory. Keep them until the write is complete.
+        bytes: RecordBytes,
+    },
+    /// Read.
+    Read {
+        /// Names the operation to [`SegmentLog::on_read`](crate::SegmentLog::on_read).
+        id: u64,
+        /// The segment's slot.
+        slot: u32,
+        /// Where in it, a multiple of the block.
+        offset: u64,
+        /// Whole blocks of aligned memory; goes back with the completion.
+        buffer: ReadBuffer,
+    },
+}
+
+impl DiskOp {
+    /// The operation's name.
+    pub fn id(&self) -> u64 {
+        match self {
+            Self::Write { id, .. } | Self::Read { id, .. } => *id,
+        }
+    }
+
+    /// The segment's slot.
+    pub fn slot(&self) -> u32 {
+        match self {
+            Self::Write { slot, .. } | Self::Read { slot, .. } => *slot,
+        }
+    }
+}
+
+/// How a write is made durable. Which is faster depends on the drive, so it is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncMethod {
+    /// One write with `RWF_DSYNC`.
+    WriteDsync,
+    /// A write, then `fdatasync`.
+    WriteThenFdatasync,
+}
+
+/// The segments of one log, for opening, recovery and preparing. Every call may block.
+pub trait Volume {
+    /// Alignment of everything that is read or written.
+    fn block_bytes(&self) -> usize;
+
+    /// Bytes of each segment.
+    fn segment_bytes(&self) -> u64;
+
+    /// The slots whose segments are prepared, ascending.
+    fn slots(&self) -> Vec<u32>;
+
+    /// Fills `buffer` from a slot. Offset, length and memory are aligned to the block.
+    fn read_at(&mut self, slot: u32, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Writes `bytes` to a slot; not durable before `sync`. Aligned as for `read_at`.
+    fn write_at(&mut self, slot: u32, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes durable what was written to a slot.
+    fn sync(&mut self, slot: u32) -> io::Result<()>;
+
+    /// Makes a new slot: zero-written and durable.
+    fn prepare(&mut self, slot: u32) -> io::Result<()>;
+}

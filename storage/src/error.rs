@@ -1,0 +1,249 @@
+//! What can go wrong, one type per operation.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why a log was not opened. Nothing was changed unless the message says so.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A setting can't work.
+    #[error("{setting} {reason}")]
+    Config {
+        /// The setting.
+        setting: &'static str,
+        /// What it must be.
+        reason: &'static str,
+    },
+    /// Another process (or another log of this one) has the directory.
+    #[error("{} is in use by another process; one process per data directory", path.display())]
+    InUse {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The file system can't bypass the page cache, without which recovery can't be trusted.
+    #[error(
+        "{} is on a file system without O_DIRECT; put the data directory on ext4, XFS or a disk \
+         of its own", path.display()
+    )]
+    NoDirectIo {
+        /// What was opened.
+        path: PathBuf,
+    },
+    /// The segments belong to somebody else.
+    #[error(
+        "segment {slot} belongs to {what} {theirs}, this is {what} {ours}; \
+         correct the configuration or choose another directory"
+    )]
+    Foreign {
+        /// Which part of the identity differs.
+        what: &'static str,
+        /// What the segment says.
+        theirs: String,
+        /// What we were told.
+        ours: String,
+        /// The segment.
+        slot: u32,
+    },
+    /// A segment was written by a version that this one can't read.
+    #[error("segment {slot} has format version {version}, this program reads version 1")]
+    Version {
+        /// The segment.
+        slot: u32,
+        /// Its version.
+        version: u32,
+    },
+    /// A size differs from the one the segments were made with.
+    #[error("segments were made with {setting} = {theirs}, the configuration says {ours}")]
+    Geometry {
+        /// The setting.
+        setting: &'static str,
+        /// What the segments say.
+        theirs: u64,
+        /// What we were told.
+        ours: u64,
+    },
+    /// No segment is free for the new epoch and none may be added.
+    #[error("all {segments} segments are in use; raise segments_max to open the log")]
+    NoSegment {
+        /// How many there are.
+        segments: u32,
+    },
+    /// The disk or the file system failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done, and to what.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
+/// Why a segment could not be made ready.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PrepareError {
+    /// There is no space; nothing is left behind, and it can be tried again.
+    #[error("no space for {}; free some and the log goes on by itself", path.display())]
+    NoSpace {
+        /// The segment.
+        path: PathBuf,
+    },
+    /// The file system can't bypass the page cache.
+    #[error("{} is on a file system without O_DIRECT", path.display())]
+    NoDirectIo {
+        /// The segment.
+        path: PathBuf,
+    },
+    /// The disk or the file system failed.
+    #[error("preparing {}: {source}", path.display())]
+    Io {
+        /// The segment.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Why a record was not taken. Nothing was staged.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// A write failed; the log is closed for good.
+    #[error(transparent)]
+    Poisoned(#[from] Poisoned),
+    /// No segment is free; try again after compaction or when the disk has space.
+    #[error("the log's {segments} segments are full; compact groups or free disk space")]
+    NoSpace {
+        /// Segments in use.
+        segments: u32,
+    },
+    /// The record can never fit.
+    #[error("a record of {bytes} bytes does not fit a frame, which takes {limit}")]
+    TooLarge {
+        /// Bytes of the record.
+        bytes: usize,
+        /// Longest record.
+        limit: usize,
+    },
+    /// Too much waits to be written; try again after a completion.
+    #[error("{free} bytes of staging memory are free, {bytes} are needed")]
+    StagingFull {
+        /// Bytes wanted.
+        bytes: usize,
+        /// Bytes there.
+        free: usize,
+    },
+    /// The group was never created or is dropped.
+    #[error("group {group} is not in this log")]
+    UnknownGroup {
+        /// The group.
+        group: u64,
+    },
+    /// The group exists.
+    #[error("group {group} is in this log already")]
+    GroupExists {
+        /// The group.
+        group: u64,
+    },
+    /// The entry would leave a hole or reach below what is compacted.
+    #[error("group {group} has entries {compacted} to {last}; {index} does not follow")]
+    OutOfOrder {
+        /// The group.
+        group: u64,
+        /// The entry's index.
+        index: u64,
+        /// The last compacted index.
+        compacted: u64,
+        /// The last index.
+        last: u64,
+    },
+    /// The bytes are a record, but not one of an entry.
+    #[error("only entries may be appended as whole records")]
+    NotAnEntry,
+}
+
+/// A write or a sync failed, so nothing more of this log is ever acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "writing segment {slot} at {offset} failed: {failure}; the log is closed, restart the node \
+     when the disk is sound"
+)]
+pub struct Poisoned {
+    /// The segment.
+    pub slot: u32,
+    /// Where in it.
+    pub offset: u64,
+    /// What happened.
+    pub failure: WriteFailure,
+}
+
+/// How a write failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WriteFailure {
+    /// The system gave this error number.
+    Errno(i32),
+    /// Fewer bytes were written than asked.
+    Short {
+        /// Bytes written.
+        written: usize,
+        /// Bytes asked.
+        expected: usize,
+    },
+}
+
+impl fmt::Display for WriteFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Errno(errno) => io::Error::from_raw_os_error(*errno).fmt(f),
+            Self::Short { written, expected } => write!(f, "{written} of {expected} bytes"),
+        }
+    }
+}
+
+/// Why entries could not be read back.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The entries were overridden, compacted or dropped while the read was under way: look again.
+    #[error("entries {first} and on of group {group} changed while they were read")]
+    Changed {
+        /// The group.
+        group: u64,
+        /// First entry wanted.
+        first: u64,
+    },
+    /// What the disk gave is not what was written. One more try is sensible, then it is damage.
+    #[error("segment {slot} at {offset}: entry {index} of group {group} does not verify")]
+    Damaged {
+        /// The segment.
+        slot: u32,
+        /// Where the read began.
+        offset: u64,
+        /// The group.
+        group: u64,
+        /// The first entry that does not verify.
+        index: u64,
+    },
+    /// The system gave an error, or fewer bytes than asked.
+    #[error("reading segment {slot} at {offset}: {failure}")]
+    Io {
+        /// The segment.
+        slot: u32,
+        /// Where the read began.
+        offset: u64,
+        /// What happened.
+        failure: WriteFailure,
+    },
+}

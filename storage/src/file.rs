@@ -1,0 +1,340 @@
+//! Segments as files: `segment-NNNN` in a core's directory, opened past the page cache.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
+
+use crate::disk::{SyncMethod, Volume};
+use crate::error::{OpenError, PrepareError};
+use crate::layout::BLOCK_BYTES_MIN;
+use crate::slab::SlabPool;
+
+/// Bytes of one write while a segment is zeroed.
+const ZERO_BYTES: usize = 1 << 20;
+
+/// Largest block we lay frames on.
+const BLOCK_BYTES_MAX: usize = 64 << 10;
+
+/// Writes per method when the methods are compared.
+const SYNC_SAMPLES: usize = 32;
+
+/// A directory that only we use, until this is dropped.
+#[derive(Debug)]
+pub struct DirectoryLock {
+    _file: File,
+}
+
+impl DirectoryLock {
+    /// Creates the directory if need be, and takes its `lock` file.
+    pub fn acquire(directory: &Path) -> Result<Self, OpenError> {
+        let named = || OpenError::io(format!("creating {}", directory.display()));
+        if !directory.exists() {
+            fs::create_dir_all(directory).map_err(named())?;
+            if let Some(parent) = directory.parent() {
+                sync_directory(parent).map_err(named())?;
+            }
+        }
+        let path = directory.join("lock");
+        let open = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
+        let file = open.map_err(OpenError::io(format!("opening {}", path.display())))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(Errno::WOULDBLOCK) => Err(OpenError::InUse { path }),
+            Err(errno) => Err(OpenError::Io {
+                what: format!("locking {}", path.display()),
+                source: errno.into(),
+            }),
+        }
+    }
+}
+
+/// The segment files of one core.
+#[derive(Debug)]
+pub struct FileVolume {
+    directory: PathBuf,
+    segment_bytes: u64,
+    block_bytes: usize,
+    files: BTreeMap<u32, OwnedFd>,
+    _lock: DirectoryLock,
+}
+
+impl FileVolume {
+    /// Locks the directory and opens the segments in it. What an earlier process wrote without
+    /// syncing is synced first, so that nothing that is read can still be lost.
+    pub fn open(directory: &Path, segment_bytes: u64) -> Result<Self, OpenError> {
+        let lock = DirectoryLock::acquire(directory)?;
+        let block_bytes = probe_block(directory)?;
+        let mut files = BTreeMap::new();
+        let named = || OpenError::io(format!("listing {}", directory.display()));
+        for entry in fs::read_dir(directory).map_err(named())? {
+            let entry = entry.map_err(named())?;
+            let Some(slot) = entry.file_name().to_str().and_then(slot_of) else {
+                continue;
+            };
+            let path = entry.path();
+            let named = || OpenError::io(format!("opening {}", path.display()));
+            let file = open_direct(&path, OFlags::empty()).map_err(|errno| match errno {
+                Errno::INVAL => OpenError::NoDirectIo { path: path.clone() },
+                errno => named()(errno.into()),
+            })?;
+            let length = rustix::fs::fstat(&file)
+                .map_err(|errno| named()(errno.into()))?
+                .st_size;
+            if length as u64 != segment_bytes {
+                return Err(OpenError::Geometry {
+                    setting: "segment_bytes",
+                    theirs: length as u64,
+                    ours: segment_bytes,
+                });
+            }
+            rustix::fs::fsync(&file).map_err(|errno| named()(errno.into()))?;
+            files.insert(slot, file);
+        }
+        let directory = directory.to_path_buf();
+        Ok(Self {
+            directory,
+            segment_bytes,
+            block_bytes,
+            files,
+            _lock: lock,
+        })
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The open files by slot, for a driver to register.
+    pub fn descriptors(&self) -> Vec<(u32, RawFd)> {
+        self.files
+            .iter()
+            .map(|(slot, file)| (*slot, file.as_raw_fd()))
+            .collect()
+    }
+
+    /// The file of a slot.
+    pub fn file(&self, slot: u32) -> Option<BorrowedFd<'_>> {
+        self.files.get(&slot).map(AsFd::as_fd)
+    }
+
+    /// Takes in a segment that [`prepare_segment`] has made.
+    pub fn add(&mut self, slot: u32, file: OwnedFd) {
+        self.files.insert(slot, file);
+    }
+
+    fn known(&self, slot: u32) -> io::Result<BorrowedFd<'_>> {
+        self.file(slot)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
+    }
+}
+
+impl Volume for FileVolume {
+    fn block_bytes(&self) -> usize {
+        self.block_bytes
+    }
+
+    fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    fn slots(&self) -> Vec<u32> {
+        self.files.keys().copied().collect()
+    }
+
+    fn read_at(&mut self, slot: u32, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let length = buffer.len();
+        let pieces = &mut [IoSliceMut::new(buffer)];
+        let count = preadv2(self.known(slot)?, pieces, offset, ReadWriteFlags::empty())?;
+        if count == length {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+
+    fn write_at(&mut self, slot: u32, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let pieces = &[IoSlice::new(bytes)];
+        let count = pwritev2(self.known(slot)?, pieces, offset, ReadWriteFlags::empty())?;
+        if count == bytes.len() {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::WriteZero.into())
+        }
+    }
+
+    fn sync(&mut self, slot: u32) -> io::Result<()> {
+        Ok(rustix::fs::fdatasync(self.known(slot)?)?)
+    }
+
+    fn prepare(&mut self, slot: u32) -> io::Result<()> {
+        let file = prepare_segment(&self.directory, slot, self.segment_bytes);
+        let file = file.map_err(|error| match error {
+            PrepareError::Io { source, .. } => source,
+            PrepareError::NoSpace { .. } => io::Error::from_raw_os_error(libc::ENOSPC),
+            PrepareError::NoDirectIo { .. } => io::Error::from_raw_os_error(libc::EINVAL),
+        })?;
+        self.add(slot, file);
+        Ok(())
+    }
+}
+
+/// The path of a slot's file.
+pub fn segment_path(directory: &Path, slot: u32) -> PathBuf {
+    directory.join(format!("segment-{slot:04}"))
+}
+
+fn slot_of(name: &str) -> Option<u32> {
+    let digits = name.strip_prefix("segment-")?;
+    if digits.len() == 4 {
+        digits.parse().ok()
+    } else {
+        None
+    }
+}
+
+fn open_direct(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    // An empty parent is the working directory.
+    let directory = if directory.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        directory
+    };
+    File::open(directory)?.sync_all()
+}
+
+/// Finds out whether files here can be written past the page cache, and in which blocks.
+fn probe_block(directory: &Path) -> Result<usize, OpenError> {
+    let path = directory.join("probe");
+    let refused = |errno| match errno {
+        Errno::INVAL => OpenError::NoDirectIo { path: path.clone() },
+        errno => OpenError::Io {
+            what: format!("opening {}", path.display()),
+            source: io::Error::from(errno),
+        },
+    };
+    let file = open_direct(&path, OFlags::CREATE | OFlags::TRUNC).map_err(refused)?;
+    let named = || OpenError::io(format!("probing {}", path.display()));
+    let outcome = probe_file(&file).map_err(named());
+    fs::remove_file(&path).map_err(named())?;
+    match outcome? {
+        Some(block) if block <= BLOCK_BYTES_MAX => Ok(block),
+        _ => Err(OpenError::NoDirectIo { path }),
+    }
+}
+
+fn probe_file(file: &OwnedFd) -> io::Result<Option<usize>> {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    let stat = match statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) {
+        Ok(stat) if stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0 => stat,
+        // An older kernel does not say: every drive takes blocks of 4 KiB.
+        Ok(_) | Err(Errno::NOSYS) => return Ok(Some(BLOCK_BYTES_MIN)),
+        Err(errno) => return Err(errno.into()),
+    };
+    let (offset, memory) = (stat.stx_dio_offset_align, stat.stx_dio_mem_align);
+    if offset == 0 {
+        return Ok(None);
+    }
+    let block = BLOCK_BYTES_MIN.max(offset as usize).max(memory as usize);
+    Ok(Some(block.next_power_of_two()))
+}
+
+/// Makes a segment ready: created, zero-written, synced, and listed durably in its directory.
+///
+/// It gets its name only when it is whole, so a crash leaves none that is half done. A segment
+/// that exists is opened as it is. Blocks for long: run it in the bulk lane.
+pub fn prepare_segment(
+    directory: &Path,
+    slot: u32,
+    segment_bytes: u64,
+) -> Result<OwnedFd, PrepareError> {
+    let path = segment_path(directory, slot);
+    let refused = |errno: Errno| match errno {
+        Errno::NOSPC | Errno::DQUOT => PrepareError::NoSpace { path: path.clone() },
+        Errno::INVAL => PrepareError::NoDirectIo { path: path.clone() },
+        errno => PrepareError::Io {
+            path: path.clone(),
+            source: errno.into(),
+        },
+    };
+    match open_direct(&path, OFlags::empty()) {
+        Ok(file) => return Ok(file),
+        Err(Errno::NOENT) => {}
+        Err(errno) => return Err(refused(errno)),
+    }
+    let partial = directory.join(format!("preparing-{slot:04}"));
+    let file = open_direct(&partial, OFlags::CREATE | OFlags::TRUNC).map_err(refused)?;
+    let written = write_zeros(&file, segment_bytes)
+        .and_then(|()| rustix::fs::fsync(&file))
+        .and_then(|()| rustix::fs::rename(&partial, &path))
+        .map_err(refused);
+    if let Err(error) = written {
+        // The space must come back; that the removal fails too changes nothing for the caller.
+        let _ = fs::remove_file(&partial);
+        return Err(error);
+    }
+    match sync_directory(directory) {
+        Ok(()) => Ok(file),
+        Err(source) => Err(PrepareError::Io { path, source }),
+    }
+}
+
+fn write_zeros(file: &OwnedFd, bytes: u64) -> Result<(), Errno> {
+    let pool = SlabPool::new(ZERO_BYTES, ZERO_BYTES).map_err(|_| Errno::NOMEM)?;
+    let zeros = pool.read_buffer(ZERO_BYTES).expect("the pool has one slab");
+    let mut offset = 0;
+    while offset < bytes {
+        let length =
+            usize::try_from(bytes - offset).map_or(ZERO_BYTES, |left| left.min(ZERO_BYTES));
+        let pieces = &[IoSlice::new(&zeros.as_ref()[..length])];
+        match pwritev2(file, pieces, offset, ReadWriteFlags::empty())? {
+            0 => return Err(Errno::NOSPC),
+            count => offset += count as u64,
+        }
+    }
+    Ok(())
+}
+
+/// Compares the ways to make a write durable, on a prepared segment that holds nothing.
+///
+/// Writes zeros over its zeros, so the segment stays as it was. Blocks for some milliseconds.
+pub fn measure_sync_method(file: BorrowedFd<'_>, block_bytes: usize) -> io::Result<SyncMethod> {
+    let pool = SlabPool::new(block_bytes, block_bytes)?;
+    let zeros = pool
+        .read_buffer(block_bytes)
+        .expect("the pool has one slab");
+    let median = |method| -> io::Result<_> {
+        let mut times = Vec::with_capacity(SYNC_SAMPLES);
+        for sample in 0..SYNC_SAMPLES {
+            let offset = ((1 + sample % 8) * block_bytes) as u64;
+            let begun = std::time::Instant::now();
+            crate::blocking::write(file, offset, zeros.as_ref(), method)
+                .map_err(io::Error::from_raw_os_error)?;
+            times.push(begun.elapsed());
+        }
+        times.sort_unstable();
+        Ok(times[SYNC_SAMPLES / 2])
+    };
+    let dsync = median(SyncMethod::WriteDsync)?;
+    let fdatasync = median(SyncMethod::WriteThenFdatasync)?;
+    tracing::info!(?dsync, ?fdatasync, "durable write of one block");
+    Ok(if dsync <= fdatasync {
+        SyncMethod::WriteDsync
+    } else {
+        SyncMethod::WriteThenFdatasync
+    })
+}

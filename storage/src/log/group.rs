@@ -1,0 +1,254 @@
+//! What a log knows about one group: its state, where its entries are, and those still in memory.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+
+use crate::record::{u32_at, u64_at};
+use crate::slab::RecordBytes;
+
+/// Entries of one group in one frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) first: u64,
+    pub(crate) count: u32,
+    pub(crate) frame: u64,
+    /// Where the first record begins, counted from the start of the frame.
+    pub(crate) offset: u32,
+    /// Bytes from there to the end of the last record; other groups' records may lie between.
+    pub(crate) bytes: u32,
+    /// Some of the records in these bytes were overridden, so the run can't be extended.
+    pub(crate) clipped: bool,
+}
+
+impl Run {
+    /// The index behind the run.
+    pub(crate) fn end(&self) -> u64 {
+        self.first + u64::from(self.count)
+    }
+}
+
+/// Entries of one group that lie next to each other in memory.
+#[derive(Debug, Clone)]
+pub(crate) struct CachedRun {
+    pub(crate) first: u64,
+    pub(crate) count: u32,
+    pub(crate) frame: u64,
+    pub(crate) bytes: RecordBytes,
+}
+
+impl CachedRun {
+    /// The index behind the run.
+    pub(crate) fn end(&self) -> u64 {
+        self.first + u64::from(self.count)
+    }
+}
+
+/// Where the last walk through a cached run ended, so that the next one need not start over.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Hint {
+    pub(crate) run: u64,
+    pub(crate) index: u64,
+    pub(crate) offset: usize,
+}
+
+/// What is repeated about a group in every segment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct GroupState {
+    /// Which life of this group number it is.
+    pub(crate) incarnation: u64,
+    pub(crate) current_term: u64,
+    pub(crate) voted_for: Option<u64>,
+    pub(crate) commit_index: u64,
+    /// Index and term of the last entry that is no longer kept.
+    pub(crate) compacted: (u64, u64),
+    /// Index and term of the last entry.
+    pub(crate) last: (u64, u64),
+    /// Damage was found and the group has not been declared whole since.
+    pub(crate) tainted: bool,
+    pub(crate) definition: Vec<u8>,
+}
+
+const STATE_BYTES: usize = 64;
+const FLAG_VOTED: u32 = 1;
+const FLAG_TAINTED: u32 = 2;
+
+impl GroupState {
+    /// The fixed part of a state record's payload; the definition follows it.
+    pub(crate) fn encode(&self) -> [u8; STATE_BYTES] {
+        let mut bytes = [0; STATE_BYTES];
+        let mut flags = if self.tainted { FLAG_TAINTED } else { 0 };
+        if self.voted_for.is_some() {
+            flags |= FLAG_VOTED;
+        }
+        let numbers = [
+            self.incarnation,
+            self.voted_for.unwrap_or(0),
+            self.commit_index,
+            self.compacted.0,
+            self.compacted.1,
+            self.last.0,
+            self.last.1,
+            u64::from(flags) | (self.definition.len() as u64) << 32,
+        ];
+        for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Decodes a state record's payload; the term is in the record's header.
+    pub(crate) fn decode(current_term: u64, payload: &[u8]) -> Option<Self> {
+        if payload.len() < STATE_BYTES {
+            return None;
+        }
+        let flags = u32_at(payload, 56);
+        let definition = payload.get(STATE_BYTES..STATE_BYTES + u32_at(payload, 60) as usize)?;
+        Some(Self {
+            incarnation: u64_at(payload, 0),
+            current_term,
+            voted_for: (flags & FLAG_VOTED != 0).then(|| u64_at(payload, 8)),
+            commit_index: u64_at(payload, 16),
+            compacted: (u64_at(payload, 24), u64_at(payload, 32)),
+            last: (u64_at(payload, 40), u64_at(payload, 48)),
+            tainted: flags & FLAG_TAINTED != 0,
+            definition: definition.to_vec(),
+        })
+    }
+}
+
+/// A group of the log.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    pub(crate) state: GroupState,
+    /// Where the entries are, ascending and without gaps.
+    pub(crate) runs: VecDeque<Run>,
+    /// The entries in memory, ascending; a run that is not durable yet is always here.
+    pub(crate) cached: VecDeque<CachedRun>,
+    pub(crate) hint: Cell<Hint>,
+}
+
+impl Group {
+    /// Cuts off the entries from `index` on; calls `dead` with the frame of each run that is gone.
+    pub(crate) fn truncate(&mut self, index: u64, mut dead: impl FnMut(u64)) {
+        while let Some(run) = self.runs.back_mut() {
+            if run.first >= index {
+                dead(run.frame);
+                self.runs.pop_back();
+                continue;
+            }
+            if run.end() > index {
+                run.count = (index - run.first) as u32;
+                run.clipped = true;
+            }
+            break;
+        }
+        while let Some(run) = self.cached.back_mut() {
+            if run.first >= index {
+                self.cached.pop_back();
+                continue;
+            }
+            if run.end() > index {
+                let kept = offset_of(run, index, Hint::default());
+                run.count = (index - run.first) as u32;
+                run.bytes = run.bytes.slice(0..kept);
+            }
+            break;
+        }
+        self.hint.set(Hint::default());
+    }
+
+    /// Forgets the entries up to `index`; calls `dead` with the frame of each run that is gone.
+    pub(crate) fn forget(&mut self, index: u64, mut dead: impl FnMut(u64)) {
+        while self.runs.front().is_some_and(|run| run.end() <= index + 1) {
+            dead(self.runs.pop_front().expect("looked at").frame);
+        }
+        while self
+            .cached
+            .front()
+            .is_some_and(|run| run.end() <= index + 1)
+        {
+            self.cached.pop_front();
+        }
+    }
+
+    /// The run that holds an index.
+    pub(crate) fn run_of(&self, index: u64) -> Option<&Run> {
+        let position = self.runs.partition_point(|run| run.end() <= index);
+        self.runs.get(position).filter(|run| run.first <= index)
+    }
+}
+
+/// Where the record of `index` begins in a cached run that holds it or ends just before it.
+pub(crate) fn offset_of(run: &CachedRun, index: u64, hint: Hint) -> usize {
+    let (mut at, mut offset) = (run.first, 0);
+    if hint.run == run.first && (run.first..=index).contains(&hint.index) {
+        (at, offset) = (hint.index, hint.offset);
+    }
+    let bytes = run.bytes.as_ref();
+    while at < index {
+        offset += encoded_bytes_at(&bytes[offset..]);
+        at += 1;
+    }
+    offset
+}
+
+/// Length of the record at the start of trusted bytes.
+pub(crate) fn encoded_bytes_at(bytes: &[u8]) -> usize {
+    crate::record::encoded_bytes((u32_at(bytes, 24) & 0x00ff_ffff) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_state_comes_back_as_it_was_written() {
+        let state = GroupState {
+            incarnation: 1,
+            current_term: 2,
+            voted_for: Some(3),
+            commit_index: 4,
+            compacted: (5, 6),
+            last: (7, 8),
+            tainted: true,
+            definition: b"definition".to_vec(),
+        };
+        for state in [state, GroupState::default()] {
+            let mut payload = state.encode().to_vec();
+            payload.extend_from_slice(&state.definition);
+            assert_eq!(
+                GroupState::decode(state.current_term, &payload),
+                Some(state)
+            );
+            payload.pop();
+            payload.truncate(63);
+            assert_eq!(GroupState::decode(2, &payload), None);
+        }
+    }
+
+    #[test]
+    fn truncation_clips_the_last_run_and_names_the_frames_that_died() {
+        let run = |first, frame| Run {
+            first,
+            count: 4,
+            frame,
+            offset: 64,
+            bytes: 400,
+            clipped: false,
+        };
+        let mut group = Group {
+            runs: [run(1, 1), run(5, 2), run(9, 3)].into(),
+            ..Group::default()
+        };
+        let mut dead = Vec::new();
+        group.truncate(7, |frame| dead.push(frame));
+        assert_eq!(dead, [3]);
+        assert_eq!(
+            group.run_of(6).map(|run| (run.count, run.clipped)),
+            Some((2, true))
+        );
+        assert_eq!(group.run_of(7), None);
+        group.forget(4, |frame| dead.push(frame));
+        assert_eq!(dead, [3, 1]);
+    }
+}

@@ -1,0 +1,159 @@
+//! The log of one core: what it holds, and how a group is made, changed and dropped.
+//!
+//! The verbs are spread over the files beside this one: `append` stages records, `write` seals
+//! frames and takes completions, `space` rolls, frees and recycles segments, `read` reads back.
+
+mod append;
+pub(crate) mod group;
+mod read;
+pub(crate) mod space;
+mod write;
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::config::LogConfig;
+use crate::disk::Volume;
+use crate::error::{OpenError, Poisoned};
+use crate::layout::Salt;
+use crate::recovery::{self, Recovery};
+use crate::slab::SlabPool;
+
+use append::Staging;
+use group::Group;
+pub use read::CacheRead;
+use read::PendingRead;
+use space::{Frames, Space};
+use write::Writer;
+
+/// Counts since the log was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogStatistics {
+    /// Frames sealed, marks included.
+    pub frames: u64,
+    /// Marks among them.
+    pub marks: u64,
+    /// Bytes of these frames as written, padding included.
+    pub bytes: u64,
+    /// Bytes of the records in them.
+    pub record_bytes: u64,
+    /// Bytes of the payloads of entries.
+    pub payload_bytes: u64,
+    /// Entries staged.
+    pub entries: u64,
+    /// Bytes of repeated group state.
+    pub state_bytes: u64,
+    /// Segments begun.
+    pub segments: u64,
+    /// Segments freed.
+    pub segments_freed: u64,
+    /// Calls to `cached` that were answered.
+    pub cache_hits: u64,
+    /// Reads from the disk asked for.
+    pub reads: u64,
+}
+
+/// The segment log of one core.
+#[derive(Debug)]
+pub struct SegmentLog {
+    config: LogConfig,
+    block: usize,
+    salt: Salt,
+    pool: SlabPool,
+    read_pool: SlabPool,
+    groups: BTreeMap<u64, Group>,
+    staging: Staging,
+    writer: Writer,
+    space: Space,
+    frames: Frames,
+    /// Cached runs in the order they came, as (frame, group): the order of eviction.
+    cache_order: VecDeque<(u64, u64)>,
+    /// Groups whose compaction is not in the log yet, for lack of memory.
+    owed: Vec<u64>,
+    reads: Vec<PendingRead>,
+    next_id: u64,
+    next_incarnation: u64,
+    statistics: LogStatistics,
+    cache_hits: Cell<u64>,
+}
+
+impl SegmentLog {
+    /// Recovers what is on the volume and begins a new epoch, durably.
+    pub fn open(volume: &mut dyn Volume, config: LogConfig) -> Result<(Self, Recovery), OpenError> {
+        let block = volume.block_bytes();
+        config.validate(block)?;
+        if volume.segment_bytes() != config.segment_bytes {
+            return Err(OpenError::Geometry {
+                setting: "segment_bytes",
+                theirs: volume.segment_bytes(),
+                ours: config.segment_bytes,
+            });
+        }
+        let recovered = recovery::recover(volume, &config)?;
+        let recovery = recovered.recovery();
+        let arena = config.staging_bytes + config.cache_bytes + config.slab_bytes;
+        let pool = SlabPool::new(arena, config.slab_bytes)
+            .map_err(OpenError::io("allocating the arena"))?;
+        let read_slab = config.frame_bytes_max as usize + 2 * block;
+        let read_pool = SlabPool::new(config.read_bytes.max(read_slab), read_slab)
+            .map_err(OpenError::io("allocating read buffers"))?;
+        let log = Self {
+            block,
+            salt: Salt::new(&config.identity),
+            staging: Staging::new(recovered.next_frame),
+            writer: Writer::new(recovered.next_frame - 1, recovered.last_checksum),
+            space: recovered.space,
+            frames: recovered.frames,
+            groups: recovered.groups,
+            cache_order: VecDeque::new(),
+            owed: Vec::new(),
+            reads: Vec::new(),
+            next_id: 1,
+            next_incarnation: recovered.next_incarnation,
+            statistics: LogStatistics::default(),
+            cache_hits: Cell::new(0),
+            pool,
+            read_pool,
+            config,
+        };
+        Ok((log, recovery))
+    }
+
+    /// The memory of records, for registering its arena with a ring.
+    pub fn pool(&self) -> &SlabPool {
+        &self.pool
+    }
+
+    /// Highest frame such that it and all before it are durable.
+    pub fn durable_frame(&self) -> u64 {
+        self.writer.durable_frame
+    }
+
+    /// The failure that closed the log, if one did.
+    pub fn poisoned(&self) -> Option<&Poisoned> {
+        self.writer.poisoned.as_ref()
+    }
+
+    /// Counts since the log was opened.
+    pub fn statistics(&self) -> LogStatistics {
+        LogStatistics {
+            cache_hits: self.cache_hits.get(),
+            ..self.statistics
+        }
+    }
+
+    /// Index and term of a group's last entry, staged ones included.
+    pub fn last(&self, group: u64) -> Option<(u64, u64)> {
+        self.groups.get(&group).map(|group| group.state.last)
+    }
+
+    /// True when the group is in this log.
+    pub fn contains(&self, group: u64) -> bool {
+        self.groups.contains_key(&group)
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
+    }
+}

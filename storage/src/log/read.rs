@@ -1,0 +1,248 @@
+//! Reading entries back, from memory or from the disk.
+
+use super::SegmentLog;
+use super::group::{CachedRun, Hint, encoded_bytes_at, offset_of};
+use crate::disk::DiskOp;
+use crate::error::{ReadError, WriteFailure};
+use crate::record;
+use crate::slab::{ReadBuffer, RecordBytes};
+
+/// What memory has of the entries asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheRead {
+    /// The pieces hold all records from the first one asked for through this index.
+    Hit {
+        /// The last index that the pieces hold.
+        through: u64,
+    },
+    /// The first entry is not in memory: [`SegmentLog::read`] it.
+    Miss,
+}
+
+/// A read from the disk that is under way.
+#[derive(Debug)]
+pub(super) struct PendingRead {
+    id: u64,
+    group: u64,
+    incarnation: u64,
+    frame: u64,
+    slot: u32,
+    offset: u64,
+    /// First index wanted, and the one behind the last.
+    first: u64,
+    end: u64,
+    bytes_max: usize,
+    /// First index in the bytes.
+    run_first: u64,
+    /// Where the records begin and end in the buffer.
+    begin: usize,
+    finish: usize,
+}
+
+impl SegmentLog {
+    /// Adds to `pieces` what memory has of a group's entries `first` to `last`.
+    ///
+    /// Stops before `bytes_max` is passed, but gives at least one entry.
+    pub fn cached(
+        &self,
+        group: u64,
+        first: u64,
+        last: u64,
+        bytes_max: usize,
+        pieces: &mut Vec<RecordBytes>,
+    ) -> CacheRead {
+        let found = self.groups.get(&group);
+        let Some(group) = found.filter(|group| first > group.state.compacted.0) else {
+            return CacheRead::Miss;
+        };
+        let mut position = group.cached.partition_point(|run| run.end() <= first);
+        let (mut next, mut left) = (first, bytes_max);
+        while next <= last && (left > 0 || next == first) {
+            let Some(run) = group.cached.get(position).filter(|run| run.first <= next) else {
+                break;
+            };
+            let begin = offset_of(run, next, group.hint.get());
+            let through = last.min(run.end() - 1);
+            let (end, finish) = fitting(run, next, begin, through, left, next == first);
+            if end == next {
+                break;
+            }
+            if end < run.end() {
+                group.hint.set(Hint {
+                    run: run.first,
+                    index: end,
+                    offset: finish,
+                });
+            }
+            pieces.push(run.bytes.slice(begin..finish));
+            left = left.saturating_sub(finish - begin);
+            (next, position) = (end, position + 1);
+            if end <= through {
+                break;
+            }
+        }
+        if next == first {
+            return CacheRead::Miss;
+        }
+        self.cache_hits.set(self.cache_hits.get() + 1);
+        CacheRead::Hit { through: next - 1 }
+    }
+
+    /// Reads some of a group's entries `first` to `last` from the disk, beginning with `first`.
+    ///
+    /// `None` when the entries are not on the disk (not durable yet: they are in memory; or
+    /// compacted), or when all read buffers are in use: ask again after a completion.
+    pub fn read(&mut self, group: u64, first: u64, last: u64, bytes_max: usize) -> Option<DiskOp> {
+        let id = self.id();
+        let found = self
+            .groups
+            .get(&group)
+            .filter(|group| first > group.state.compacted.0)?;
+        let run = *found
+            .run_of(first)
+            .filter(|run| run.frame <= self.writer.durable_frame)?;
+        let place = self.frames.get(run.frame)?;
+        let block = self.block as u64;
+        let start = place.offset + u64::from(run.offset);
+        let finish = start + u64::from(run.bytes);
+        let offset = start / block * block;
+        let length = finish.next_multiple_of(block) - offset;
+        let buffer = self.read_pool.read_buffer(length as usize)?;
+        self.reads.push(PendingRead {
+            id,
+            group,
+            incarnation: found.state.incarnation,
+            frame: run.frame,
+            slot: place.slot,
+            offset,
+            first,
+            end: run.end().min(last.saturating_add(1)),
+            bytes_max,
+            run_first: run.first,
+            begin: (start - offset) as usize,
+            finish: (finish - offset) as usize,
+        });
+        self.statistics.reads += 1;
+        Some(DiskOp::Read {
+            id,
+            slot: place.slot,
+            offset,
+            buffer,
+        })
+    }
+
+    /// A read is complete: the records, checked, one behind the other.
+    ///
+    /// They are those asked for or fewer, but always begin with the first.
+    pub fn on_read(
+        &mut self,
+        id: u64,
+        buffer: ReadBuffer,
+        result: Result<usize, i32>,
+    ) -> Result<RecordBytes, ReadError> {
+        let position = self.reads.iter().position(|read| read.id == id);
+        let read = self
+            .reads
+            .swap_remove(position.expect("a completion answers a read"));
+        let (slot, offset) = (read.slot, read.offset);
+        match result {
+            Ok(count) if count == buffer.len() => {}
+            Ok(written) => {
+                let failure = WriteFailure::Short {
+                    written,
+                    expected: buffer.len(),
+                };
+                return Err(ReadError::Io {
+                    slot,
+                    offset,
+                    failure,
+                });
+            }
+            Err(errno) => {
+                let failure = WriteFailure::Errno(errno);
+                return Err(ReadError::Io {
+                    slot,
+                    offset,
+                    failure,
+                });
+            }
+        }
+        let changed = || ReadError::Changed {
+            group: read.group,
+            first: read.first,
+        };
+        let group = self.groups.get(&read.group).ok_or_else(changed)?;
+        let run = group.run_of(read.first).filter(|run| {
+            (run.frame, run.first) == (read.frame, read.run_first)
+                && group.state.incarnation == read.incarnation
+        });
+        let end = read.end.min(run.ok_or_else(changed)?.end());
+        let mut buffer = buffer;
+        match gather(buffer.as_mut_slice(), &read, end) {
+            Ok(length) => Ok(buffer.freeze(length)),
+            Err(index) => Err(ReadError::Damaged {
+                slot,
+                offset,
+                group: read.group,
+                index,
+            }),
+        }
+    }
+}
+
+/// How many entries of a cached run, from `next` (at `begin`) through `through`, fit `left` bytes.
+///
+/// Gives the index behind them and where they end.
+fn fitting(
+    run: &CachedRun,
+    next: u64,
+    begin: usize,
+    through: u64,
+    left: usize,
+    at_least_one: bool,
+) -> (u64, usize) {
+    let bytes = run.bytes.as_ref();
+    if through + 1 == run.end() && bytes.len() - begin <= left {
+        return (run.end(), bytes.len());
+    }
+    let (mut end, mut finish) = (next, begin);
+    while end <= through {
+        let length = encoded_bytes_at(&bytes[finish..]);
+        let forced = at_least_one && end == next;
+        if finish + length - begin > left && !forced {
+            break;
+        }
+        (end, finish) = (end + 1, finish + length);
+    }
+    (end, finish)
+}
+
+/// Moves the wanted records of a read to the front of its buffer, checking each.
+///
+/// Records of other groups, of other kinds, and earlier ones of this run are passed over. Gives
+/// the length, or the index of the first record that is not there.
+fn gather(buffer: &mut [u8], read: &PendingRead, end: u64) -> Result<usize, u64> {
+    let (mut at, mut length, mut next) = (read.begin, 0, read.run_first);
+    while next < end {
+        if at >= read.finish {
+            return Err(next);
+        }
+        let record = record::parse(&buffer[at..read.finish]).map_err(|_| next)?;
+        let (bytes, index) = (record.encoded_bytes, record.index);
+        if record.group == read.group && record.kind.is_entry() {
+            if index != next {
+                return Err(next);
+            }
+            next += 1;
+            if index >= read.first {
+                if length > 0 && length + bytes > read.bytes_max {
+                    return Ok(length);
+                }
+                buffer.copy_within(at..at + bytes, length);
+                length += bytes;
+            }
+        }
+        at += bytes;
+    }
+    Ok(length)
+}

@@ -1,0 +1,412 @@
+//! Segments: which are live, which are free, when one may be used again, when more are wanted.
+//!
+//! A segment is freed strictly oldest first, and used again only after a durable frame has said
+//! that it is not needed: until then recovery still looks for it.
+
+use std::collections::VecDeque;
+
+use super::SegmentLog;
+use crate::config::LogConfig;
+use crate::layout::{ENDS_MAX, EpochEnd, SegmentHeader};
+use crate::record::RecordKind;
+
+/// Prepared segments that rolling leaves alone, so that a full disk never blocks a restart.
+const RESERVE: usize = 1;
+
+/// A segment that holds something that is needed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LiveSegment {
+    pub(crate) sequence: u64,
+    pub(crate) slot: u32,
+    pub(crate) epoch: u64,
+    /// Number of the last frame in it so far.
+    pub(crate) last_frame: u64,
+}
+
+/// How far the repetition of all groups' state has come.
+#[derive(Debug, Clone, Copy)]
+struct Spread {
+    /// First frame that holds a part of it, once there is one.
+    first_frame: Option<u64>,
+    /// The next group to be repeated is the first at or above this.
+    cursor: u64,
+}
+
+/// The segments of a log.
+#[derive(Debug)]
+pub(crate) struct Space {
+    /// Oldest first; the last one is being written.
+    pub(crate) live: VecDeque<LiveSegment>,
+    /// Freed, but no durable frame says so yet.
+    freed: VecDeque<LiveSegment>,
+    /// Prepared and free, in the order they will be used.
+    pub(crate) free: VecDeque<u32>,
+    preparing: Option<u32>,
+    segments_max: u32,
+    pub(crate) epoch: u64,
+    /// Where the next frame goes in the segment that is being written.
+    pub(crate) offset: u64,
+    /// What the next frame says is the oldest segment needed.
+    pub(crate) oldest_live: u64,
+    /// The same, as said by a durable frame.
+    pub(crate) oldest_durable: u64,
+    /// Oldest segments needed once all frames up to the given one are durable.
+    announced: VecDeque<(u64, u64)>,
+    pub(crate) ends: Vec<EpochEnd>,
+    spread: Option<Spread>,
+    /// State of all groups is repeated in this frame and later ones.
+    state_floor: u64,
+}
+
+impl Space {
+    /// The segments as recovery left them; the new epoch's segment is the last of `live`.
+    pub(crate) fn new(
+        live: VecDeque<LiveSegment>,
+        free: VecDeque<u32>,
+        segments_max: u32,
+        block: usize,
+        ends: Vec<EpochEnd>,
+    ) -> Self {
+        let oldest = live.front().expect("the new epoch has a segment").sequence;
+        let epoch = live.back().expect("the new epoch has a segment").epoch;
+        Self {
+            live,
+            freed: VecDeque::new(),
+            free,
+            preparing: None,
+            segments_max,
+            epoch,
+            offset: block as u64,
+            oldest_live: oldest,
+            oldest_durable: oldest,
+            announced: VecDeque::new(),
+            ends,
+            spread: Some(Spread {
+                first_frame: None,
+                cursor: 0,
+            }),
+            state_floor: 0,
+        }
+    }
+
+    /// All segments there are.
+    pub(super) fn segments(&self) -> u32 {
+        (self.live.len() + self.freed.len() + self.free.len()) as u32
+    }
+
+    /// The segment that is being written.
+    pub(super) fn current(&mut self) -> &mut LiveSegment {
+        self.live
+            .back_mut()
+            .expect("a log always has a segment to write to")
+    }
+
+    /// Can the log still write `bytes`, of any frames, and keep room for compaction?
+    pub(super) fn has_room(&self, bytes: usize, config: &LogConfig) -> bool {
+        let (bytes, frame) = (bytes as u64, u64::from(config.frame_bytes_max));
+        let left = config.segment_bytes - self.offset;
+        let rolls = self.free.len().saturating_sub(RESERVE) as u64;
+        let headroom = config.segment_bytes / 8;
+        if rolls == 0 {
+            return bytes + headroom <= left;
+        }
+        // Each segment may end with a gap that the next frame did not fit into.
+        let whole = config.segment_bytes - 2 * frame;
+        bytes + headroom <= left.saturating_sub(frame) + rolls * whole
+    }
+
+    /// Takes the next free segment to write to, if one is left besides the reserve.
+    pub(super) fn take_free(&mut self) -> Option<u32> {
+        if self.free.len() > RESERVE {
+            self.free.pop_front()
+        } else {
+            None
+        }
+    }
+
+    /// The next group whose state is to be repeated, while that is going on.
+    pub(super) fn state_cursor(&self) -> Option<u64> {
+        self.spread.map(|spread| spread.cursor)
+    }
+
+    pub(super) fn state_repeated(&mut self, group: u64, frame: u64) {
+        let spread = self.spread.as_mut().expect("state is being spread");
+        spread.first_frame.get_or_insert(frame);
+        match group.checked_add(1) {
+            Some(cursor) => spread.cursor = cursor,
+            None => self.state_is_complete(frame),
+        }
+    }
+
+    /// All groups' state is repeated; `frame` is the one that takes records now.
+    pub(super) fn state_is_complete(&mut self, frame: u64) {
+        let spread = self.spread.take().expect("state is being spread");
+        self.state_floor = spread.first_frame.unwrap_or(frame);
+    }
+
+    /// Begins to repeat all groups' state, unless the last repetition is still under way.
+    pub(super) fn spread_state(&mut self) {
+        if self.spread.is_none() {
+            self.spread = Some(Spread {
+                first_frame: None,
+                cursor: 0,
+            });
+        }
+    }
+
+    /// What frame `number` may say about the oldest segment needed.
+    pub(super) fn announce(&mut self, number: u64) -> u64 {
+        while self
+            .announced
+            .front()
+            .is_some_and(|(since, _)| *since <= number)
+        {
+            let (_, oldest) = self.announced.pop_front().expect("looked at");
+            self.oldest_live = oldest;
+        }
+        self.oldest_live
+    }
+
+    /// A durable frame has said that segments below `oldest` are not needed.
+    pub(super) fn oldest_is_durable(&mut self, oldest: u64) {
+        self.oldest_durable = oldest;
+        while self
+            .freed
+            .front()
+            .is_some_and(|segment| segment.sequence < oldest)
+        {
+            let segment = self.freed.pop_front().expect("looked at");
+            self.free.push_back(segment.slot);
+        }
+    }
+
+    fn new_slot(&self) -> Option<u32> {
+        let used = |slot: &u32| {
+            let mut held = self
+                .live
+                .iter()
+                .chain(&self.freed)
+                .map(|segment| segment.slot);
+            held.any(|held| held == *slot) || self.free.contains(slot)
+        };
+        (0..self.segments_max).find(|slot| !used(slot))
+    }
+}
+
+/// Where frames are, by number, and how many runs of entries each still holds.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    first: u64,
+    places: VecDeque<FramePlace>,
+}
+
+/// Where a frame is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct FramePlace {
+    pub(crate) slot: u32,
+    pub(crate) sequence: u64,
+    pub(crate) offset: u64,
+    live_runs: u32,
+}
+
+impl Frames {
+    /// An empty table whose first frame will be `first`.
+    pub(crate) fn new(first: u64) -> Self {
+        Self {
+            first,
+            places: VecDeque::new(),
+        }
+    }
+
+    /// Adds a frame. Numbers that were skipped hold nothing.
+    pub(crate) fn push(&mut self, number: u64) {
+        let end = self.first + self.places.len() as u64;
+        assert!(number >= end, "frame numbers ascend");
+        if self.places.is_empty() {
+            self.first = number;
+        } else {
+            self.places
+                .extend((end..number).map(|_| FramePlace::default()));
+        }
+        self.places.push_back(FramePlace::default());
+    }
+
+    pub(crate) fn get(&self, number: u64) -> Option<&FramePlace> {
+        self.places
+            .get(usize::try_from(number.checked_sub(self.first)?).ok()?)
+    }
+
+    fn get_mut(&mut self, number: u64) -> &mut FramePlace {
+        let position = number
+            .checked_sub(self.first)
+            .expect("a frame that is held stays listed");
+        &mut self.places[position as usize]
+    }
+
+    /// Says where a frame is.
+    pub(crate) fn place(&mut self, number: u64, slot: u32, sequence: u64, offset: u64) {
+        let place = self.get_mut(number);
+        (place.slot, place.sequence, place.offset) = (slot, sequence, offset);
+    }
+
+    /// One more run is in the frame.
+    pub(crate) fn hold(&mut self, number: u64) {
+        self.get_mut(number).live_runs += 1;
+    }
+
+    /// One run of the frame is gone.
+    pub(crate) fn release(&mut self, number: u64) {
+        let place = self.get_mut(number);
+        place.live_runs = place
+            .live_runs
+            .checked_sub(1)
+            .expect("a run is released once");
+    }
+
+    /// Forgets durable frames at the front that hold nothing; gives the first that is left.
+    pub(crate) fn first_held(&mut self, durable_frame: u64) -> u64 {
+        while self.first <= durable_frame
+            && self
+                .places
+                .front()
+                .is_some_and(|place| place.live_runs == 0)
+        {
+            self.places.pop_front();
+            self.first += 1;
+        }
+        if self.places.is_empty() {
+            u64::MAX
+        } else {
+            self.first
+        }
+    }
+}
+
+impl SegmentLog {
+    /// Entries of a group up to `index` (whose term is `term`) may be freed.
+    pub fn compact(&mut self, group: u64, index: u64, term: u64) {
+        let Some(state) = self.groups.get_mut(&group).map(|group| &mut group.state) else {
+            return;
+        };
+        if index <= state.compacted.0 {
+            return;
+        }
+        state.compacted = (index, term);
+        if index > state.last.0 {
+            state.last = (index, term);
+        }
+        self.owed.push(group);
+        self.pay_owed();
+    }
+
+    /// Stages the compactions that are not in the log yet, and frees what they allow to free.
+    pub(super) fn pay_owed(&mut self) {
+        if self.writer.poisoned.is_some() {
+            return;
+        }
+        while let Some(id) = self.owed.pop() {
+            let Some((index, term)) = self.groups.get(&id).map(|group| group.state.compacted)
+            else {
+                continue;
+            };
+            if self
+                .stage_record(id, index, term, RecordKind::CompactedTo, &[])
+                .is_err()
+            {
+                self.owed.push(id);
+                return;
+            }
+            let Self { groups, frames, .. } = self;
+            let group = groups.get_mut(&id).expect("looked up above");
+            group.forget(index, |frame| frames.release(frame));
+        }
+    }
+
+    /// Frees segments, oldest first, that nothing staged or durable needs any more.
+    pub(super) fn free_segments(&mut self) {
+        let held = self.frames.first_held(self.writer.durable_frame);
+        let needed = held.min(self.space.state_floor);
+        let space = &mut self.space;
+        let before = space.freed.len();
+        while space.live.len() > 1 && space.live[0].last_frame < needed {
+            let segment = space.live.pop_front().expect("more than one");
+            space.freed.push_back(segment);
+        }
+        let freed = space.freed.len() - before;
+        if freed > 0 {
+            // What made them free may be staged in the newest frame: say it no earlier.
+            let newest = self.staging.next_number - 1;
+            space.announced.push_back((newest, space.live[0].sequence));
+            self.statistics.segments_freed += freed as u64;
+        }
+    }
+
+    /// A slot to prepare, when too few segments are free and more are allowed.
+    ///
+    /// Asked again after a failure, so whoever prepares waits a little before it tries again.
+    pub fn segments_wanted(&mut self) -> Option<u32> {
+        let enough = self.space.free.len() > RESERVE;
+        if enough || self.space.preparing.is_some() || self.writer.poisoned.is_some() {
+            return None;
+        }
+        self.space.preparing = self.space.new_slot();
+        self.space.preparing
+    }
+
+    /// The slot asked for is prepared, or could not be.
+    pub fn on_prepared(&mut self, slot: u32, ok: bool) {
+        if self.space.preparing == Some(slot) {
+            self.space.preparing = None;
+            if ok {
+                self.space.free.push_back(slot);
+            }
+        }
+    }
+
+    /// The groups whose entries keep the oldest segment from being freed.
+    pub fn oldest_segment_groups(&self) -> Vec<u64> {
+        let Some(oldest) = self
+            .space
+            .live
+            .front()
+            .filter(|_| self.space.live.len() > 1)
+        else {
+            return Vec::new();
+        };
+        let held = |runs: &VecDeque<super::group::Run>| {
+            runs.front()
+                .is_some_and(|run| run.frame <= oldest.last_frame)
+        };
+        let groups = self.groups.iter().filter(|(_, group)| held(&group.runs));
+        groups.map(|(id, _)| *id).collect()
+    }
+
+    /// Live segments, and segments that are prepared and free.
+    pub fn segments(&self) -> (usize, usize) {
+        (
+            self.space.live.len() + self.space.freed.len(),
+            self.space.free.len(),
+        )
+    }
+
+    /// The header for the segment after the current one.
+    pub(super) fn next_header(&mut self, first_frame: u64) -> SegmentHeader {
+        let oldest = self.space.oldest_durable;
+        let ends = &mut self.space.ends;
+        ends.retain(|end| end.sequence >= oldest);
+        if ends.len() > ENDS_MAX {
+            ends.drain(..ends.len() - ENDS_MAX);
+        }
+        SegmentHeader {
+            identity: self.config.identity,
+            block_bytes: self.block as u32,
+            segment_bytes: self.config.segment_bytes,
+            sequence: self.space.current().sequence + 1,
+            epoch: self.space.epoch,
+            first_frame,
+            durable_frame: self.writer.durable_frame,
+            oldest_live: oldest,
+            ends: self.space.ends.clone(),
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Group commit: frames are sealed when a place in flight is free, and count when they are durable.
+
+use std::rc::Rc;
+
+use super::SegmentLog;
+use super::append::ClosedFrame;
+use super::space::LiveSegment;
+use crate::disk::DiskOp;
+use crate::error::{Poisoned, WriteFailure};
+use crate::layout::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, Salt};
+use crate::slab::Slab;
+
+/// The write that is under way.
+#[derive(Debug)]
+struct InFlight {
+    id: u64,
+    slot: u32,
+    offset: u64,
+    bytes: usize,
+    purpose: Purpose,
+}
+
+#[derive(Debug)]
+enum Purpose {
+    /// The header of a segment that is to be written from now on.
+    Segment(LiveSegment),
+    /// A frame, and the oldest segment it says is needed.
+    Frame { number: u64, oldest_live: u64 },
+}
+
+/// The end of the log.
+#[derive(Debug)]
+pub(super) struct Writer {
+    in_flight: Option<InFlight>,
+    pub(super) durable_frame: u64,
+    /// Header checksum of the last frame sealed.
+    previous: u32,
+    /// No later frame says that the last one is durable.
+    unwitnessed: bool,
+    pub(super) poisoned: Option<Poisoned>,
+    /// Memory for segment headers.
+    headers: Option<Rc<Slab>>,
+}
+
+impl Writer {
+    pub(super) fn new(durable_frame: u64, previous: u32) -> Self {
+        Self {
+            in_flight: None,
+            durable_frame,
+            previous,
+            unwitnessed: false,
+            poisoned: None,
+            headers: None,
+        }
+    }
+}
+
+impl SegmentLog {
+    /// Seals the oldest staged frame, if there is one and no write is under way.
+    ///
+    /// Now and then the write is a new segment's header instead; the frame follows when it is
+    /// complete.
+    pub fn seal(&mut self) -> Option<DiskOp> {
+        if self.writer.poisoned.is_some() || self.writer.in_flight.is_some() {
+            return None;
+        }
+        self.pay_owed();
+        if self.staging.closed.is_empty() && self.staging.open.is_some() {
+            self.spread_state(0);
+            self.close_frame();
+        }
+        self.free_segments();
+        let bytes = self.staging.closed.front()?.bytes;
+        if self.space.offset + bytes as u64 > self.config.segment_bytes {
+            return self.roll();
+        }
+        let frame = self.staging.closed.pop_front().expect("looked at");
+        self.staging.closed_bytes -= frame.bytes;
+        self.writer.unwitnessed = true;
+        Some(self.write_frame(FrameKind::Records, frame))
+    }
+
+    /// When the log is idle and nothing says yet that its last frame is durable: a mark that does.
+    pub fn idle(&mut self) -> Option<DiskOp> {
+        let busy = self.staged() || self.writer.in_flight.is_some();
+        if busy || !self.writer.unwitnessed || self.writer.poisoned.is_some() {
+            return None;
+        }
+        self.free_segments();
+        if self.space.offset + self.block as u64 > self.config.segment_bytes {
+            return self.roll();
+        }
+        let slab = self.frame_memory()?;
+        let start = slab.frontier();
+        let hole = slab.reserve(FRAME_HEADER_BYTES);
+        slab.pad_to(self.block);
+        let number = self.staging.next_number;
+        self.staging.next_number += 1;
+        self.frames.push(number);
+        self.writer.unwitnessed = false;
+        self.statistics.marks += 1;
+        let (records, payload_bytes, bytes) = (0, 0, self.block);
+        let frame = ClosedFrame {
+            number,
+            slab,
+            start,
+            hole,
+            records,
+            payload_bytes,
+            bytes,
+        };
+        Some(self.write_frame(FrameKind::Mark, frame))
+    }
+
+    /// Room for one block beside the open frame, which must stay in one piece.
+    fn frame_memory(&mut self) -> Option<Rc<Slab>> {
+        let block = self.block;
+        let kept = self
+            .writer
+            .headers
+            .take()
+            .filter(|slab| slab.remaining() >= block);
+        let slab = match kept {
+            Some(slab) => slab,
+            None => Rc::new(self.pool.take()?),
+        };
+        self.writer.headers = Some(Rc::clone(&slab));
+        Some(slab)
+    }
+
+    fn write_frame(&mut self, kind: FrameKind, frame: ClosedFrame) -> DiskOp {
+        let oldest_live = self.space.announce(frame.number);
+        let (epoch, offset) = (self.space.epoch, self.space.offset);
+        let current = self.space.current();
+        let (slot, sequence) = (current.slot, current.sequence);
+        current.last_frame = frame.number;
+        let place = self.salt.at(epoch, sequence, offset);
+        let payload_start = frame.start + FRAME_HEADER_BYTES;
+        let payload = frame
+            .slab
+            .view(payload_start..payload_start + frame.payload_bytes);
+        let header = FrameHeader {
+            kind,
+            sequence,
+            number: frame.number,
+            durable_frame: self.writer.durable_frame,
+            payload_bytes: frame.payload_bytes as u32,
+            records: frame.records,
+            previous: self.writer.previous,
+            payload_checksum: Salt::payload(place, payload.as_ref()),
+            epoch,
+            oldest_live,
+        };
+        let (header, checksum) = header.encode(place);
+        frame.slab.fill(frame.hole, &header);
+        self.writer.previous = checksum;
+        self.space.offset += frame.bytes as u64;
+        self.frames.place(frame.number, slot, sequence, offset);
+        self.statistics.frames += 1;
+        self.statistics.bytes += frame.bytes as u64;
+        let bytes = frame.slab.view(frame.start..frame.start + frame.bytes);
+        let id = self.id();
+        let purpose = Purpose::Frame {
+            number: frame.number,
+            oldest_live,
+        };
+        self.writer.in_flight = Some(InFlight {
+            id,
+            slot,
+            offset,
+            bytes: bytes.len(),
+            purpose,
+        });
+        DiskOp::Write {
+            id,
+            slot,
+            offset,
+            bytes,
+        }
+    }
+
+    /// Begins the next segment: its header must be durable before a frame in it counts.
+    fn roll(&mut self) -> Option<DiskOp> {
+        let memory = self.frame_memory()?;
+        let slot = self.space.take_free()?;
+        let closed = self.staging.closed.front();
+        let first_frame = closed.map_or(self.staging.next_number, |frame| frame.number);
+        let header = self.next_header(first_frame);
+        let mut block = vec![0; self.block];
+        header.encode(&mut block);
+        let start = memory.frontier();
+        memory.append(&block);
+        let bytes = memory.view(start..start + self.block);
+        let (id, offset) = (self.id(), 0);
+        let (sequence, epoch) = (header.sequence, header.epoch);
+        let segment = LiveSegment {
+            sequence,
+            slot,
+            epoch,
+            last_frame: first_frame - 1,
+        };
+        let purpose = Purpose::Segment(segment);
+        self.writer.in_flight = Some(InFlight {
+            id,
+            slot,
+            offset,
+            bytes: bytes.len(),
+            purpose,
+        });
+        Some(DiskOp::Write {
+            id,
+            slot,
+            offset,
+            bytes,
+        })
+    }
+
+    /// A write is complete and durable, or has failed. After a failure the log is closed for good:
+    /// the kernel may show the lost bytes until it forgets them, so trying again proves nothing.
+    pub fn on_complete(&mut self, id: u64, result: Result<usize, i32>) -> Result<(), Poisoned> {
+        if let Some(poisoned) = &self.writer.poisoned {
+            return Err(poisoned.clone());
+        }
+        let in_flight = self
+            .writer
+            .in_flight
+            .take()
+            .expect("a completion answers a write");
+        assert_eq!(in_flight.id, id, "one write is under way at a time");
+        let failure = match result {
+            Ok(written) if written == in_flight.bytes => None,
+            Ok(written) => Some(WriteFailure::Short {
+                written,
+                expected: in_flight.bytes,
+            }),
+            Err(errno) => Some(WriteFailure::Errno(errno)),
+        };
+        if let Some(failure) = failure {
+            let (slot, offset) = (in_flight.slot, in_flight.offset);
+            let poisoned = Poisoned {
+                slot,
+                offset,
+                failure,
+            };
+            tracing::error!(%poisoned, "the log is closed");
+            self.writer.poisoned = Some(poisoned.clone());
+            return Err(poisoned);
+        }
+        match in_flight.purpose {
+            Purpose::Segment(segment) => {
+                self.space.live.push_back(segment);
+                self.space.offset = self.block as u64;
+                self.space.spread_state();
+                self.statistics.segments += 1;
+            }
+            Purpose::Frame {
+                number,
+                oldest_live,
+            } => {
+                self.writer.durable_frame = number;
+                self.space.oldest_is_durable(oldest_live);
+                self.evict();
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of the oldest durable entries in memory until staging has its part of the arena.
+    pub(super) fn evict(&mut self) {
+        let kept = self.config.staging_bytes / self.config.slab_bytes;
+        while self.pool.slabs_free() < kept {
+            let Some(&(frame, group)) = self.cache_order.front() else {
+                return;
+            };
+            if frame > self.writer.durable_frame {
+                return;
+            }
+            self.cache_order.pop_front();
+            let Some(group) = self.groups.get_mut(&group) else {
+                continue;
+            };
+            if group.cached.front().is_some_and(|run| run.frame == frame) {
+                group.cached.pop_front();
+            }
+        }
+    }
+}

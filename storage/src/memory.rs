@@ -1,0 +1,269 @@
+//! A volume in memory that forgets what was not synced, for tests and for simulation.
+//!
+//! It is made of sectors. A write is pending until it is made durable; at a power loss every
+//! sector of every pending write is kept, or left as it was, or zeroed, or filled with garbage.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use crate::disk::{DiskOp, Volume};
+
+/// Sectors are written whole or not at all, in any order.
+pub const SECTOR_BYTES: usize = 512;
+
+/// What becomes of a sector of a pending write when the power fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SectorFate {
+    /// It was written.
+    Written,
+    /// It was not.
+    Old,
+    /// It reads as zeros.
+    Zero,
+    /// It reads as bytes made from this seed.
+    Garbage(u64),
+    /// It reads as a durable sector of another place.
+    Copied {
+        /// The other slot.
+        slot: u32,
+        /// Where in it, a multiple of the sector.
+        offset: u64,
+    },
+}
+
+/// A write that is not durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pending {
+    /// The operation, or `None` for a blocking write.
+    id: Option<u64>,
+    slot: u32,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+/// Segments in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryVolume {
+    block_bytes: usize,
+    segment_bytes: u64,
+    /// What is durable.
+    durable: BTreeMap<u32, Vec<u8>>,
+    pending: Vec<Pending>,
+    /// No further slot can be prepared beyond this many.
+    slots_max: usize,
+}
+
+impl MemoryVolume {
+    /// An empty volume with blocks of 4 KiB.
+    pub fn new(segment_bytes: u64) -> Self {
+        Self {
+            block_bytes: 4096,
+            segment_bytes,
+            durable: BTreeMap::new(),
+            pending: Vec::new(),
+            slots_max: usize::MAX,
+        }
+    }
+
+    /// Sets how many slots there is space for.
+    pub fn set_slots_max(&mut self, slots_max: usize) {
+        self.slots_max = slots_max;
+    }
+
+    /// The durable bytes of a slot.
+    pub fn image(&self, slot: u32) -> Option<&[u8]> {
+        self.durable.get(&slot).map(Vec::as_slice)
+    }
+
+    /// The durable bytes of a slot, to damage them.
+    pub fn image_mut(&mut self, slot: u32) -> Option<&mut [u8]> {
+        self.durable.get_mut(&slot).map(Vec::as_mut_slice)
+    }
+
+    /// Submits an operation: a write becomes pending; a read is carried out at once.
+    pub fn submit(&mut self, op: &mut DiskOp) -> io::Result<()> {
+        match op {
+            DiskOp::Write {
+                id,
+                slot,
+                offset,
+                bytes,
+            } => {
+                let (id, bytes) = (Some(*id), bytes.as_ref().to_vec());
+                self.check(*slot, *offset, bytes.len())?;
+                self.pending.push(Pending {
+                    id,
+                    slot: *slot,
+                    offset: *offset,
+                    bytes,
+                });
+                Ok(())
+            }
+            DiskOp::Read {
+                slot,
+                offset,
+                buffer,
+                ..
+            } => self.read_at(*slot, *offset, buffer.as_mut_slice()),
+        }
+    }
+
+    /// Makes a submitted write durable; gives its length, or `None` if it is not pending.
+    pub fn make_durable(&mut self, id: u64) -> Option<usize> {
+        let position = self
+            .pending
+            .iter()
+            .position(|pending| pending.id == Some(id))?;
+        let pending = self.pending.remove(position);
+        self.apply(&pending);
+        Some(pending.bytes.len())
+    }
+
+    /// Carries an operation out whole, as a driver that waits would: the result to complete with.
+    pub fn run(&mut self, op: &mut DiskOp) -> Result<usize, i32> {
+        self.submit(op)
+            .map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
+        match op {
+            DiskOp::Write { id, .. } => Ok(self.make_durable(*id).expect("just submitted")),
+            DiskOp::Read { buffer, .. } => Ok(buffer.len()),
+        }
+    }
+
+    /// Sectors of the writes that are not durable, in the order they were submitted.
+    pub fn pending_sectors(&self) -> usize {
+        self.pending
+            .iter()
+            .map(|pending| pending.bytes.len() / SECTOR_BYTES)
+            .sum()
+    }
+
+    /// The power fails: `fate` is asked for every pending sector, by its number.
+    pub fn power_loss(&mut self, mut fate: impl FnMut(usize) -> SectorFate) {
+        let mut number = 0;
+        for pending in std::mem::take(&mut self.pending) {
+            for (position, new) in pending.bytes.chunks(SECTOR_BYTES).enumerate() {
+                let fate = fate(number);
+                let copied = self.sector_of(&fate);
+                let start = pending.offset as usize + position * SECTOR_BYTES;
+                let image = self.durable.get_mut(&pending.slot);
+                let image = image.expect("checked when it was submitted");
+                let sector = &mut image[start..start + new.len()];
+                match fate {
+                    SectorFate::Written => sector.copy_from_slice(new),
+                    SectorFate::Old => {}
+                    SectorFate::Zero => sector.fill(0),
+                    SectorFate::Garbage(seed) => fill_with_garbage(sector, seed),
+                    SectorFate::Copied { .. } => sector.copy_from_slice(&copied),
+                }
+                number += 1;
+            }
+        }
+    }
+
+    fn sector_of(&self, fate: &SectorFate) -> [u8; SECTOR_BYTES] {
+        let mut copy = [0; SECTOR_BYTES];
+        if let SectorFate::Copied { slot, offset } = fate {
+            let start = *offset as usize;
+            copy.copy_from_slice(&self.durable[slot][start..start + SECTOR_BYTES]);
+        }
+        copy
+    }
+
+    fn apply(&mut self, pending: &Pending) {
+        let start = pending.offset as usize;
+        let image = self
+            .durable
+            .get_mut(&pending.slot)
+            .expect("checked when submitted");
+        image[start..start + pending.bytes.len()].copy_from_slice(&pending.bytes);
+    }
+
+    fn check(&self, slot: u32, offset: u64, length: usize) -> io::Result<()> {
+        let aligned = offset.is_multiple_of(self.block_bytes as u64)
+            && length.is_multiple_of(self.block_bytes);
+        let inside = offset + length as u64 <= self.segment_bytes;
+        if aligned && inside && self.durable.contains_key(&slot) {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EINVAL))
+        }
+    }
+}
+
+/// Fills a sector with bytes that depend on the seed alone.
+fn fill_with_garbage(sector: &mut [u8], seed: u64) {
+    let mut state = seed | 1;
+    for word in sector.chunks_mut(8) {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let bytes = (state ^ state >> 29).to_le_bytes();
+        word.copy_from_slice(&bytes[..word.len()]);
+    }
+}
+
+impl Volume for MemoryVolume {
+    fn block_bytes(&self) -> usize {
+        self.block_bytes
+    }
+
+    fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    fn slots(&self) -> Vec<u32> {
+        self.durable.keys().copied().collect()
+    }
+
+    fn read_at(&mut self, slot: u32, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.check(slot, offset, buffer.len())?;
+        let start = offset as usize;
+        buffer.copy_from_slice(&self.durable[&slot][start..start + buffer.len()]);
+        // A read sees what was written before it, durable or not.
+        for pending in self.pending.iter().filter(|pending| pending.slot == slot) {
+            let from = pending.offset.max(offset);
+            let to =
+                (pending.offset + pending.bytes.len() as u64).min(offset + buffer.len() as u64);
+            if from < to {
+                let source = (from - pending.offset) as usize..(to - pending.offset) as usize;
+                let target = (from - offset) as usize..(to - offset) as usize;
+                buffer[target].copy_from_slice(&pending.bytes[source]);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_at(&mut self, slot: u32, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.check(slot, offset, bytes.len())?;
+        self.pending.push(Pending {
+            id: None,
+            slot,
+            offset,
+            bytes: bytes.to_vec(),
+        });
+        Ok(())
+    }
+
+    fn sync(&mut self, slot: u32) -> io::Result<()> {
+        let pending = std::mem::take(&mut self.pending);
+        for pending in pending {
+            if pending.slot == slot && pending.id.is_none() {
+                self.apply(&pending);
+            } else {
+                self.pending.push(pending);
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self, slot: u32) -> io::Result<()> {
+        if !self.durable.contains_key(&slot) {
+            if self.durable.len() >= self.slots_max {
+                return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+            }
+            self.durable
+                .insert(slot, vec![0; self.segment_bytes as usize]);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,339 @@
+//! Recovery: from what the disk holds after a crash to a log that goes on.
+//!
+//! It reads, decides, and writes one thing: the header of the new epoch's segment. Until that is
+//! durable nothing has changed, so it can be interrupted and done again with the same outcome.
+
+mod chain;
+mod replay;
+mod scan;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::config::LogConfig;
+use crate::disk::Volume;
+use crate::error::OpenError;
+use crate::layout::{ENDS_MAX, EpochEnd, SegmentHeader};
+use crate::log::group::Group;
+use crate::log::space::{Frames, LiveSegment, Space};
+use crate::slab::SlabPool;
+
+use chain::Chain;
+use replay::{Replay, Replayed};
+use scan::{Found, Loader, Segment, Survey};
+
+/// What a log held when it was opened.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recovery {
+    /// The groups, by ascending number.
+    pub groups: Vec<RecoveredGroup>,
+    /// How recovery went.
+    pub report: RecoveryReport,
+}
+
+/// A group as recovery found it. Everything here is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredGroup {
+    /// The group.
+    pub group: u64,
+    /// Which life of this group number it is.
+    pub incarnation: u64,
+    /// The term.
+    pub current_term: u64,
+    /// The vote in that term.
+    pub voted_for: Option<u64>,
+    /// A commit index that was known; the true one may be higher.
+    pub commit_index: u64,
+    /// Index and term of the last entry that is no longer kept.
+    pub compacted: (u64, u64),
+    /// First index of each run of entries of equal term, and that term; ascending.
+    pub terms: Vec<(u64, u64)>,
+    /// The last entry's index.
+    pub last_index: u64,
+    /// What the engine keeps with the group.
+    pub definition: Vec<u8>,
+    /// Something durable is damaged, and it may have been this group's: it must not vote, campaign
+    /// or count. A group with a single copy must not be served; the report says where.
+    pub tainted: bool,
+}
+
+/// How recovery went.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RecoveryReport {
+    /// The epoch that began.
+    pub epoch: u64,
+    /// Segments that hold something.
+    pub segments: usize,
+    /// Frames that count.
+    pub frames: u64,
+    /// Frames that verify and don't count: never acknowledged, or of an epoch that had ended.
+    pub frames_dropped: u64,
+    /// Durable frames that are missing or don't verify.
+    pub damage: Vec<Damage>,
+}
+
+/// Frames that were durable and are not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damage {
+    /// The segment (file `segment-NNNN`) where they should be or begin.
+    pub slot: u32,
+    /// Near where in it: the end of what verifies before.
+    pub offset: u64,
+    /// First frame that is missing.
+    pub first_frame: u64,
+    /// Last frame that is missing.
+    pub last_frame: u64,
+}
+
+/// A recovered log, before it is put together.
+pub(crate) struct Recovered {
+    pub(crate) groups: BTreeMap<u64, Group>,
+    terms: BTreeMap<u64, Vec<(u64, u64)>>,
+    pub(crate) frames: Frames,
+    pub(crate) space: Space,
+    pub(crate) next_frame: u64,
+    pub(crate) last_checksum: u32,
+    pub(crate) next_incarnation: u64,
+    report: RecoveryReport,
+}
+
+impl Recovered {
+    /// The part that goes to the engine.
+    pub(crate) fn recovery(&self) -> Recovery {
+        let groups = self.groups.iter().map(|(id, group)| RecoveredGroup {
+            group: *id,
+            incarnation: group.state.incarnation,
+            current_term: group.state.current_term,
+            voted_for: group.state.voted_for,
+            commit_index: group.state.commit_index,
+            compacted: group.state.compacted,
+            terms: self.terms.get(id).cloned().unwrap_or_default(),
+            last_index: group.state.last.0,
+            definition: group.state.definition.clone(),
+            tainted: group.state.tainted,
+        });
+        Recovery {
+            groups: groups.collect(),
+            report: self.report.clone(),
+        }
+    }
+}
+
+/// Recovers a volume and begins a new epoch on it.
+pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Recovered, OpenError> {
+    let mut loader = Loader::new(volume, config)?;
+    let survey = loader.survey(config)?;
+    let base = survey
+        .segments
+        .iter()
+        .map(|segment| segment.header.oldest_live)
+        .max()
+        .unwrap_or(0);
+    let candidates: Vec<_> = survey
+        .segments
+        .iter()
+        .filter(|s| s.header.sequence >= base)
+        .cloned()
+        .collect();
+    let found = candidates
+        .iter()
+        .map(|segment| loader.frames(segment))
+        .collect::<Result<Vec<_>, OpenError>>()?;
+    let mut report = RecoveryReport::default();
+    let chain = chain::walk(&candidates, &found, base, &mut report);
+    let replay = replay(&mut loader, &chain)?;
+    let space = begin_epoch(&mut loader, config, &survey, &candidates, &chain)?;
+    report.epoch = space.epoch;
+    report.segments = space.live.len();
+    report.frames = chain.frames.len() as u64;
+    report.damage = chain.damage;
+    if !report.damage.is_empty() {
+        tracing::error!(damage = ?report.damage, "durable frames are damaged");
+    }
+    let mut groups = BTreeMap::new();
+    let mut terms = BTreeMap::new();
+    for (
+        id,
+        Replayed {
+            group, terms: runs, ..
+        },
+    ) in replay.groups
+    {
+        groups.insert(id, group);
+        terms.insert(id, runs);
+    }
+    Ok(Recovered {
+        groups,
+        terms,
+        frames: replay.frames,
+        space,
+        next_frame: chain.last.0 + 1,
+        last_checksum: chain.last.1,
+        next_incarnation: replay.next_incarnation,
+        report,
+    })
+}
+
+/// Replays the frames that count.
+fn replay(loader: &mut Loader<'_>, chain: &Chain) -> Result<Replay, OpenError> {
+    let first = chain
+        .frames
+        .first()
+        .map_or(chain.last.0 + 1, |frame| frame.header.number);
+    let mut replay = Replay::new(first);
+    let mut damage = chain.damage.iter().peekable();
+    for Found {
+        slot,
+        offset,
+        header,
+        ..
+    } in &chain.frames
+    {
+        while damage
+            .next_if(|damage| damage.first_frame < header.number)
+            .is_some()
+        {
+            replay.damage();
+        }
+        replay.frames.push(header.number);
+        replay
+            .frames
+            .place(header.number, *slot, header.sequence, *offset);
+        let bytes = loader.load(*slot)?;
+        let payload = scan::payload(bytes, *offset as usize, header).expect("verified before");
+        if !replay.frame(header.number, payload) {
+            replay.damage();
+        }
+    }
+    for _ in damage {
+        replay.damage();
+    }
+    replay.finish();
+    Ok(replay)
+}
+
+/// Tells the segments that still hold something live, oldest first, from those that can be reused.
+fn sort_segments(
+    survey: &Survey,
+    candidates: &[Segment],
+    chain: &Chain,
+) -> (VecDeque<LiveSegment>, VecDeque<u32>) {
+    let end_of = |epoch| {
+        chain
+            .ends
+            .iter()
+            .find(|end| end.epoch == epoch)
+            .map(|end| end.frame)
+    };
+    let is_live = |segment: &Segment| {
+        segment.header.sequence >= chain.oldest_live
+            && end_of(segment.header.epoch).is_some_and(|end| segment.header.first_frame <= end)
+            && candidates
+                .iter()
+                .any(|candidate| candidate.slot == segment.slot)
+    };
+    let mut live: VecDeque<_> = VecDeque::new();
+    let mut free: VecDeque<_> = survey.blank.iter().copied().collect();
+    for segment in &survey.segments {
+        if is_live(segment) {
+            let frames = chain
+                .frames
+                .iter()
+                .filter(|frame| frame.slot == segment.slot);
+            let last = frames.map(|frame| frame.header.number).max();
+            live.push_back(LiveSegment {
+                sequence: segment.header.sequence,
+                slot: segment.slot,
+                epoch: segment.header.epoch,
+                last_frame: last.unwrap_or(segment.header.first_frame - 1),
+            });
+        } else {
+            free.push_back(segment.slot);
+        }
+    }
+    (live, free)
+}
+
+/// Chooses a segment for the new epoch and makes its header durable.
+fn begin_epoch(
+    loader: &mut Loader<'_>,
+    config: &LogConfig,
+    survey: &Survey,
+    candidates: &[Segment],
+    chain: &Chain,
+) -> Result<Space, OpenError> {
+    let (mut live, mut free) = sort_segments(survey, candidates, chain);
+    let newest = |value: fn(&SegmentHeader) -> u64| {
+        survey
+            .segments
+            .iter()
+            .map(|segment| value(&segment.header))
+            .max()
+            .unwrap_or(0)
+    };
+    let (sequence, epoch) = (newest(|h| h.sequence) + 1, newest(|h| h.epoch) + 1);
+    let slot = match free.pop_front() {
+        Some(slot) => slot,
+        None => prepare(loader.volume, config.segments_max)?,
+    };
+    let last_frame = chain.last.0;
+    live.push_back(LiveSegment {
+        sequence,
+        slot,
+        epoch,
+        last_frame,
+    });
+    let ends = ends_to_keep(chain, live[0].sequence);
+    let header = SegmentHeader {
+        identity: config.identity,
+        block_bytes: loader.block as u32,
+        segment_bytes: config.segment_bytes,
+        sequence,
+        epoch,
+        first_frame: last_frame + 1,
+        durable_frame: last_frame,
+        oldest_live: live[0].sequence,
+        ends: ends.clone(),
+    };
+    write_header(loader.volume, slot, loader.block, &header)?;
+    Ok(Space::new(
+        live,
+        free,
+        config.segments_max,
+        loader.block,
+        ends,
+    ))
+}
+
+fn ends_to_keep(chain: &Chain, oldest: u64) -> Vec<EpochEnd> {
+    let mut ends = chain.ends.clone();
+    ends.retain(|end| end.sequence >= oldest);
+    ends.drain(..ends.len().saturating_sub(ENDS_MAX));
+    ends
+}
+
+/// Makes a slot when all that exist are in use.
+fn prepare(volume: &mut dyn Volume, segments_max: u32) -> Result<u32, OpenError> {
+    let slots = volume.slots();
+    let slot = (0..segments_max).find(|slot| !slots.contains(slot));
+    let slot = slot.ok_or(OpenError::NoSegment {
+        segments: segments_max,
+    })?;
+    volume
+        .prepare(slot)
+        .map_err(OpenError::io(format!("preparing segment {slot}")))?;
+    Ok(slot)
+}
+
+fn write_header(
+    volume: &mut dyn Volume,
+    slot: u32,
+    block: usize,
+    header: &SegmentHeader,
+) -> Result<(), OpenError> {
+    let what = || OpenError::io(format!("writing the header of segment {slot}"));
+    let pool = SlabPool::new(block, block).map_err(what())?;
+    let mut buffer = pool.read_buffer(block).expect("the pool has one slab");
+    header.encode(buffer.as_mut_slice());
+    volume.write_at(slot, 0, buffer.as_ref()).map_err(what())?;
+    volume.sync(slot).map_err(what())
+}

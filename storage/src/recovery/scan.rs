@@ -1,0 +1,257 @@
+//! Looking at segments: whose they are, and which frames in them verify.
+
+use crate::config::LogConfig;
+use crate::disk::Volume;
+use crate::error::OpenError;
+use crate::layout::{FrameHeader, HeaderFault, Salt, SegmentHeader};
+use crate::slab::{ReadBuffer, SlabPool};
+
+/// Longest single read while a segment is loaded.
+const READ_BYTES: usize = 1 << 20;
+
+/// A segment with its header, valid or rebuilt.
+#[derive(Debug, Clone)]
+pub(super) struct Segment {
+    pub(super) slot: u32,
+    pub(super) header: SegmentHeader,
+    /// The header was damaged; what it says was worked out from the frames behind it.
+    pub(super) rebuilt: bool,
+}
+
+/// A frame that verifies at its place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) slot: u32,
+    pub(super) offset: u64,
+    pub(super) header: FrameHeader,
+    pub(super) checksum: u32,
+}
+
+/// What the slots hold.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// By ascending sequence.
+    pub(super) segments: Vec<Segment>,
+    /// Slots that hold nothing of the log.
+    pub(super) blank: Vec<u32>,
+}
+
+/// Reads segments whole, one at a time, and remembers the last one.
+pub(super) struct Loader<'a> {
+    pub(super) volume: &'a mut dyn Volume,
+    pub(super) block: usize,
+    pub(super) salt: Salt,
+    segment_bytes: u64,
+    buffer: ReadBuffer,
+    loaded: Option<u32>,
+}
+
+impl<'a> Loader<'a> {
+    pub(super) fn new(volume: &'a mut dyn Volume, config: &LogConfig) -> Result<Self, OpenError> {
+        let block = volume.block_bytes();
+        let bytes = usize::try_from(config.segment_bytes).expect("a segment fits the memory");
+        let pool = SlabPool::new(bytes, bytes).map_err(OpenError::io("allocating for recovery"))?;
+        let buffer = pool.read_buffer(bytes).expect("the pool has one slab");
+        Ok(Self {
+            volume,
+            block,
+            salt: Salt::new(&config.identity),
+            segment_bytes: config.segment_bytes,
+            buffer,
+            loaded: None,
+        })
+    }
+
+    fn read(&mut self, slot: u32, from: usize, to: usize) -> Result<(), OpenError> {
+        for start in (from..to).step_by(READ_BYTES) {
+            let part = &mut self.buffer.as_mut_slice()[start..to.min(start + READ_BYTES)];
+            self.volume
+                .read_at(slot, start as u64, part)
+                .map_err(OpenError::io(format!("reading segment {slot} at {start}")))?;
+        }
+        Ok(())
+    }
+
+    /// The bytes of a whole segment.
+    pub(super) fn load(&mut self, slot: u32) -> Result<&[u8], OpenError> {
+        if self.loaded != Some(slot) {
+            self.loaded = None;
+            self.read(slot, 0, self.segment_bytes as usize)?;
+            self.loaded = Some(slot);
+        }
+        Ok(self.buffer.as_ref())
+    }
+
+    /// The first two blocks of a segment.
+    fn peek(&mut self, slot: u32) -> Result<&[u8], OpenError> {
+        self.loaded = None;
+        self.read(slot, 0, 2 * self.block)?;
+        Ok(&self.buffer.as_ref()[..2 * self.block])
+    }
+
+    /// Looks at all slots.
+    pub(super) fn survey(&mut self, config: &LogConfig) -> Result<Survey, OpenError> {
+        let mut survey = Survey::default();
+        for slot in self.volume.slots() {
+            let (block, salt) = (self.block, self.salt);
+            let blocks = self.peek(slot)?;
+            match SegmentHeader::decode(blocks) {
+                Ok(header) => {
+                    check_ours(slot, &header, config, block)?;
+                    let first = FrameHeader::decode(&blocks[block..], salt, block as u64);
+                    // A header that was never written leaves an older one before newer frames.
+                    let newer = first.is_some_and(|(frame, _)| frame.sequence > header.sequence);
+                    let rebuilt = if newer {
+                        self.rebuild(slot, config)?
+                    } else {
+                        None
+                    };
+                    let intact = Segment {
+                        slot,
+                        header,
+                        rebuilt: false,
+                    };
+                    survey.segments.push(rebuilt.unwrap_or(intact));
+                }
+                Err(HeaderFault::Version(version)) => {
+                    return Err(OpenError::Version { slot, version });
+                }
+                Err(HeaderFault::Blank) if blocks[block..].iter().all(|byte| *byte == 0) => {
+                    survey.blank.push(slot);
+                }
+                Err(HeaderFault::Blank | HeaderFault::Damaged) => {
+                    match self.rebuild(slot, config)? {
+                        Some(segment) => survey.segments.push(segment),
+                        None => survey.blank.push(slot),
+                    }
+                }
+            }
+        }
+        survey
+            .segments
+            .sort_by_key(|segment| (segment.header.sequence, segment.header.epoch));
+        Ok(survey)
+    }
+
+    /// Works out from its frames which segment a slot without a valid header holds.
+    fn rebuild(&mut self, slot: u32, config: &LogConfig) -> Result<Option<Segment>, OpenError> {
+        let (block, salt) = (self.block, self.salt);
+        let bytes = self.load(slot)?;
+        let frames = (block..bytes.len()).step_by(block).filter_map(|offset| {
+            let (header, _) = FrameHeader::decode(&bytes[offset..], salt, offset as u64)?;
+            verify_payload(bytes, offset, &header, salt).then_some(header)
+        });
+        let frames: Vec<_> = frames.collect();
+        let Some(newest) = frames
+            .iter()
+            .map(|frame| (frame.epoch, frame.sequence))
+            .max()
+        else {
+            return Ok(None);
+        };
+        let mut own = frames
+            .iter()
+            .filter(|frame| (frame.epoch, frame.sequence) == newest);
+        let first = own.next().expect("the newest is among them");
+        let header = SegmentHeader {
+            identity: config.identity,
+            block_bytes: block as u32,
+            segment_bytes: config.segment_bytes,
+            sequence: newest.1,
+            epoch: newest.0,
+            first_frame: first.number,
+            durable_frame: first.durable_frame,
+            oldest_live: 0,
+            ends: Vec::new(),
+        };
+        Ok(Some(Segment {
+            slot,
+            header,
+            rebuilt: true,
+        }))
+    }
+
+    /// All frames of a segment that verify, by offset.
+    pub(super) fn frames(&mut self, segment: &Segment) -> Result<Vec<Found>, OpenError> {
+        let (block, salt) = (self.block, self.salt);
+        let (epoch, sequence) = (segment.header.epoch, segment.header.sequence);
+        let bytes = self.load(segment.slot)?;
+        let mut frames = Vec::new();
+        let mut offset = block;
+        while offset < bytes.len() {
+            let decoded = FrameHeader::decode(&bytes[offset..], salt, offset as u64)
+                .filter(|(header, _)| (header.epoch, header.sequence) == (epoch, sequence));
+            let Some((header, checksum)) = decoded else {
+                // A length can't be trusted here: look at every block.
+                offset += block;
+                continue;
+            };
+            if verify_payload(bytes, offset, &header, salt) {
+                let (slot, offset) = (segment.slot, offset as u64);
+                frames.push(Found {
+                    slot,
+                    offset,
+                    header,
+                    checksum,
+                });
+            }
+            // A sound header says where its frame ends, also when the payload is not sound.
+            offset += header.frame_bytes(block);
+        }
+        Ok(frames)
+    }
+}
+
+/// The payload of a frame, if it lies within the segment.
+pub(super) fn payload<'a>(
+    bytes: &'a [u8],
+    offset: usize,
+    header: &FrameHeader,
+) -> Option<&'a [u8]> {
+    let start = offset + crate::layout::FRAME_HEADER_BYTES;
+    bytes.get(start..start.checked_add(header.payload_bytes as usize)?)
+}
+
+fn verify_payload(bytes: &[u8], offset: usize, header: &FrameHeader, salt: Salt) -> bool {
+    let place = salt.at(header.epoch, header.sequence, offset as u64);
+    payload(bytes, offset, header)
+        .is_some_and(|payload| Salt::payload(place, payload) == header.payload_checksum)
+}
+
+fn check_ours(
+    slot: u32,
+    header: &SegmentHeader,
+    config: &LogConfig,
+    block: usize,
+) -> Result<(), OpenError> {
+    let (theirs, ours) = (&header.identity, &config.identity);
+    let parts = [
+        ("cluster", theirs.cluster, ours.cluster),
+        ("node", theirs.node.into(), ours.node.into()),
+        ("core", theirs.core.into(), ours.core.into()),
+        ("core count", theirs.cores.into(), ours.cores.into()),
+    ];
+    if let Some((what, theirs, ours)) = parts.into_iter().find(|(_, theirs, ours)| theirs != ours) {
+        let (theirs, ours) = (theirs.to_string(), ours.to_string());
+        return Err(OpenError::Foreign {
+            what,
+            theirs,
+            ours,
+            slot,
+        });
+    }
+    let sizes = [
+        ("segment_bytes", header.segment_bytes, config.segment_bytes),
+        ("block_bytes", header.block_bytes.into(), block as u64),
+    ];
+    for (setting, theirs, ours) in sizes {
+        if theirs != ours {
+            return Err(OpenError::Geometry {
+                setting,
+                theirs,
+                ours,
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,375 @@
+//! Appending, reading back, reopening: a log on a disk that does not fail.
+
+use pontoon_storage::memory::MemoryVolume;
+use pontoon_storage::{
+    AppendError, DiskOp, LogConfig, OpenError, Poisoned, RecordKind, SegmentLog, Volume,
+};
+
+use crate::harness::{Bench, SEGMENT_BYTES, payload, small_config};
+
+#[test]
+fn what_was_written_is_there_after_a_restart() {
+    let mut bench = Bench::new();
+    bench.group_of(7, 20);
+    bench.log.save_hard_state(7, 3, None).unwrap();
+    bench.log.create_group(8, b"").unwrap();
+    bench.flush();
+    let mut bench = bench.reopen();
+    let group = bench.recovered(7);
+    assert_eq!(
+        (group.current_term, group.voted_for, group.last_index),
+        (3, None, 20)
+    );
+    assert_eq!(
+        (group.terms.as_slice(), group.tainted),
+        (&[(1, 1)][..], false)
+    );
+    assert_eq!(group.definition, b"definition");
+    assert_eq!(bench.recovered(8).last_index, 0);
+    for index in 1..=20 {
+        assert_eq!(bench.entry(7, index), Some((1, payload(7, index, 1))));
+    }
+    assert_eq!(bench.entry(7, 21), None);
+    assert!(bench.recovery.report.damage.is_empty());
+}
+
+#[test]
+fn an_override_replaces_the_suffix_also_after_a_restart() {
+    let mut bench = Bench::new();
+    bench.group_of(7, 10);
+    bench.append(7, 6, 2, &payload(7, 6, 2));
+    bench.append(7, 7, 2, &payload(7, 7, 2));
+    bench.append(7, 7, 3, &payload(7, 7, 3));
+    bench.append(7, 8, 3, &payload(7, 8, 3));
+    bench.flush();
+    let check = |bench: &mut Bench| {
+        for (index, term) in [(5, 1), (6, 2), (7, 3), (8, 3)] {
+            assert_eq!(bench.entry(7, index), Some((term, payload(7, index, term))));
+        }
+        assert_eq!(bench.entry(7, 9), None);
+    };
+    check(&mut bench);
+    let mut bench = bench.reopen();
+    check(&mut bench);
+    assert_eq!(bench.recovered(7).terms, [(1, 1), (6, 2), (7, 3)]);
+}
+
+#[test]
+fn segments_are_recycled_without_end_when_groups_compact() {
+    let mut bench = Bench::new();
+    for group in 1..=5 {
+        bench.log.create_group(group, b"definition").unwrap();
+    }
+    for index in 1..=2000 {
+        for group in 1..=5 {
+            bench.append(group, index, 1, &payload(group, index, 1));
+        }
+        bench.flush();
+        if index % 10 == 0 && index > 20 {
+            for group in 1..=5 {
+                bench.log.compact(group, index - 10, 1);
+            }
+        }
+    }
+    assert!(bench.log.statistics().segments > 50);
+    let mut bench = bench.reopen();
+    assert!(bench.volume.slots().len() <= 8);
+    for group in 1..=5 {
+        let recovered = bench.recovered(group);
+        assert_eq!((recovered.last_index, recovered.tainted), (2000, false));
+        assert!(recovered.compacted.0 >= 1980);
+        assert_eq!(bench.entry(group, 2000), Some((1, payload(group, 2000, 1))));
+    }
+}
+
+#[test]
+fn a_full_log_refuses_entries_and_goes_on_after_compaction() {
+    let mut bench = Bench::new();
+    bench.log.create_group(1, b"").unwrap();
+    let mut index = 0;
+    let refusal = loop {
+        let kind = RecordKind::Command;
+        match bench.log.append_command(1, index + 1, 1, kind, &[7; 3000]) {
+            Ok(()) => index += 1,
+            Err(refusal) => break refusal,
+        }
+        bench.flush();
+    };
+    assert!(
+        matches!(refusal, AppendError::NoSpace { segments: 8 }),
+        "{refusal}"
+    );
+    assert_eq!(bench.entry(1, 1), Some((1, vec![7; 3000])));
+    bench
+        .log
+        .save_hard_state(1, 9, None)
+        .expect("votes are still written");
+    bench.log.compact(1, index - 3, 1);
+    bench.flush();
+    bench.idle();
+    bench.append(1, index + 1, 1, &[8; 3000]);
+    bench.flush();
+    let mut bench = bench.reopen();
+    assert_eq!(bench.entry(1, index + 1), Some((1, vec![8; 3000])));
+    assert_eq!(bench.recovered(1).current_term, 9);
+}
+
+#[test]
+fn a_full_disk_delays_only_the_preparing_of_segments() {
+    let mut bench = Bench::new();
+    bench.volume.set_slots_max(3);
+    bench.log.create_group(1, b"").unwrap();
+    let mut index = 0;
+    while bench.log.admit(3000).is_ok() {
+        index += 1;
+        bench.append(1, index, 1, &[7; 3000]);
+        bench.flush();
+    }
+    assert!(matches!(
+        bench.log.admit(1),
+        Err(AppendError::NoSpace { segments: 3 })
+    ));
+    bench.volume.set_slots_max(8);
+    bench.prepare();
+    bench.append(1, index + 1, 1, &[8; 3000]);
+    bench.flush();
+    assert_eq!(bench.reopen().recovered(1).last_index, index + 1);
+}
+
+#[test]
+fn a_failed_write_closes_the_log_for_good() {
+    for result in [Err(libc::EIO), Ok(512)] {
+        let mut bench = Bench::new();
+        bench.group_of(1, 3);
+        bench.append(1, 4, 1, b"lost");
+        let op = bench.log.seal().unwrap();
+        let durable = bench.log.durable_frame();
+        let poisoned: Poisoned = bench.log.on_complete(op.id(), result).unwrap_err();
+        assert_eq!(bench.log.poisoned(), Some(&poisoned));
+        assert_eq!(bench.log.durable_frame(), durable);
+        assert_eq!(bench.log.admit(1), Err(AppendError::Poisoned(poisoned)));
+        assert!(bench.log.save_hard_state(1, 2, None).is_err());
+        assert!(bench.log.seal().is_none() && bench.log.idle().is_none());
+    }
+}
+
+#[test]
+fn a_log_of_somebody_else_is_refused_with_both_names() {
+    let mut bench = Bench::new();
+    bench.group_of(1, 1);
+    let changes: [(&str, fn(&mut pontoon_storage::Identity)); 4] = [
+        ("cluster", |identity| identity.cluster += 1),
+        ("node", |identity| identity.node += 1),
+        ("core", |identity| identity.core += 1),
+        ("core count", |identity| identity.cores += 1),
+    ];
+    for (name, change) in changes {
+        let mut config = small_config();
+        change(&mut config.identity);
+        let before = bench.volume.clone();
+        let refusal = SegmentLog::open(&mut bench.volume, config).unwrap_err();
+        let OpenError::Foreign {
+            what, theirs, ours, ..
+        } = &refusal
+        else {
+            panic!("{refusal}")
+        };
+        assert_eq!(*what, name);
+        assert_ne!(theirs, ours);
+        assert!(bench.volume == before, "a refusal changes nothing");
+    }
+}
+
+#[test]
+fn a_record_from_the_wire_is_stored_byte_for_byte() {
+    let mut leader = Bench::new();
+    leader.group_of(1, 3);
+    let bytes = leader.range(1, 2, 2, usize::MAX).unwrap();
+    let mut follower = Bench::new();
+    follower.group_of(1, 1);
+    follower.log.append_record(&bytes).unwrap();
+    follower.flush();
+    assert_eq!(follower.range(1, 2, 2, usize::MAX).unwrap(), bytes);
+    let mut follower = follower.reopen();
+    assert_eq!(follower.range(1, 2, 2, usize::MAX).unwrap(), bytes);
+}
+
+#[test]
+fn entries_that_leave_a_hole_or_are_too_long_are_refused() {
+    let mut bench = Bench::new();
+    bench.group_of(1, 3);
+    let mut append = |group, index, length| {
+        bench
+            .log
+            .append_command(group, index, 1, RecordKind::Command, &vec![0; length])
+    };
+    assert!(matches!(
+        append(1, 5, 1),
+        Err(AppendError::OutOfOrder {
+            index: 5,
+            last: 3,
+            ..
+        })
+    ));
+    assert!(matches!(
+        append(1, 0, 1),
+        Err(AppendError::OutOfOrder { .. })
+    ));
+    assert!(matches!(
+        append(2, 1, 1),
+        Err(AppendError::UnknownGroup { group: 2 })
+    ));
+    assert!(matches!(
+        append(1, 4, 16 << 10),
+        Err(AppendError::TooLarge { .. })
+    ));
+    assert_eq!(append(1, 4, (16 << 10) - 64 - 32), Ok(()));
+}
+
+#[test]
+fn an_entry_is_readable_from_memory_before_it_is_sealed() {
+    let mut bench = Bench::new();
+    bench.log.create_group(1, b"").unwrap();
+    bench.append(1, 1, 1, b"first");
+    bench.append(1, 2, 1, b"second");
+    assert_eq!(bench.entry(1, 2), Some((1, b"second".to_vec())));
+    let mut pieces = Vec::new();
+    bench.log.cached(1, 1, 2, usize::MAX, &mut pieces);
+    assert_eq!(pieces.len(), 1, "neighbours in one frame are one piece");
+    bench.log.create_group(2, b"").unwrap();
+    bench.append(1, 3, 1, b"third");
+    bench.append(1, 4, 1, b"fourth");
+    assert_eq!(bench.range(1, 1, 4, 100).map(|bytes| bytes.len()), Some(96));
+    assert_eq!(bench.range(1, 1, 4, 1).map(|bytes| bytes.len()), Some(48));
+    assert_eq!(
+        bench.range(1, 2, 4, usize::MAX).map(|bytes| bytes.len()),
+        Some(144)
+    );
+}
+
+#[test]
+fn records_of_other_groups_in_the_same_frame_are_passed_over_when_read_from_disk() {
+    let mut bench = Bench::new();
+    for group in 1..=3 {
+        bench.log.create_group(group, b"").unwrap();
+    }
+    for index in 1..=9 {
+        for group in 1..=3 {
+            bench.append(group, index, 1, &payload(group, index, 1));
+        }
+    }
+    bench.append(2, 5, 2, &payload(2, 5, 2));
+    bench.flush();
+    let mut bench = bench.reopen();
+    for index in 1..=9 {
+        assert_eq!(bench.entry(1, index), Some((1, payload(1, index, 1))));
+    }
+    assert_eq!(bench.entry(2, 4), Some((1, payload(2, 4, 1))));
+    assert_eq!(bench.entry(2, 5), Some((2, payload(2, 5, 2))));
+    assert_eq!(bench.entry(2, 6), None);
+}
+
+#[test]
+fn a_dropped_group_is_gone_and_its_number_can_be_used_again() {
+    let mut bench = Bench::new();
+    bench.group_of(1, 5);
+    bench.log.drop_group(1).unwrap();
+    bench.log.create_group(1, b"again").unwrap();
+    bench.append(1, 1, 9, b"new life");
+    bench.flush();
+    let mut bench = bench.reopen();
+    assert_eq!(bench.recovered(1).definition, b"again");
+    assert_eq!(
+        (
+            bench.recovered(1).incarnation,
+            bench.recovered(1).last_index
+        ),
+        (2, 1)
+    );
+    assert_eq!(bench.entry(1, 1), Some((9, b"new life".to_vec())));
+    bench.log.drop_group(1).unwrap();
+    bench.flush();
+    assert!(bench.reopen().recovery.groups.is_empty());
+}
+
+#[test]
+fn an_idle_log_writes_one_mark_and_then_nothing() {
+    let mut bench = Bench::new();
+    bench.group_of(1, 1);
+    assert!(bench.idle().is_some());
+    assert!(bench.idle().is_none());
+    bench.append(1, 2, 1, b"more");
+    assert!(
+        bench.log.idle().is_none(),
+        "staged records witness the frame before them"
+    );
+    bench.flush();
+    assert!(bench.idle().is_some());
+}
+
+#[test]
+fn staging_is_bounded_and_takes_more_after_completions() {
+    let config = LogConfig {
+        staging_bytes: 128 << 10,
+        cache_bytes: 0,
+        ..small_config()
+    };
+    let mut bench = Bench::open(MemoryVolume::new(SEGMENT_BYTES), config).unwrap();
+    bench.log.create_group(1, b"").unwrap();
+    let mut index = 0;
+    while bench.log.admit(8000).is_ok() {
+        index += 1;
+        bench.append(1, index, 1, &[1; 7900]);
+    }
+    assert!(matches!(
+        bench.log.admit(8000),
+        Err(AppendError::StagingFull { .. })
+    ));
+    assert!(index >= 4, "only {index} records were taken");
+    bench.flush();
+    assert_eq!(bench.log.admit(8000), Ok(()));
+    for index in 1..=index {
+        assert_eq!(bench.entry(1, index), Some((1, vec![1; 7900])));
+    }
+}
+
+#[test]
+fn a_read_that_an_override_overtakes_says_so() {
+    let mut bench = Bench::new();
+    bench.group_of(1, 3);
+    let mut bench = bench.reopen();
+    let mut op = bench.log.read(1, 2, 3, usize::MAX).unwrap();
+    bench.append(1, 2, 5, b"other");
+    bench.flush();
+    let result = bench.volume.run(&mut op);
+    let DiskOp::Read { id, buffer, .. } = op else {
+        panic!("a read")
+    };
+    let error = bench.log.on_read(id, buffer, result).unwrap_err();
+    assert!(matches!(
+        error,
+        pontoon_storage::ReadError::Changed { group: 1, first: 2 }
+    ));
+}
+
+#[test]
+fn a_read_that_does_not_verify_names_the_place() {
+    let mut bench = Bench::new();
+    let places = bench.group_of(1, 3);
+    let mut bench = bench.reopen();
+    let (slot, offset) = places[1];
+    bench.volume.image_mut(slot).unwrap()[offset as usize + 120] ^= 1;
+    let mut op = bench.log.read(1, 2, 3, usize::MAX).unwrap();
+    let result = bench.volume.run(&mut op);
+    let DiskOp::Read { id, buffer, .. } = op else {
+        panic!("a read")
+    };
+    let error = bench.log.on_read(id, buffer, result).unwrap_err();
+    let expected = pontoon_storage::ReadError::Damaged {
+        slot,
+        offset,
+        group: 1,
+        index: 2,
+    };
+    assert_eq!(error, expected);
+}
