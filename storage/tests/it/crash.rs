@@ -286,29 +286,28 @@ fn change(chance: &mut Chance, weights: &[u64; 7]) -> Change {
     }
 }
 
-fn enumerate(seed: u64, steps: u64, weights: [u64; 7]) {
+fn enumerate(seed: u64, steps: u64, deaths: u64, weights: [u64; 7]) {
     let mut run = Run::new(seed);
     for group in 1..=3 {
         run.change(&Change::Create { group });
     }
     run.flush();
-    for step in 0..steps {
+    for _ in 0..steps {
         for _ in 0..=run.chance.below(3) {
             let change = change(&mut run.chance, &weights);
             run.change(&change);
         }
-        match run.chance.below(12) {
-            0 => {}
-            1 => run.die(),
-            2 => {
+        match run.chance.below(60) {
+            0..5 => {}
+            5..10 => {
                 run.flush();
                 if let Some(op) = run.bench.log.idle() {
                     run.write(op);
                 }
             }
+            death if death >= 60 - deaths => run.die(),
             _ => run.flush(),
         }
-        let _ = step;
     }
     println!(
         "seed {seed}: {} images, {:?}",
@@ -320,15 +319,15 @@ fn enumerate(seed: u64, steps: u64, weights: [u64; 7]) {
 
 #[test]
 fn appending_and_overriding_survives_every_crash() {
-    enumerate(1, 40, [1, 1, 10, 6, 2, 4, 3]);
+    enumerate(1, 40, 4, [1, 1, 10, 6, 2, 4, 3]);
 }
 
 #[test]
 fn rolling_compacting_and_recycling_survives_every_crash() {
-    enumerate(2, 60, [2, 1, 16, 2, 0, 1, 10]);
+    enumerate(2, 80, 1, [2, 1, 16, 2, 0, 1, 10]);
 }
 
 #[test]
 fn votes_creations_and_drops_survive_every_crash() {
-    enumerate(3, 40, [6, 4, 3, 1, 1, 10, 2]);
+    enumerate(3, 40, 6, [6, 4, 3, 1, 1, 10, 2]);
 }

@@ -4,6 +4,8 @@
 
 mod basic;
 mod crash;
+mod damage;
+mod files;
 mod harness;
 mod model;
 mod property;

@@ -1,0 +1,367 @@
+//! What recovery makes of a damaged disk, case by case.
+
+use pontoon_storage::memory::MemoryVolume;
+use pontoon_storage::{RecordKind, Volume};
+
+use crate::harness::{Bench, payload};
+
+/// Flips one bit.
+fn rot(volume: &mut MemoryVolume, (slot, offset): (u32, u64), at: usize) {
+    volume.image_mut(slot).unwrap()[offset as usize + at] ^= 4;
+}
+
+/// Copies a block.
+fn copy_block(volume: &mut MemoryVolume, from: (u32, u64), to: (u32, u64)) {
+    let start = from.1 as usize;
+    let block = volume.image(from.0).unwrap()[start..start + 4096].to_vec();
+    let start = to.1 as usize;
+    volume.image_mut(to.0).unwrap()[start..start + 4096].copy_from_slice(&block);
+}
+
+fn assert_clean(bench: &Bench, group: u64, last_index: u64) {
+    assert_eq!(bench.recovery.report.damage, []);
+    let group = bench.recovered(group);
+    assert_eq!((group.last_index, group.tainted), (last_index, false));
+}
+
+#[test]
+fn a_torn_last_frame_is_dropped() {
+    let mut bench = Bench::new();
+    let places = bench.group_of(1, 5);
+    rot(&mut bench.volume, places[4], 100);
+    assert_clean(&bench.reopen(), 1, 4);
+}
+
+#[test]
+fn rot_of_the_last_frame_is_damage_once_a_mark_witnesses_it() {
+    let mut bench = Bench::new();
+    let places = bench.group_of(1, 5);
+    bench.idle().unwrap();
+    rot(&mut bench.volume, places[4], 100);
+    let bench = bench.reopen();
+    let damage = bench.recovery.report.damage[0];
+    assert_eq!(
+        (damage.slot, damage.first_frame),
+        (places[4].0, damage.last_frame)
+    );
+    assert_eq!(
+        (bench.recovered(1).last_index, bench.recovered(1).tainted),
+        (4, true)
+    );
+}
+
+#[test]
+fn damage_to_durable_data_is_never_truncated_and_taints() {
+    let mut bench = Bench::new();
+    let places = bench.group_of(1, 5);
+    bench.group_of(2, 5);
+    rot(&mut bench.volume, places[2], 100);
+    let mut bench = bench.reopen();
+    assert_eq!(bench.recovery.report.damage.len(), 1);
+    // What verifies up to the damage is kept, and readable.
+    assert_eq!(
+        (bench.recovered(1).last_index, bench.recovered(1).tainted),
+        (2, true)
+    );
+    assert_eq!(bench.entry(1, 2), Some((1, payload(1, 2, 1))));
+    // The other group was created behind the damage: nothing of it can be missing.
+    assert_eq!(
+        (bench.recovered(2).last_index, bench.recovered(2).tainted),
+        (5, false)
+    );
+    assert_eq!(bench.entry(2, 5), Some((1, payload(2, 5, 1))));
+}
+
+#[test]
+fn after_damage_a_group_is_clean_only_if_a_later_frame_repeats_what_it_is() {
+    let mut bench = Bench::new();
+    bench.group_of(1, 3);
+    bench.group_of(2, 3);
+    let lost = bench.group_of(3, 3)[1];
+    // Fill the segment: the next one repeats the state of every group.
+    while bench.log.statistics().segments == 0 {
+        let index = bench.log.last(2).unwrap().0 + 1;
+        bench.append(2, index, 1, &[0; 9000]);
+        bench.flush();
+    }
+    bench.append(
+        2,
+        bench.log.last(2).unwrap().0 + 1,
+        1,
+        b"a frame for the state",
+    );
+    bench.flush();
+    rot(&mut bench.volume, lost, 100);
+    let bench = bench.reopen();
+    assert!(
+        !bench.recovered(1).tainted,
+        "its term, vote and last entry are repeated"
+    );
+    assert!(!bench.recovered(2).tainted);
+    assert!(bench.recovered(3).tainted, "it misses an entry");
+    assert_eq!(bench.recovered(3).last_index, 1);
+}
+
+#[test]
+fn a_group_stays_tainted_over_restarts_until_it_is_declared_whole() {
+    let mut bench = Bench::new();
+    let places = bench.group_of(1, 5);
+    rot(&mut bench.volume, places[2], 100);
+    let bench = bench.reopen();
+    assert!(bench.recovered(1).tainted);
+    let mut bench = bench.reopen();
+    assert!(bench.recovered(1).tainted);
+    for index in 3..=5 {
+        bench.append(1, index, 2, &payload(1, index, 2));
+    }
+    bench.flush();
+    let mut bench = bench.reopen();
+    assert_eq!(
+        (bench.recovered(1).last_index, bench.recovered(1).tainted),
+        (5, true)
+    );
+    bench.log.set_tainted(1, false).unwrap();
+    bench.flush();
+    let mut bench = bench.reopen();
+    assert_eq!(
+        (bench.recovered(1).last_index, bench.recovered(1).tainted),
+        (5, false)
+    );
+    assert_eq!(bench.entry(1, 4), Some((2, payload(1, 4, 2))));
+}
+
+#[test]
+fn a_corrupted_length_field_hides_no_later_frame() {
+    for byte in 32..36 {
+        let mut bench = Bench::new();
+        let places = bench.group_of(1, 5);
+        rot(&mut bench.volume, places[2], byte);
+        let bench = bench.reopen();
+        assert_eq!(bench.recovery.report.damage.len(), 1, "byte {byte}");
+        assert!(bench.recovered(1).tainted);
+    }
+}
+
+#[test]
+fn a_misdirected_write_is_damage_where_it_landed_and_where_it_is_missing() {
+    let mut bench = Bench::new();
+    let places = bench.group_of(1, 8);
+    copy_block(&mut bench.volume, places[5], places[2]);
+    let bench = bench.reopen();
+    assert_eq!(bench.recovery.report.damage.len(), 1);
+    assert_eq!(
+        (bench.recovered(1).last_index, bench.recovered(1).tainted),
+        (2, true)
+    );
+}
+
+#[test]
+fn a_lost_write_leaves_old_bytes_and_is_damage() {
+    let mut bench = Bench::new();
+    let places = bench.group_of(1, 3);
+    let before = bench.volume.clone();
+    bench.append(1, 4, 1, b"lost");
+    let lost = bench.flush()[0];
+    bench.append(1, 5, 1, b"kept");
+    bench.flush();
+    let start = lost.1 as usize;
+    let old = before.image(lost.0).unwrap()[start..start + 4096].to_vec();
+    bench.volume.image_mut(lost.0).unwrap()[start..start + 4096].copy_from_slice(&old);
+    let bench = bench.reopen();
+    assert_eq!(bench.recovery.report.damage.len(), 1);
+    assert_eq!(
+        (bench.recovered(1).last_index, bench.recovered(1).tainted),
+        (3, true)
+    );
+    assert_eq!(places.len(), 3);
+}
+
+/// The same log in a possible future: two frames that are sound, but were never written here.
+fn foreign_frames(bench: &Bench) -> Vec<u8> {
+    let mut future = Bench::open(bench.volume.clone(), crate::harness::small_config()).unwrap();
+    let mut frames = Vec::new();
+    for index in 4..=6 {
+        future.append(1, index, 9, b"from another history");
+        let (slot, offset) = *future.flush().last().unwrap();
+        let start = offset as usize;
+        frames.extend_from_slice(&future.volume.image(slot).unwrap()[start..start + 4096]);
+    }
+    frames
+}
+
+#[test]
+fn log_blocks_inside_a_payload_never_pass_for_frames() {
+    let mut bench = Bench::new();
+    bench.group_of(1, 3);
+    let frames = foreign_frames(&bench);
+    // The frame's header and the record's header come first; then blocks begin.
+    let mut bytes = vec![0; 4096 - 64 - 32];
+    bytes.extend_from_slice(&frames);
+    let mut bench = bench.reopen();
+    bench.append(1, 4, 1, &bytes);
+    let place = *bench.flush().last().unwrap();
+    let (slot, offset) = place;
+    let start = offset as usize + 4096;
+    assert_eq!(
+        bench.volume.image(slot).unwrap()[start..start + frames.len()],
+        frames
+    );
+    rot(&mut bench.volume, place, 5);
+    assert_clean(&bench.reopen(), 1, 3);
+}
+
+#[test]
+fn stale_frames_of_a_recycled_segment_are_no_frames() {
+    let mut bench = Bench::new();
+    bench.log.create_group(1, b"").unwrap();
+    let mut index = 0;
+    // Go on until a segment that was written before is being written again.
+    while bench.log.statistics().segments < 8 {
+        index += 1;
+        bench.append(1, index, 1, &payload(1, index, 1));
+        bench.log.compact(1, index.saturating_sub(2), 1);
+        bench.flush();
+    }
+    bench.append(1, index + 1, 1, b"the first frames");
+    let (slot, offset) = *bench.flush().last().unwrap();
+    let behind = &bench.volume.image(slot).unwrap()[offset as usize + 4096..];
+    assert!(
+        behind.iter().any(|byte| *byte != 0),
+        "the segment was recycled in place"
+    );
+    assert_clean(&bench.reopen(), 1, index + 1);
+}
+
+#[test]
+fn what_came_after_an_accepted_end_does_not_come_back() {
+    let mut bench = Bench::new();
+    let places = bench.group_of(1, 5);
+    let (slot, offset) = places[4];
+    let start = offset as usize;
+    let sound = bench.volume.image(slot).unwrap()[start..start + 4096].to_vec();
+    rot(&mut bench.volume, places[4], 100);
+    let mut bench = bench.reopen();
+    assert_clean(&bench, 1, 4);
+    bench.append(1, 5, 2, b"of the new epoch");
+    bench.flush();
+    // The sector that did not read comes back.
+    bench.volume.image_mut(slot).unwrap()[start..start + 4096].copy_from_slice(&sound);
+    let mut bench = bench.reopen();
+    assert_clean(&bench, 1, 5);
+    assert_eq!(bench.entry(1, 5), Some((2, b"of the new epoch".to_vec())));
+}
+
+#[test]
+fn rot_below_an_accepted_end_is_damage_also_in_the_last_frame() {
+    let mut bench = Bench::new();
+    let places = bench.group_of(1, 5);
+    let mut bench = bench.reopen();
+    assert_clean(&bench, 1, 5);
+    rot(&mut bench.volume, places[4], 100);
+    let bench = bench.reopen();
+    assert_eq!(bench.recovery.report.damage.len(), 1);
+    assert_eq!(
+        (bench.recovered(1).last_index, bench.recovered(1).tainted),
+        (4, true)
+    );
+}
+
+#[test]
+fn a_segment_with_a_damaged_header_is_known_by_its_frames() {
+    for restarts in 0..2 {
+        let mut bench = Bench::new();
+        let places = bench.group_of(1, 5);
+        if restarts == 1 {
+            bench = bench.reopen();
+            bench.append(1, 6, 1, b"of the second epoch");
+            bench.flush();
+        }
+        rot(&mut bench.volume, (places[0].0, 0), 60);
+        let mut bench = bench.reopen();
+        let last = 5 + restarts;
+        assert_clean(&bench, 1, last);
+        assert_eq!(bench.entry(1, 5), Some((1, payload(1, 5, 1))));
+        bench.append(1, last + 1, 1, b"and it goes on");
+        bench.flush();
+        assert_clean(&bench.reopen(), 1, last + 1);
+    }
+}
+
+#[test]
+fn a_whole_segment_that_is_zeroed_is_damage() {
+    let mut bench = Bench::new();
+    let first = bench.group_of(1, 3)[0].0;
+    while bench.log.statistics().segments < 2 {
+        let index = bench.log.last(1).unwrap().0 + 1;
+        bench.append(1, index, 1, &[0; 9000]);
+        bench.flush();
+    }
+    bench.append(
+        1,
+        bench.log.last(1).unwrap().0 + 1,
+        1,
+        b"a frame for the state",
+    );
+    bench.flush();
+    for slot in bench.volume.slots() {
+        let mut bench = Bench::open(bench.volume.clone(), crate::harness::small_config()).unwrap();
+        let used = bench
+            .volume
+            .image(slot)
+            .unwrap()
+            .iter()
+            .any(|byte| *byte != 0);
+        let newest = bench.recovery.report.epoch == 2 && slot > first + 1;
+        if !used || newest {
+            continue;
+        }
+        bench.volume.image_mut(slot).unwrap().fill(0);
+        let bench = bench.reopen();
+        assert!(!bench.recovery.report.damage.is_empty(), "segment {slot}");
+        assert!(bench.recovered(1).tainted, "segment {slot}");
+    }
+}
+
+#[test]
+fn a_blind_walk_over_random_damage_never_panics() {
+    let mut bench = Bench::new();
+    bench.group_of(1, 6);
+    bench.group_of(2, 6);
+    let kind = RecordKind::Command;
+    for index in 7..20 {
+        bench
+            .log
+            .append_command(1, index, 1, kind, &[1; 9000])
+            .unwrap();
+        bench.flush();
+    }
+    let mut state = 1_u64;
+    let mut next = |limit: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) as usize % limit
+    };
+    for _ in 0..300 {
+        let mut volume = bench.volume.clone();
+        let slots = volume.slots();
+        for _ in 0..=next(4) {
+            let image = volume.image_mut(slots[next(slots.len())]).unwrap();
+            let start = next(image.len() / 512) * 512;
+            match next(3) {
+                0 => image[start..start + 512].fill(0),
+                1 => image[start + next(512)] ^= 1 << next(8),
+                _ => {
+                    let from = next(image.len() / 512) * 512;
+                    image.copy_within(from..from + 512, start);
+                }
+            }
+        }
+        let config = crate::harness::small_config();
+        if let Ok(mut bench) = Bench::open(volume, config) {
+            let found = crate::model::Model::of(&mut bench);
+            let bench = bench.reopen();
+            assert_eq!(crate::model::Model::of(&mut { bench }), found);
+        }
+    }
+}

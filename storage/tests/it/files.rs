@@ -1,0 +1,139 @@
+//! The log on real files.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use pontoon_storage::{
+    DiskOp, FileVolume, LogConfig, OpenError, RecordKind, Recovery, SegmentLog, SyncMethod, Volume,
+    blocking, measure_sync_method, prepare_segment, segment_path,
+};
+
+use crate::harness::{SEGMENT_BYTES, small_config};
+
+fn directory() -> tempfile::TempDir {
+    // Beside the build, which is on a disk; the system's temporary directory may be in memory.
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+struct Files {
+    volume: FileVolume,
+    log: SegmentLog,
+    recovery: Recovery,
+}
+
+impl Files {
+    fn open(path: &Path, config: LogConfig) -> Result<Self, OpenError> {
+        let mut volume = FileVolume::open(path, config.segment_bytes)?;
+        let (log, recovery) = SegmentLog::open(&mut volume, config)?;
+        let mut files = Self {
+            volume,
+            log,
+            recovery,
+        };
+        files.prepare();
+        Ok(files)
+    }
+
+    fn prepare(&mut self) {
+        while let Some(slot) = self.log.segments_wanted() {
+            let file = prepare_segment(self.volume.directory(), slot, SEGMENT_BYTES).unwrap();
+            self.volume.add(slot, file);
+            self.log.on_prepared(slot, true);
+        }
+    }
+
+    fn flush(&mut self, sync: SyncMethod) {
+        while let Some(mut op) = self.log.seal() {
+            let file = self.volume.file(op.slot()).unwrap();
+            let result = blocking::run(&mut op, file, sync);
+            self.log.on_complete(op.id(), result).unwrap();
+            self.prepare();
+        }
+    }
+}
+
+#[test]
+fn a_log_on_files_goes_on_after_a_restart() {
+    let directory = directory();
+    let path = directory.path().join("core-0");
+    let mut files = Files::open(&path, small_config()).unwrap();
+    files.log.create_group(1, b"definition").unwrap();
+    for index in 1..=60 {
+        let sync = if index % 2 == 0 {
+            SyncMethod::WriteDsync
+        } else {
+            SyncMethod::WriteThenFdatasync
+        };
+        let bytes = vec![index as u8; 5000];
+        files
+            .log
+            .append_command(1, index, 1, RecordKind::Command, &bytes)
+            .unwrap();
+        files.flush(sync);
+    }
+    drop(files);
+    let mut files = Files::open(&path, small_config()).unwrap();
+    assert_eq!(files.recovery.groups[0].last_index, 60);
+    assert!(files.recovery.report.segments > 2);
+    for index in 1..=60 {
+        let mut op = files.log.read(1, index, index, usize::MAX).unwrap();
+        let file = files.volume.file(op.slot()).unwrap();
+        let result = blocking::run(&mut op, file, SyncMethod::WriteDsync);
+        let DiskOp::Read { id, buffer, .. } = op else {
+            panic!("a read")
+        };
+        let bytes = files.log.on_read(id, buffer, result).unwrap();
+        assert_eq!(bytes.as_ref()[32..5032], vec![index as u8; 5000]);
+    }
+}
+
+#[test]
+fn a_directory_that_is_in_use_is_refused() {
+    let directory = directory();
+    let first = FileVolume::open(directory.path(), SEGMENT_BYTES).unwrap();
+    let refusal = FileVolume::open(directory.path(), SEGMENT_BYTES).unwrap_err();
+    assert!(matches!(refusal, OpenError::InUse { .. }), "{refusal}");
+    drop(first);
+    FileVolume::open(directory.path(), SEGMENT_BYTES).unwrap();
+}
+
+#[test]
+fn segments_of_another_size_are_refused_with_both_sizes() {
+    let directory = directory();
+    drop(Files::open(directory.path(), small_config()).unwrap());
+    let refusal = FileVolume::open(directory.path(), 2 * SEGMENT_BYTES).unwrap_err();
+    let OpenError::Geometry { theirs, ours, .. } = refusal else {
+        panic!("{refusal}")
+    };
+    assert_eq!((theirs, ours), (SEGMENT_BYTES, 2 * SEGMENT_BYTES));
+}
+
+#[test]
+fn a_file_system_without_direct_io_is_refused_by_name() {
+    // Linux: /proc never has O_DIRECT, and takes no files; either way the path is named.
+    let refusal = FileVolume::open(Path::new("/proc/self"), SEGMENT_BYTES).unwrap_err();
+    assert!(refusal.to_string().contains("/proc/self"), "{refusal}");
+}
+
+#[test]
+fn preparing_is_done_once_and_leaves_nothing_half_done() {
+    let directory = directory();
+    std::fs::write(directory.path().join("preparing-0003"), b"of a crash").unwrap();
+    for _ in 0..2 {
+        prepare_segment(directory.path(), 3, SEGMENT_BYTES).unwrap();
+        let bytes = std::fs::read(segment_path(directory.path(), 3)).unwrap();
+        assert!(bytes.len() as u64 == SEGMENT_BYTES && bytes.iter().all(|byte| *byte == 0));
+    }
+    assert!(!directory.path().join("preparing-0003").exists());
+    let volume = FileVolume::open(directory.path(), SEGMENT_BYTES).unwrap();
+    assert_eq!(volume.slots(), [3]);
+}
+
+#[test]
+fn measuring_leaves_a_prepared_segment_as_it_was() {
+    let directory = directory();
+    let file = prepare_segment(directory.path(), 0, SEGMENT_BYTES).unwrap();
+    measure_sync_method(file.as_fd(), 4096).unwrap();
+    let bytes = std::fs::read(segment_path(directory.path(), 0)).unwrap();
+    assert!(bytes.len() as u64 == SEGMENT_BYTES && bytes.iter().all(|byte| *byte == 0));
+}
