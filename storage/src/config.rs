@@ -4,6 +4,9 @@ use crate::error::OpenError;
 use crate::layout::BLOCK_BYTES_MIN;
 use crate::record;
 
+/// Highest slot: a file name has four digits for it.
+pub(crate) const SLOT_MAX: u32 = 9999;
+
 /// Whose log it is. Written into every segment; a log of somebody else is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
@@ -32,9 +35,10 @@ pub struct LogConfig {
     pub staging_bytes: usize,
     /// Part of the arena that keeps the latest durable entries readable without the disk.
     pub cache_bytes: usize,
-    /// Memory for reads from the disk; each read under way takes `frame_bytes_max` and two blocks.
+    /// Memory for reads from the disk; one under way takes `frame_bytes_max` and two blocks.
     pub read_bytes: usize,
-    /// Most segments on the disk, the one in reserve included.
+    /// Most segments on the disk, the one in reserve included. Only a restart may add one more,
+    /// when none is free.
     pub segments_max: u32,
     /// Bytes of repeated group state put into one frame while a segment's state is spread.
     pub state_bytes_per_frame: usize,
@@ -93,7 +97,7 @@ impl LogConfig {
         if !self.segment_bytes.is_multiple_of(block_bytes as u64) {
             return refuse("segment_bytes", "must be whole blocks");
         }
-        if !(3..=9999).contains(&self.segments_max) {
+        if !(3..=SLOT_MAX).contains(&self.segments_max) {
             return refuse("segments_max", "must be from 3 to 9999");
         }
         if !(1024..=frame / 2).contains(&self.state_bytes_per_frame) {

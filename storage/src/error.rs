@@ -66,8 +66,8 @@ pub enum OpenError {
         /// What we were told.
         ours: u64,
     },
-    /// No segment is free for the new epoch and none may be added.
-    #[error("all {segments} segments are in use; raise segments_max to open the log")]
+    /// No segment is free for the new epoch and no more can be named.
+    #[error("all {segments} segments are in use, and no more can be named")]
     NoSegment {
         /// How many there are.
         segments: u32,

@@ -1,10 +1,109 @@
-//! Pontoon's segment log.
+//! Pontoon's segment log: one log per core for all of its Raft groups.
+//!
+//! A turn of the core stages the records of all groups that moved, seals them as one frame and
+//! hands it to a driver as one durable write. This crate does no I/O on that path: it emits
+//! [`DiskOp`]s and takes their completions. Only opening, recovery and preparing block, through
+//! a [`Volume`]: [`FileVolume`] is real files past the page cache, [`memory::MemoryVolume`] is
+//! sectors in memory that a power loss can tear.
+//!
+//! ```
+//! use pontoon_storage::memory::MemoryVolume;
+//! use pontoon_storage::{Identity, LogConfig, RecordKind, SegmentLog};
+//!
+//! let identity = Identity { cluster: 1, node: 1, core: 0, cores: 1 };
+//! let config = LogConfig { segment_bytes: 8 << 20, ..LogConfig::new(identity) };
+//! let mut volume = MemoryVolume::new(config.segment_bytes);
+//! let (mut log, _) = SegmentLog::open(&mut volume, config.clone())?;
+//! log.create_group(7, b"definition")?;
+//! log.append_command(7, 1, 1, RecordKind::Command, b"hello")?;
+//! let frame = log.open_frame();
+//! while let Some(mut op) = log.seal() {
+//!     let result = volume.run(&mut op);
+//!     log.on_complete(op.id(), result)?;
+//! }
+//! assert!(log.durable_frame() >= frame);
+//!
+//! let (_, recovery) = SegmentLog::open(&mut volume, config)?;
+//! assert_eq!(recovery.groups[0].last_index, 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # On the disk
+//!
+//! A core's directory holds `lock` and the files `segment-0000`, `segment-0001`, … All have the
+//! same length, are written with zeros and synced before they get their name, and are used again
+//! in place: nothing is created, renamed or truncated while the log is written. The number in the
+//! name is only a slot; which segment it holds is said by the header. All numbers are
+//! little-endian, all checksums CRC32C. A *block* is 4096 bytes, or more where the file's direct
+//! I/O asks for more.
+//!
+//! ```text
+//! segment   | header block | frame | frame | ...        | zeros, or what was there before |
+//!           0              block   (every frame starts on a block)            segment_bytes
+//!
+//! header    0   "PONTOSEG"                 8   format version u32     12  block_bytes u32
+//! block     16  cluster u128               32  node u64
+//!           40  core u16   42  cores u16   44  zero u32
+//!           48  segment_bytes u64          56  sequence u64
+//!           64  epoch u64                  72  first frame u64
+//!           80  durable frame u64          88  oldest live segment u64
+//!           96  count of ends u32          100 zero
+//!           112 at most 64 ends: epoch u64, sequence u64, frame u64, checksum u32, zero u32
+//!           4092 checksum of bytes 0..4092
+//!
+//! frame     0   "PFRM"    4  version u8    5   kind u8 (1 records, 2 mark)   6  zero u16
+//! (64 bytes 8   sequence u64               16  frame number u64
+//! and       24  durable frame u64          32  payload length u32    36  record count u32
+//! payload)  40  previous frame's checksum  44  payload checksum, salted
+//!           48  epoch u64                  56  segments back to the oldest live one u32
+//!           60  checksum of bytes 0..60, salted
+//!           64  records, then zeros to the next block
+//!
+//! record    0   group u64                  8   index u64
+//! (padded   16  term u64                   24  payload length u24    27  kind u8
+//! to 16)    28  checksum of bytes 0..28 and the payload              32  payload
+//! ```
+//!
+//! Kinds of records: 1 command, 2 noop, 3 membership (these are entries, and the same bytes go
+//! over the wire); 16 hard state (vote u64, then 1 if there is one u64); 17 group state; 18
+//! truncate: entries above `index` are gone; 19 compacted to (`index`, `term`); 20 snapshot mark;
+//! 21 group dropped (incarnation u64). A group state is incarnation, vote, commit, compacted index,
+//! compacted term, last index, last term, all u64; flags u32 (1 voted, 2 tainted); definition
+//! length u32; definition; the current term is in the record's header.
+//!
+//! The *salt* of a frame is the checksum of cluster u128, node u64, core u16, epoch u64, sequence
+//! u64 and offset u64: bytes of a frame that turn up anywhere else (in a payload, in a recycled
+//! segment, in another node's log, at another offset) are no frame.
+//!
+//! # Rules
+//!
+//! - A segment's header is durable before a frame is written into it.
+//! - **An epoch** begins whenever the log is opened, in a segment of its own, whose header says
+//!   where the epochs before it ended. What lies behind such an end does not count, ever; what lies
+//!   before it was durable.
+//! - In the last epoch, a frame that is missing was durable if a later frame's *durable frame*
+//!   covers it: that is damage, reported and never truncated. Otherwise it was never acknowledged:
+//!   it and what follows are dropped.
+//! - When the log falls idle, [`SegmentLog::idle`] appends a mark that witnesses the last frame.
+//!   **Until a mark or a later frame is durable, rot of the last frame can't be told from a torn
+//!   write.**
+//! - After damage a group is clean only if a later frame repeats its state and its last entry, and
+//!   no entry is missing. Every other group is tainted, until [`SegmentLog::set_tainted`] says
+//!   otherwise.
+//! - Entries are overridden by later ones. Segments are freed strictly oldest first, so a replay
+//!   never brings back what was overridden; each new segment repeats the state of all groups, a
+//!   part per frame; a freed segment is written again only after a durable frame has said that it
+//!   is free.
+//! - An error or a short count closes the log for good ([`Poisoned`]).
+//! - One prepared segment stays in reserve, so that the log opens also when the disk is full.
+//!
+//! Everything here belongs to one thread.
 #![deny(unsafe_code)]
 
 pub mod blocking;
-pub mod config;
+mod config;
 mod disk;
-pub mod error;
+mod error;
 mod file;
 mod layout;
 mod log;

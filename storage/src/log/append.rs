@@ -15,6 +15,9 @@ const ZEROS: [u8; record::ALIGN] = [0; record::ALIGN];
 /// Slabs that ordinary records leave alone, so that compaction and state always find room.
 const SLABS_KEPT: usize = 1;
 
+/// The order of cached runs is not trimmed while it is shorter than this.
+pub(super) const CACHE_ORDER_MIN: usize = 4096;
+
 /// A frame that takes records.
 #[derive(Debug)]
 pub(super) struct OpenFrame {
@@ -224,6 +227,12 @@ impl SegmentLog {
         if let Some(poisoned) = &self.writer.poisoned {
             return Err(poisoned.clone().into());
         }
+        let waiting = self.staging.bytes(self.block) + 2 * self.block;
+        if !self.space.has_headroom(waiting, &self.config) {
+            return Err(AppendError::NoSpace {
+                segments: self.space.segments(),
+            });
+        }
         let vote = voted_for.unwrap_or(0).to_le_bytes();
         let flags = u64::from(voted_for.is_some()).to_le_bytes();
         self.stage_record(group, 0, term, RecordKind::HardState, &[&vote, &flags])?;
@@ -367,6 +376,26 @@ impl SegmentLog {
                 cache_order.push_back((staged.frame, id));
             }
         }
+        if self.cache_order.len() >= self.cache_order_limit {
+            self.trim_cache_order();
+        }
+    }
+
+    /// Forgets the order of runs that compaction or an override has already let go of.
+    fn trim_cache_order(&mut self) {
+        let Self {
+            groups,
+            cache_order,
+            ..
+        } = self;
+        cache_order.retain(|(frame, group)| {
+            let cached = groups.get(group).map(|group| &group.cached);
+            cached.is_some_and(|cached| {
+                let position = cached.partition_point(|run| run.frame < *frame);
+                cached.get(position).is_some_and(|run| run.frame == *frame)
+            })
+        });
+        self.cache_order_limit = CACHE_ORDER_MIN.max(2 * cache_order.len());
     }
 
     fn stage_state(&mut self, group: u64, state: &GroupState) -> Result<(), AppendError> {

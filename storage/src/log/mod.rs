@@ -19,7 +19,7 @@ use crate::layout::Salt;
 use crate::recovery::{self, Recovery};
 use crate::slab::SlabPool;
 
-use append::Staging;
+use append::{CACHE_ORDER_MIN, Staging};
 use group::Group;
 pub use read::CacheRead;
 use read::PendingRead;
@@ -68,6 +68,8 @@ pub struct SegmentLog {
     frames: Frames,
     /// Cached runs in the order they came, as (frame, group): the order of eviction.
     cache_order: VecDeque<(u64, u64)>,
+    /// How long that may grow before it is trimmed.
+    cache_order_limit: usize,
     /// Groups whose compaction is not in the log yet, for lack of memory.
     owed: Vec<u64>,
     reads: Vec<PendingRead>,
@@ -106,6 +108,7 @@ impl SegmentLog {
             frames: recovered.frames,
             groups: recovered.groups,
             cache_order: VecDeque::new(),
+            cache_order_limit: CACHE_ORDER_MIN,
             owed: Vec::new(),
             reads: Vec::new(),
             next_id: 1,

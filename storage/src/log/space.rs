@@ -18,7 +18,6 @@ const RESERVE: usize = 1;
 pub(crate) struct LiveSegment {
     pub(crate) sequence: u64,
     pub(crate) slot: u32,
-    pub(crate) epoch: u64,
     /// Number of the last frame in it so far.
     pub(crate) last_frame: u64,
 }
@@ -59,16 +58,20 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    /// The segments as recovery left them; the new epoch's segment is the last of `live`.
+    /// The segments as recovery left them; the last of `live` is that of `header`.
     pub(crate) fn new(
         live: VecDeque<LiveSegment>,
         free: VecDeque<u32>,
         segments_max: u32,
+        header: SegmentHeader,
         block: usize,
-        ends: Vec<EpochEnd>,
     ) -> Self {
-        let oldest = live.front().expect("the new epoch has a segment").sequence;
-        let epoch = live.back().expect("the new epoch has a segment").epoch;
+        let SegmentHeader {
+            epoch,
+            ends,
+            oldest_live: oldest,
+            ..
+        } = header;
         Self {
             live,
             freed: VecDeque::new(),
@@ -113,6 +116,11 @@ impl Space {
         // Each segment may end with a gap that the next frame did not fit into.
         let whole = config.segment_bytes - 2 * frame;
         bytes + headroom <= left.saturating_sub(frame) + rolls * whole
+    }
+
+    /// Is there any place left for `bytes` of votes and the like?
+    pub(super) fn has_headroom(&self, bytes: usize, config: &LogConfig) -> bool {
+        self.free.len() > RESERVE || bytes as u64 <= config.segment_bytes - self.offset
     }
 
     /// Takes the next free segment to write to, if one is left besides the reserve.
@@ -181,6 +189,9 @@ impl Space {
     }
 
     fn new_slot(&self) -> Option<u32> {
+        if self.segments() >= self.segments_max {
+            return None;
+        }
         let used = |slot: &u32| {
             let mut held = self
                 .live

@@ -192,11 +192,10 @@ impl SegmentLog {
         memory.append(&block);
         let bytes = memory.view(start..start + self.block);
         let (id, offset) = (self.id(), 0);
-        let (sequence, epoch) = (header.sequence, header.epoch);
+        let sequence = header.sequence;
         let segment = LiveSegment {
             sequence,
             slot,
-            epoch,
             last_frame: first_frame - 1,
         };
         let purpose = Purpose::Segment(segment);

@@ -186,3 +186,159 @@ impl Chain {
         self.frames.retain(|frame| frame.header.sequence >= oldest);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Identity;
+    use crate::layout::{FrameHeader, FrameKind, SegmentHeader};
+
+    const IDENTITY: Identity = Identity {
+        cluster: 1,
+        node: 1,
+        core: 0,
+        cores: 1,
+    };
+
+    fn segment(sequence: u64, epoch: u64, first_frame: u64, ends: Vec<EpochEnd>) -> Segment {
+        let header = SegmentHeader {
+            identity: IDENTITY,
+            block_bytes: 4096,
+            segment_bytes: 1 << 20,
+            sequence,
+            epoch,
+            first_frame,
+            durable_frame: first_frame - 1,
+            oldest_live: 1,
+            ends,
+        };
+        Segment {
+            slot: sequence as u32,
+            header,
+            rebuilt: false,
+        }
+    }
+
+    /// Frames of one segment, as (number, durable frame).
+    fn frames(sequence: u64, epoch: u64, numbers: &[(u64, u64)]) -> Vec<Found> {
+        let found = |(number, durable_frame): &(u64, u64)| {
+            let header = FrameHeader {
+                kind: FrameKind::Records,
+                sequence,
+                number: *number,
+                durable_frame: *durable_frame,
+                payload_bytes: 0,
+                records: 0,
+                previous: 100 + *number as u32 - 1,
+                payload_checksum: 0,
+                epoch,
+                oldest_live: 1,
+            };
+            let checksum = 100 + *number as u32;
+            Found {
+                slot: sequence as u32,
+                offset: number * 4096,
+                header,
+                checksum,
+            }
+        };
+        numbers.iter().map(found).collect()
+    }
+
+    /// What counts of one segment's frames: their numbers, the last one, and what is damaged.
+    fn check(numbers: &[(u64, u64)]) -> (Vec<u64>, u64, Vec<(u64, u64)>) {
+        let segments = [segment(1, 1, 1, Vec::new())];
+        let mut report = RecoveryReport::default();
+        let chain = walk(&segments, &[frames(1, 1, numbers)], 1, &mut report);
+        let damage = chain
+            .damage
+            .iter()
+            .map(|damage| (damage.first_frame, damage.last_frame));
+        let damage = damage.collect();
+        (
+            chain
+                .frames
+                .iter()
+                .map(|frame| frame.header.number)
+                .collect(),
+            chain.last.0,
+            damage,
+        )
+    }
+
+    #[test]
+    fn nothing_behind_the_last_frame_is_a_torn_tail() {
+        assert_eq!(check(&[(1, 0), (2, 1), (3, 2)]), (vec![1, 2, 3], 3, vec![]));
+        assert_eq!(check(&[]), (vec![], 0, vec![]));
+    }
+
+    #[test]
+    fn a_missing_frame_that_a_later_one_knew_to_be_durable_is_damage() {
+        assert_eq!(
+            check(&[(1, 0), (3, 2), (4, 3)]),
+            (vec![1, 3, 4], 4, vec![(2, 2)])
+        );
+        assert_eq!(check(&[(3, 2)]), (vec![3], 3, vec![(1, 2)]));
+    }
+
+    #[test]
+    fn a_hole_among_writes_in_flight_drops_what_follows() {
+        assert_eq!(
+            check(&[(1, 0), (2, 1), (4, 2), (5, 2)]),
+            (vec![1, 2], 2, vec![])
+        );
+        // Frame 3 was known to be durable; 5 never was, so 6 does not count.
+        let expected = (vec![1, 2, 4], 4, vec![(3, 3)]);
+        assert_eq!(check(&[(1, 0), (2, 1), (4, 3), (6, 3)]), expected);
+    }
+
+    #[test]
+    fn a_frame_that_does_not_follow_its_predecessor_does_not_count() {
+        let segments = [segment(1, 1, 1, Vec::new())];
+        let mut found = frames(1, 1, &[(1, 0), (2, 1), (3, 2)]);
+        found[1].header.previous = 7;
+        let chain = walk(&segments, &[found], 1, &mut RecoveryReport::default());
+        assert_eq!(chain.damage.len(), 1);
+        assert_eq!(chain.damage[0].first_frame, 2);
+    }
+
+    #[test]
+    fn an_epoch_ends_where_a_later_one_says_even_when_only_its_first_frame_tells() {
+        let end = EpochEnd {
+            epoch: 1,
+            sequence: 1,
+            frame: 2,
+            checksum: 102,
+        };
+        for ends in [vec![end], vec![]] {
+            let segments = [segment(1, 1, 1, Vec::new()), segment(2, 2, 3, ends)];
+            let old = frames(1, 1, &[(1, 0), (2, 1), (3, 2), (4, 3)]);
+            let new = frames(2, 2, &[(3, 2)]);
+            let mut report = RecoveryReport::default();
+            let chain = walk(&segments, &[old, new], 1, &mut report);
+            let counted = chain
+                .frames
+                .iter()
+                .map(|f| (f.header.epoch, f.header.number));
+            assert_eq!(counted.collect::<Vec<_>>(), [(1, 1), (1, 2), (2, 3)]);
+            assert_eq!((chain.damage.len(), report.frames_dropped), (0, 2));
+        }
+    }
+
+    #[test]
+    fn another_frame_in_the_place_of_an_accepted_end_is_damage() {
+        let end = EpochEnd {
+            epoch: 1,
+            sequence: 1,
+            frame: 2,
+            checksum: 999,
+        };
+        let segments = [segment(1, 1, 1, Vec::new()), segment(2, 2, 3, vec![end])];
+        let found = [frames(1, 1, &[(1, 0), (2, 1)]), frames(2, 2, &[(3, 2)])];
+        let chain = walk(&segments, &found, 1, &mut RecoveryReport::default());
+        assert_eq!(
+            (chain.damage[0].first_frame, chain.damage[0].last_frame),
+            (2, 2)
+        );
+    }
+}

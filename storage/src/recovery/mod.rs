@@ -9,7 +9,7 @@ mod scan;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::config::LogConfig;
+use crate::config::{LogConfig, SLOT_MAX};
 use crate::disk::Volume;
 use crate::error::OpenError;
 use crate::layout::{ENDS_MAX, EpochEnd, SegmentHeader};
@@ -141,7 +141,7 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     let mut report = RecoveryReport::default();
     let chain = chain::walk(&candidates, &found, base, &mut report);
     let replay = replay(&mut loader, &chain)?;
-    let space = begin_epoch(&mut loader, config, &survey, &candidates, &chain)?;
+    let space = begin_epoch(&mut loader, config, &survey, &chain)?;
     report.epoch = space.epoch;
     report.segments = space.live.len();
     report.frames = chain.frames.len() as u64;
@@ -211,12 +211,8 @@ fn replay(loader: &mut Loader<'_>, chain: &Chain) -> Result<Replay, OpenError> {
     Ok(replay)
 }
 
-/// Tells the segments that still hold something live, oldest first, from those that can be reused.
-fn sort_segments(
-    survey: &Survey,
-    candidates: &[Segment],
-    chain: &Chain,
-) -> (VecDeque<LiveSegment>, VecDeque<u32>) {
+/// Tells the segments that hold something that counts, or should, from the free ones.
+fn sort_out(survey: &Survey, chain: &Chain) -> (VecDeque<LiveSegment>, VecDeque<u32>) {
     let end_of = |epoch| {
         chain
             .ends
@@ -227,28 +223,24 @@ fn sort_segments(
     let is_live = |segment: &Segment| {
         segment.header.sequence >= chain.oldest_live
             && end_of(segment.header.epoch).is_some_and(|end| segment.header.first_frame <= end)
-            && candidates
-                .iter()
-                .any(|candidate| candidate.slot == segment.slot)
     };
-    let mut live: VecDeque<_> = VecDeque::new();
+    let mut live = VecDeque::new();
     let mut free: VecDeque<_> = survey.blank.iter().copied().collect();
     for segment in &survey.segments {
-        if is_live(segment) {
-            let frames = chain
-                .frames
-                .iter()
-                .filter(|frame| frame.slot == segment.slot);
-            let last = frames.map(|frame| frame.header.number).max();
-            live.push_back(LiveSegment {
-                sequence: segment.header.sequence,
-                slot: segment.slot,
-                epoch: segment.header.epoch,
-                last_frame: last.unwrap_or(segment.header.first_frame - 1),
-            });
-        } else {
+        if !is_live(segment) {
             free.push_back(segment.slot);
+            continue;
         }
+        let frames = chain
+            .frames
+            .iter()
+            .filter(|frame| frame.slot == segment.slot);
+        let last = frames.map(|frame| frame.header.number).max();
+        live.push_back(LiveSegment {
+            sequence: segment.header.sequence,
+            slot: segment.slot,
+            last_frame: last.unwrap_or(segment.header.first_frame - 1),
+        });
     }
     (live, free)
 }
@@ -258,10 +250,9 @@ fn begin_epoch(
     loader: &mut Loader<'_>,
     config: &LogConfig,
     survey: &Survey,
-    candidates: &[Segment],
     chain: &Chain,
 ) -> Result<Space, OpenError> {
-    let (mut live, mut free) = sort_segments(survey, candidates, chain);
+    let (mut live, mut free) = sort_out(survey, chain);
     let newest = |value: fn(&SegmentHeader) -> u64| {
         survey
             .segments
@@ -273,16 +264,21 @@ fn begin_epoch(
     let (sequence, epoch) = (newest(|h| h.sequence) + 1, newest(|h| h.epoch) + 1);
     let slot = match free.pop_front() {
         Some(slot) => slot,
-        None => prepare(loader.volume, config.segments_max)?,
+        None => prepare(loader.volume)?,
     };
     let last_frame = chain.last.0;
     live.push_back(LiveSegment {
         sequence,
         slot,
-        epoch,
         last_frame,
     });
-    let ends = ends_to_keep(chain, live[0].sequence);
+    // A lost front stays lost: the next recovery must find that out again, until the state of all
+    // groups is repeated and lets go of it.
+    let oldest = if chain.damage.is_empty() {
+        live[0].sequence
+    } else {
+        chain.oldest_live
+    };
     let header = SegmentHeader {
         identity: config.identity,
         block_bytes: loader.block as u32,
@@ -291,16 +287,16 @@ fn begin_epoch(
         epoch,
         first_frame: last_frame + 1,
         durable_frame: last_frame,
-        oldest_live: live[0].sequence,
-        ends: ends.clone(),
+        oldest_live: oldest,
+        ends: ends_to_keep(chain, oldest),
     };
     write_header(loader.volume, slot, loader.block, &header)?;
     Ok(Space::new(
         live,
         free,
         config.segments_max,
+        header,
         loader.block,
-        ends,
     ))
 }
 
@@ -311,12 +307,13 @@ fn ends_to_keep(chain: &Chain, oldest: u64) -> Vec<EpochEnd> {
     ends
 }
 
-/// Makes a slot when all that exist are in use.
-fn prepare(volume: &mut dyn Volume, segments_max: u32) -> Result<u32, OpenError> {
+/// Makes a slot when all that exist are in use, if need be one more than the budget: a log that
+/// does not open can't compact either.
+fn prepare(volume: &mut dyn Volume) -> Result<u32, OpenError> {
     let slots = volume.slots();
-    let slot = (0..segments_max).find(|slot| !slots.contains(slot));
+    let slot = (0..=SLOT_MAX).find(|slot| !slots.contains(slot));
     let slot = slot.ok_or(OpenError::NoSegment {
-        segments: segments_max,
+        segments: SLOT_MAX + 1,
     })?;
     volume
         .prepare(slot)

@@ -202,6 +202,9 @@ impl Replayed {
         self.group
             .forget(compacted.0, |frame| frames.release(frame));
         self.gaps.retain(|(_, to)| *to > compacted.0 + 1);
+        if let Some((from, _)) = self.gaps.first_mut() {
+            *from = (compacted.0 + 1).max(*from);
+        }
     }
 
     /// A frame repeats what the group is.

@@ -51,6 +51,8 @@ struct Run {
     after_frame: BTreeMap<u64, Model>,
     chance: Chance,
     images: u64,
+    rolls: u64,
+    recycled: u64,
     seed: u64,
 }
 
@@ -65,6 +67,8 @@ impl Run {
             after_frame,
             chance,
             images: 0,
+            rolls: 0,
+            recycled: 0,
             seed,
         }
     }
@@ -86,6 +90,14 @@ impl Run {
     }
 
     fn write(&mut self, mut op: DiskOp) {
+        if let DiskOp::Write {
+            slot, offset: 0, ..
+        } = &op
+        {
+            let image = self.bench.volume.image(*slot).unwrap();
+            self.rolls += 1;
+            self.recycled += u64::from(image.iter().any(|byte| *byte != 0));
+        }
         self.bench.volume.submit(&mut op).unwrap();
         self.crash_everywhere();
         let durable = self.bench.volume.make_durable(op.id()).unwrap();
@@ -286,7 +298,7 @@ fn change(chance: &mut Chance, weights: &[u64; 7]) -> Change {
     }
 }
 
-fn enumerate(seed: u64, steps: u64, deaths: u64, weights: [u64; 7]) {
+fn enumerate(seed: u64, steps: u64, deaths: u64, weights: [u64; 7]) -> Run {
     let mut run = Run::new(seed);
     for group in 1..=3 {
         run.change(&Change::Create { group });
@@ -309,25 +321,27 @@ fn enumerate(seed: u64, steps: u64, deaths: u64, weights: [u64; 7]) {
             _ => run.flush(),
         }
     }
-    println!(
-        "seed {seed}: {} images, {:?}",
-        run.images,
-        run.bench.log.statistics()
-    );
-    assert!(run.images > steps, "the workload wrote next to nothing");
+    run
 }
 
 #[test]
 fn appending_and_overriding_survives_every_crash() {
-    enumerate(1, 40, 4, [1, 1, 10, 6, 2, 4, 3]);
+    let run = enumerate(1, 40, 4, [1, 1, 10, 6, 2, 4, 3]);
+    assert!(run.images > 2000, "{} images", run.images);
 }
 
 #[test]
 fn rolling_compacting_and_recycling_survives_every_crash() {
-    enumerate(2, 80, 1, [2, 1, 16, 2, 0, 1, 10]);
+    let run = enumerate(2, 240, 1, [2, 1, 12, 2, 0, 1, 24]);
+    let seen = (run.images, run.rolls, run.recycled);
+    assert!(
+        run.images > 5000 && run.rolls >= 8 && run.recycled >= 5,
+        "{seen:?}"
+    );
 }
 
 #[test]
 fn votes_creations_and_drops_survive_every_crash() {
-    enumerate(3, 40, 6, [6, 4, 3, 1, 1, 10, 2]);
+    let run = enumerate(3, 40, 6, [6, 4, 3, 1, 1, 10, 2]);
+    assert!(run.images > 2000, "{} images", run.images);
 }

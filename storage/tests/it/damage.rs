@@ -319,6 +319,8 @@ fn a_whole_segment_that_is_zeroed_is_damage() {
         let bench = bench.reopen();
         assert!(!bench.recovery.report.damage.is_empty(), "segment {slot}");
         assert!(bench.recovered(1).tainted, "segment {slot}");
+        let bench = bench.reopen();
+        assert!(bench.recovered(1).tainted, "segment {slot}, opened again");
     }
 }
 

@@ -107,8 +107,7 @@ impl Bench {
             .unwrap();
     }
 
-    /// A group with `count` entries of term 1, each in a frame of its own.
-    /// Gives the frames' places.
+    /// A group with `count` entries of term 1, each in a frame of its own; gives their places.
     pub(crate) fn group_of(&mut self, group: u64, count: u64) -> Vec<(u32, u64)> {
         self.log.create_group(group, b"definition").unwrap();
         self.log.save_hard_state(group, 1, Some(2)).unwrap();

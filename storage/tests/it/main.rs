@@ -1,6 +1,5 @@
 //! Tests of the segment log through its public interface.
-// Helpers of tests may panic like tests.
-#![allow(clippy::unwrap_used, clippy::type_complexity, clippy::print_stdout)]
+#![allow(clippy::unwrap_used)]
 
 mod basic;
 mod crash;
