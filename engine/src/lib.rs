@@ -4,7 +4,9 @@
 //! API that an embedding program uses. So far it offers the parts themselves, each complete in
 //! its own right: the rules of Raft ([`core`]), the segment log ([`storage`]) and the wire
 //! ([`transport`]).
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+
+pub mod port;
 
 pub use pontoon_core as core;
 pub use pontoon_storage as storage;
