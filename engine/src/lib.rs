@@ -6,7 +6,23 @@
 //! ([`transport`]).
 #![deny(unsafe_code)]
 
+mod definition;
+pub mod doorbell;
+mod group;
+mod inbox;
+mod machine;
+mod outcome;
 pub mod port;
+mod proposals;
+mod request;
+pub mod shard;
+mod wire;
+
+pub use group::Group;
+pub use inbox::Answer;
+pub use machine::{Batch, Command, Event, Machines, StateMachine};
+pub use outcome::{Applied, Outcome, Proposal, ProposeError, Rejection, Unknown};
+pub use request::{CreateError, GroupStatus};
 
 pub use pontoon_core as core;
 pub use pontoon_storage as storage;

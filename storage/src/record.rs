@@ -149,7 +149,7 @@ pub fn parse(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
 }
 
 /// Looks at a record whose checksum is known to be right (or will be looked at later).
-pub(crate) fn parse_unchecked(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
+pub fn parse_unchecked(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
     let present = bytes.len();
     if present < HEADER_BYTES {
         return Err(RecordError::Short {

@@ -1,0 +1,181 @@
+//! What an embedding program gives to the engine: its state machines.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use pontoon_core::{GroupId, LogIndex, NodeId, Term};
+use pontoon_storage::{RecordBytes, RecordKind, record};
+
+use crate::proposals::Proposals;
+
+/// The replicated state of one group, on one node.
+///
+/// Lives on the core of its group and is only ever called there, one call at a time, so it needs
+/// neither locks nor `Send`. While a call runs, no other group of that core moves: do not block.
+pub trait StateMachine {
+    /// The last index whose effects this machine holds durably by itself, or `None` if it is
+    /// volatile and built anew from the log at every start.
+    ///
+    /// A durable machine is given only commands that are durable on this node, continues behind
+    /// this index after a restart, and lets the log be compacted up to it.
+    fn durable_index(&self) -> Option<LogIndex> {
+        None
+    }
+
+    /// Applies committed commands in the order of the log, each exactly once in the life of the
+    /// machine (thesis 3.5, "applied").
+    ///
+    /// Commands that are not taken out of the batch count as applied, with an empty reply.
+    fn apply(&mut self, batch: &mut Batch<'_>);
+
+    /// Something about the group's role has changed. Does nothing by default.
+    fn event(&mut self, event: Event) {
+        let _ = event;
+    }
+}
+
+/// What a state machine may want to know about its replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// This replica leads its group. Commands of earlier terms may still be about to be applied.
+    BecameLeader {
+        /// In this term.
+        term: Term,
+    },
+    /// This replica leads no more; its unfinished proposals have an unknown outcome.
+    StoppedLeading {
+        /// The term in which it led.
+        term: Term,
+    },
+    /// This replica follows a leader.
+    Following {
+        /// The leader.
+        leader: NodeId,
+        /// Its term.
+        term: Term,
+    },
+    /// The core's log failed: nothing more is acknowledged or applied before a restart.
+    Failed,
+}
+
+/// A committed command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Command<'a> {
+    /// Its place in the log.
+    pub index: LogIndex,
+    /// The term of the leader that took it.
+    pub term: Term,
+    /// The bytes that were proposed, in place.
+    pub payload: &'a [u8],
+}
+
+/// Committed commands, to be taken one after the other.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    pieces: &'a [RecordBytes],
+    rest: &'a [u8],
+    proposals: &'a mut Proposals,
+    /// The command taken last, and its reply.
+    current: Option<(LogIndex, Vec<u8>)>,
+}
+
+impl<'a> Batch<'a> {
+    pub(crate) fn new(pieces: &'a [RecordBytes], proposals: &'a mut Proposals) -> Self {
+        Self {
+            pieces,
+            rest: &[],
+            proposals,
+            current: None,
+        }
+    }
+
+    /// The next command; the one before it is answered now, if it was proposed here.
+    #[expect(clippy::should_implement_trait, reason = "a reply goes in between")]
+    pub fn next(&mut self) -> Option<Command<'a>> {
+        self.answer();
+        loop {
+            if self.rest.is_empty() {
+                let (first, pieces) = self.pieces.split_first()?;
+                (self.rest, self.pieces) = (first.as_ref(), pieces);
+            }
+            let record = record::parse_unchecked(self.rest)
+                .expect("records were checked before they were staged");
+            self.rest = &self.rest[record.encoded_bytes..];
+            if record.kind == RecordKind::Command {
+                let index = LogIndex(record.index);
+                self.current = Some((index, Vec::new()));
+                return Some(Command {
+                    index,
+                    term: Term(record.term),
+                    payload: record.payload,
+                });
+            }
+        }
+    }
+
+    /// What the proposer of the command taken last is told; nothing else uses it.
+    pub fn reply(&mut self, reply: Vec<u8>) {
+        if let Some((_, current)) = &mut self.current {
+            *current = reply;
+        }
+    }
+
+    fn answer(&mut self) {
+        if let Some((index, reply)) = self.current.take() {
+            self.proposals.applied(index, reply);
+        }
+    }
+
+    /// Answers whatever is left.
+    pub(crate) fn finish(mut self) {
+        while self.next().is_some() {}
+    }
+}
+
+type Factory =
+    dyn Fn(GroupId) -> Result<Box<dyn StateMachine>, Box<dyn std::error::Error + Send + Sync>>
+        + Send
+        + Sync;
+
+/// How to make the state machine of each kind of group, on the group's core.
+#[derive(Clone, Default)]
+pub struct Machines {
+    factories: BTreeMap<String, Arc<Factory>>,
+}
+
+impl Machines {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Groups of this kind get their machine from this factory, when they are created and at
+    /// every start. It is called on the group's core.
+    #[must_use]
+    pub fn register<F>(mut self, kind: &str, factory: F) -> Self
+    where
+        F: Fn(GroupId) -> Result<Box<dyn StateMachine>, Box<dyn std::error::Error + Send + Sync>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.factories.insert(kind.to_owned(), Arc::new(factory));
+        self
+    }
+
+    pub(crate) fn factory(&self, kind: &str) -> Option<&Factory> {
+        self.factories.get(kind).map(AsRef::as_ref)
+    }
+}
+
+impl fmt::Debug for Machines {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_set()
+            .entries(self.factories.keys())
+            .finish()
+    }
+}

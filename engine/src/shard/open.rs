@@ -1,0 +1,235 @@
+//! Making a shard from what its log held: groups are reopened through their factories.
+
+use pontoon_core::{
+    Boot, GroupId, HardState, LogIndex, Membership, NodeId, Output, Raft, RaftConfig, Term, Time,
+};
+use pontoon_storage::{RecoveredGroup, Recovery, SegmentLog};
+
+use super::durability::Durability;
+use super::peers::Peers;
+use super::replica::{Replica, Replicas};
+use super::space::Space;
+use super::{CoreStatistics, Shard, ShardConfig, Timers};
+use crate::definition::Definition;
+use crate::inbox::Inbox;
+use crate::machine::{Machines, StateMachine};
+
+/// Why the groups of a core were not reopened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShardOpenError {
+    /// The log's record of a group is of no version this program knows.
+    #[error("group {group} was defined by another version of this program; use that one")]
+    Definition {
+        /// The group.
+        group: GroupId,
+    },
+    /// The factory of the group's kind failed.
+    #[error("the state machine of group {group} could not be opened: {message}")]
+    Machine {
+        /// The group.
+        group: GroupId,
+        /// What the factory said.
+        message: String,
+    },
+    /// The machine holds more than the log ever did.
+    #[error(
+        "the state machine of group {group} holds entries up to {machine}, the log only up to \
+         {log}; they are not of the same node or time"
+    )]
+    MachineAhead {
+        /// The group.
+        group: GroupId,
+        /// The machine's last index.
+        machine: LogIndex,
+        /// The log's.
+        log: LogIndex,
+    },
+    /// The log lost durable entries and nobody else has them.
+    #[error(
+        "durable data of group {group}, which has no other copy, is damaged: {place}; restore \
+         the data directory from a backup"
+    )]
+    Damaged {
+        /// The group.
+        group: GroupId,
+        /// Where the damage is.
+        place: String,
+    },
+}
+
+impl Shard {
+    /// Reopens the groups of a log. Call it on the shard's own thread.
+    ///
+    /// # Errors
+    /// If a group can't be opened as it was.
+    pub(crate) fn open(
+        config: ShardConfig,
+        log: SegmentLog,
+        recovery: &Recovery,
+        machines: Machines,
+        inbox: Inbox,
+        now: Time,
+    ) -> Result<Self, ShardOpenError> {
+        let mut replicas = Replicas::default();
+        for group in &recovery.groups {
+            refuse_lost_group(recovery, group)?;
+            let replica = reopen(&config, group, &machines, log.durable_frame(), now)?;
+            replicas.push(replica);
+        }
+        let mut shard = Self {
+            now,
+            durability: Durability::new(log.durable_frame()),
+            peers: Peers::new(&config, now),
+            config,
+            log,
+            machines,
+            replicas,
+            inbox,
+            timers: Timers::default(),
+            catch_ups: super::CatchUps::default(),
+            space: Space::new(),
+            outbox: Vec::new(),
+            to_apply: Vec::new(),
+            reads_to_apply: Vec::new(),
+            proposed: Vec::new(),
+            pending_bytes: 0,
+            output: Output::default(),
+            received: super::Received::default(),
+            pieces: Vec::new(),
+            metas: Vec::new(),
+            failed: false,
+            stopped: false,
+            statistics: CoreStatistics::default(),
+        };
+        for slot in 0..shard.replicas.len() {
+            shard.queue_to_apply(slot);
+            shard.begin(slot);
+        }
+        Ok(shard)
+    }
+}
+
+impl Shard {
+    /// A group whose only voter is this node need not wait to hear from others.
+    pub(super) fn begin(&mut self, slot: usize) {
+        let replica = &self.replicas[slot];
+        if replica.definition.membership().voters == [self.config.node] {
+            self.campaign(slot);
+        }
+        self.arm(slot);
+    }
+}
+
+/// Damage to a group that has other copies is repaired from them; without one it is the end.
+fn refuse_lost_group(recovery: &Recovery, group: &RecoveredGroup) -> Result<(), ShardOpenError> {
+    let definition = Definition::decode(&group.definition);
+    let alone = definition.is_some_and(|found| found.membership().members().len() <= 1);
+    if !group.tainted || !alone {
+        return Ok(());
+    }
+    let damage = recovery.report.damage.first();
+    Err(ShardOpenError::Damaged {
+        group: GroupId(group.group),
+        place: damage.map_or_else(
+            || "found at an earlier start".to_owned(),
+            |damage| format!("segment-{:04} near offset {}", damage.slot, damage.offset),
+        ),
+    })
+}
+
+fn reopen(
+    config: &ShardConfig,
+    group: &RecoveredGroup,
+    machines: &Machines,
+    durable_frame: u64,
+    now: Time,
+) -> Result<Replica, ShardOpenError> {
+    let id = GroupId(group.group);
+    let definition = Definition::decode(&group.definition);
+    let definition = definition.ok_or(ShardOpenError::Definition { group: id })?;
+    let machine = open_machine(machines, &definition, id)?;
+    let held = machine.as_ref().and_then(|machine| machine.durable_index());
+    let held = held.unwrap_or(LogIndex(0));
+    let last_index = LogIndex(group.last_index);
+    if held > last_index {
+        return Err(ShardOpenError::MachineAhead {
+            group: id,
+            machine: held,
+            log: last_index,
+        });
+    }
+    let compacted = (LogIndex(group.compacted.0), Term(group.compacted.1));
+    let boot = Boot {
+        hard_state: HardState {
+            current_term: Term(group.current_term),
+            voted_for: group.voted_for.map(NodeId),
+        },
+        membership: definition.membership(),
+        commit_index: LogIndex(group.commit_index),
+        applied: held,
+        compacted,
+        terms: group
+            .terms
+            .iter()
+            .map(|&(index, term)| (LogIndex(index), Term(term)))
+            .collect(),
+        last_index,
+        tainted: group.tainted,
+    };
+    let raft = Raft::new(raft_config(config, id), boot, now);
+    let applied = held.max(compacted.0);
+    Ok(Replica::new(
+        id,
+        definition,
+        raft,
+        machine,
+        applied,
+        durable_frame,
+    ))
+}
+
+fn open_machine(
+    machines: &Machines,
+    definition: &Definition,
+    group: GroupId,
+) -> Result<Option<Box<dyn StateMachine>>, ShardOpenError> {
+    let Some(factory) = machines.factory(&definition.kind) else {
+        let kind = &definition.kind;
+        tracing::warn!(%group, kind, "no state machine of this kind is registered");
+        return Ok(None);
+    };
+    let machine = factory(group).map_err(|error| ShardOpenError::Machine {
+        group,
+        message: error.to_string(),
+    })?;
+    Ok(Some(machine))
+}
+
+/// The replica of a group that has never existed on this node.
+pub(super) fn boot_new(
+    config: &ShardConfig,
+    group: GroupId,
+    definition: &Definition,
+    now: Time,
+) -> Raft {
+    let membership: Membership = definition.membership();
+    let boot = Boot {
+        membership,
+        ..Boot::default()
+    };
+    Raft::new(raft_config(config, group), boot, now)
+}
+
+fn raft_config(config: &ShardConfig, group: GroupId) -> RaftConfig {
+    let defaults = RaftConfig::new(config.node);
+    // The groups of a node must not all campaign at the same moment.
+    let seed = config.seed ^ config.node.0.rotate_left(32) ^ group.0.wrapping_mul(0x9e37_79b9);
+    RaftConfig {
+        election_timeout: config.election_timeout,
+        heartbeat_interval: config.heartbeat_interval,
+        seed,
+        bytes_per_message_max: u64::from(config.frame_limits.frame_bytes_max) / 2,
+        ..defaults
+    }
+}

@@ -1,0 +1,146 @@
+//! The replicas of a core: what each group has beside its log.
+
+use std::collections::BTreeMap;
+use std::ops::{Index, IndexMut};
+
+use pontoon_core::{GroupId, LogIndex, NodeId, Raft, Term};
+
+use crate::definition::Definition;
+use crate::machine::{Event, StateMachine};
+use crate::outcome::Unknown;
+use crate::proposals::{Promise, Proposals};
+
+/// One group on this node.
+pub(super) struct Replica {
+    pub(super) id: GroupId,
+    pub(super) definition: Definition,
+    pub(super) raft: Raft,
+    /// `None` if no machine of this kind is registered: then nothing is done for the group.
+    pub(super) machine: Option<Box<dyn StateMachine>>,
+    pub(super) proposals: Proposals,
+    /// Commands taken in this turn, not yet in the log.
+    pub(super) batch: Vec<(Vec<u8>, Promise)>,
+    /// Last entry given to the machine.
+    pub(super) applied: LogIndex,
+    /// It stands in the list of slots with something to apply.
+    pub(super) queued_to_apply: bool,
+    /// Entries to be applied are being read from the disk.
+    pub(super) reading: bool,
+    /// The youngest frame that holds anything of this group. Answers wait for it.
+    pub(super) last_frame: u64,
+    /// The term in which it leads, as the machine was told.
+    leading: Option<Term>,
+    /// Whom it follows, as the machine was told.
+    following: Option<(NodeId, Term)>,
+}
+
+impl Replica {
+    pub(super) fn new(
+        id: GroupId,
+        definition: Definition,
+        raft: Raft,
+        machine: Option<Box<dyn StateMachine>>,
+        applied: LogIndex,
+        last_frame: u64,
+    ) -> Self {
+        Self {
+            id,
+            definition,
+            raft,
+            machine,
+            proposals: Proposals::default(),
+            batch: Vec::new(),
+            applied,
+            queued_to_apply: false,
+            reading: false,
+            last_frame,
+            leading: None,
+            following: None,
+        }
+    }
+
+    /// Tells proposers and the machine what has become of the role since the last call.
+    pub(super) fn notice_role(&mut self) {
+        let term = self.raft.current_term();
+        let leading = self.raft.is_leader().then_some(term);
+        let leader = self.raft.leader();
+        let following = leader.filter(|_| leading.is_none()).map(|id| (id, term));
+        if leading == self.leading && following == self.following {
+            return;
+        }
+        let machine = &mut self.machine;
+        let mut tell = |event| machine.iter_mut().for_each(|machine| machine.event(event));
+        if let Some(term) = self.leading.filter(|_| leading != self.leading) {
+            self.proposals.give_up(Unknown::LeadershipLost);
+            tell(Event::StoppedLeading { term });
+        }
+        if let Some(term) = leading.filter(|_| leading != self.leading) {
+            tell(Event::BecameLeader { term });
+        }
+        if let Some((leader, term)) = following.filter(|_| following != self.following) {
+            tell(Event::Following { leader, term });
+        }
+        (self.leading, self.following) = (leading, following);
+    }
+
+    /// The last entry that may be applied now: a machine that keeps its own state gets only what
+    /// is durable on this node, so that it is never ahead of its log.
+    pub(super) fn apply_until(&self) -> LogIndex {
+        let durable = match &self.machine {
+            None => return self.applied,
+            Some(machine) => machine.durable_index(),
+        };
+        let commit_index = self.raft.commit_index();
+        if durable.is_some() {
+            commit_index.min(self.raft.durable_index())
+        } else {
+            commit_index
+        }
+    }
+}
+
+/// All replicas of a core. A slot is a replica's place, for as long as the shard lives.
+#[derive(Default)]
+pub(super) struct Replicas {
+    slots: Vec<Replica>,
+    by_id: BTreeMap<GroupId, usize>,
+}
+
+impl Replicas {
+    pub(super) fn push(&mut self, replica: Replica) -> usize {
+        let slot = self.slots.len();
+        self.by_id.insert(replica.id, slot);
+        self.slots.push(replica);
+        slot
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn slot(&self, group: GroupId) -> Option<usize> {
+        self.by_id.get(&group).copied()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Replica> {
+        self.slots.iter_mut()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Replica> {
+        self.slots.iter()
+    }
+}
+
+impl Index<usize> for Replicas {
+    type Output = Replica;
+
+    fn index(&self, slot: usize) -> &Replica {
+        &self.slots[slot]
+    }
+}
+
+impl IndexMut<usize> for Replicas {
+    fn index_mut(&mut self, slot: usize) -> &mut Replica {
+        &mut self.slots[slot]
+    }
+}

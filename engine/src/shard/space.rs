@@ -1,0 +1,119 @@
+//! Room in the log: segments made ready in time, marks when it falls idle, compaction.
+
+use pontoon_core::{LogIndex, Time};
+use pontoon_storage::SegmentLog;
+
+use super::Shard;
+use crate::port::Operation;
+
+/// The log has been idle for this long when a mark says that its last frame is durable.
+const MARK_DELAY: u64 = 100_000_000;
+
+/// A segment that could not be made ready is tried again after this: the disk may be full.
+const PREPARE_AGAIN: u64 = 1_000_000_000;
+
+/// With more segments than this in use, groups are compacted as far as they allow.
+const SEGMENTS_KEPT: usize = 2;
+
+/// How often that is looked into, while it is so.
+const COMPACT_INTERVAL: u64 = 50_000_000;
+
+const NEVER: Time = Time(u64::MAX);
+
+/// When the log is next looked after.
+#[derive(Debug)]
+pub(super) struct Space {
+    mark_at: Time,
+    prepare_at: Time,
+    compact_at: Time,
+    /// Frames sealed when the mark was last put off.
+    frames_seen: u64,
+}
+
+impl Space {
+    pub(super) fn new() -> Self {
+        Self {
+            mark_at: NEVER,
+            prepare_at: Time(0),
+            compact_at: Time(0),
+            frames_seen: 0,
+        }
+    }
+
+    pub(super) fn deadline(&self, log: &SegmentLog) -> Time {
+        let compact = log.segments().0 > SEGMENTS_KEPT;
+        let compact_at = if compact { self.compact_at } else { NEVER };
+        let prepare_at = Some(self.prepare_at).filter(|time| time.0 > 0);
+        compact_at
+            .min(prepare_at.unwrap_or(NEVER))
+            .min(self.mark_at)
+    }
+}
+
+impl Shard {
+    pub(super) fn keep_space(&mut self, operations: &mut Vec<Operation>) {
+        if self.failed {
+            return;
+        }
+        if self.now >= self.space.prepare_at {
+            self.space.prepare_at = Time(0);
+            if let Some(slot) = self.log.segments_wanted() {
+                operations.push(Operation::Prepare { slot });
+            }
+        }
+        if self.log.segments().0 > SEGMENTS_KEPT && self.now >= self.space.compact_at {
+            self.space.compact_at = self.now.after(COMPACT_INTERVAL);
+            self.compact_oldest();
+        }
+        self.mark(operations);
+    }
+
+    /// Rot of the last frame can't be told from a torn write until something behind it says that
+    /// it was durable; when nothing else does, a mark does.
+    fn mark(&mut self, operations: &mut Vec<Operation>) {
+        let statistics = self.log.statistics();
+        let frames = statistics.frames - statistics.marks;
+        if frames != self.space.frames_seen {
+            self.space.frames_seen = frames;
+            self.space.mark_at = self.now.after(MARK_DELAY);
+        } else if self.now >= self.space.mark_at {
+            match self.log.idle() {
+                // A new segment's header may have to go first.
+                Some(operation) => {
+                    operations.push(Operation::Disk(operation));
+                    self.space.mark_at = self.now.after(MARK_DELAY);
+                }
+                None => self.space.mark_at = NEVER,
+            }
+        }
+    }
+
+    pub(super) fn on_prepared(&mut self, slot: u32, ready: bool) {
+        self.log.on_prepared(slot, ready);
+        if !ready {
+            tracing::warn!(slot, "a segment could not be made ready; trying again");
+            self.space.prepare_at = self.now.after(PREPARE_AGAIN);
+        }
+    }
+
+    /// Lets go of entries that hold the oldest segment: what their machine holds durably by
+    /// itself and every member has in its log.
+    fn compact_oldest(&mut self) {
+        for group in self.log.oldest_segment_groups() {
+            let Some(slot) = self.slot(pontoon_core::GroupId(group)) else {
+                continue;
+            };
+            let replica = &mut self.replicas[slot];
+            let held = replica.machine.as_ref().and_then(|m| m.durable_index());
+            let index = held
+                .unwrap_or(LogIndex(0))
+                .min(replica.raft.replicated_everywhere());
+            let (before, _) = replica.raft.compacted();
+            replica.raft.compact(index);
+            let (index, term) = replica.raft.compacted();
+            if index > before {
+                self.log.compact(group, index.0, term.0);
+            }
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! A cluster in one thread: what drives its shards, and what a test can do to them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use pontoon_core::{GroupId, NodeId, Status, Time};
+use pontoon_storage::memory::{MemoryVolume, SectorFate};
+use pontoon_storage::{DiskOp, Identity, LogConfig, Recovery, SegmentLog, Volume};
+use pontoon_transport::FrameLimits;
+
+use super::machine::{Journal, SharedJournal, recorders};
+use super::wire::Wire;
+use crate::doorbell::Doorbell;
+use crate::group::Group;
+use crate::inbox::{Core, channel};
+use crate::outcome::{Outcome, Proposal};
+use crate::port::{Completion, Operation};
+use crate::shard::{Shard, ShardConfig};
+
+const SEGMENT_BYTES: u64 = 256 << 10;
+const MILLISECOND: u64 = 1_000_000;
+pub(super) const GROUP: GroupId = GroupId(7);
+
+pub(super) fn log_config(node: usize) -> LogConfig {
+    let identity = Identity {
+        cluster: 1,
+        node: node as u64 + 1,
+        core: 0,
+        cores: 1,
+    };
+    LogConfig {
+        segment_bytes: SEGMENT_BYTES,
+        frame_bytes_max: 16 << 10,
+        slab_bytes: 32 << 10,
+        staging_bytes: 256 << 10,
+        cache_bytes: 32 << 10,
+        read_bytes: 64 << 10,
+        segments_max: 8,
+        state_bytes_per_frame: 1024,
+        ..LogConfig::new(identity)
+    }
+}
+
+fn shard_config(node: usize, nodes: usize) -> ShardConfig {
+    ShardConfig {
+        node: NodeId(node as u64 + 1),
+        peers: (1..=nodes as u64).map(NodeId).collect(),
+        seed: node as u64 + 1,
+        election_timeout: 1000 * MILLISECOND,
+        heartbeat_interval: 100 * MILLISECOND,
+        frame_limits: FrameLimits {
+            frame_bytes_max: 32 << 10,
+            receive_ahead_bytes: 16 << 10,
+        },
+        command_bytes_max: 4 << 10,
+        proposals_pending_bytes_max: 64 << 10,
+        peer_queue_bytes_max: 128 << 10,
+        groups_max: 16,
+    }
+}
+
+/// One node: its process, if it runs, and its disk.
+pub(super) struct TestNode {
+    pub(super) shard: Option<Shard>,
+    core: Core,
+    pub(super) volume: MemoryVolume,
+    completions: Vec<Completion>,
+    /// Writes that were submitted and are not durable, while the disk is held.
+    held: Vec<u64>,
+    pub(super) disk_is_held: bool,
+    pub(super) journal: SharedJournal,
+    /// Grows with every change of the durable image.
+    pub(super) image_version: u64,
+}
+
+impl TestNode {
+    fn start(node: usize, nodes: usize, mut volume: MemoryVolume, now: Time) -> Self {
+        let journal = Rc::new(RefCell::new(Journal::default()));
+        let doorbell = Arc::new(Doorbell::new().unwrap());
+        let config = shard_config(node, nodes);
+        let (core, inbox) = channel(config.node, doorbell, 64, config.command_bytes_max);
+        let (log, recovery) = SegmentLog::open(&mut volume, log_config(node)).unwrap();
+        let machines = recorders(&journal);
+        let shard = Shard::open(config, log, &recovery, machines, inbox, now).unwrap();
+        Self {
+            shard: Some(shard),
+            core,
+            volume,
+            completions: Vec::new(),
+            held: Vec::new(),
+            disk_is_held: false,
+            journal,
+            image_version: 0,
+        }
+    }
+
+    /// What a start would find if the power failed now.
+    pub(super) fn durable_image(&self, node: usize) -> Recovery {
+        let mut volume = self.volume.clone();
+        volume.power_loss(|_| SectorFate::Old);
+        SegmentLog::open(&mut volume, log_config(node)).unwrap().1
+    }
+}
+
+/// What a test looks at when bytes leave a node: (cluster, node, peer, bytes).
+type Watch = Box<dyn FnMut(&mut Cluster, usize, usize, &[u8])>;
+
+/// Nodes 0, 1, 2 … with ids 1, 2, 3 ….
+pub(super) struct Cluster {
+    pub(super) nodes: Vec<TestNode>,
+    pub(super) wire: Wire,
+    pub(super) now: Time,
+    pub(super) watch: Option<Watch>,
+    /// Most bytes one send takes.
+    pub(super) send_bytes_max: usize,
+}
+
+impl Cluster {
+    /// Nodes without groups.
+    pub(super) fn new(nodes: usize) -> Self {
+        let now = Time(MILLISECOND);
+        let start = |node| TestNode::start(node, nodes, MemoryVolume::new(SEGMENT_BYTES), now);
+        Self {
+            nodes: (0..nodes).map(start).collect(),
+            wire: Wire::default(),
+            now,
+            watch: None,
+            send_bytes_max: usize::MAX,
+        }
+    }
+
+    /// Nodes with `GROUP` on all of them, led by node 0.
+    pub(super) fn led_by_first(nodes: usize) -> Self {
+        let mut cluster = Self::new(nodes);
+        cluster.create(GROUP);
+        cluster.elect(0);
+        cluster
+    }
+
+    pub(super) fn members(&self) -> Vec<NodeId> {
+        (1..=self.nodes.len() as u64).map(NodeId).collect()
+    }
+
+    pub(super) fn create(&mut self, group: GroupId) {
+        let members = self.members();
+        for node in 0..self.nodes.len() {
+            let core = &self.nodes[node].core;
+            let mut answer = core.create_group(group, "recorder", &members).unwrap();
+            self.until("the group is created", |_| poll(&mut answer) == Some(Some(Ok(()))));
+        }
+    }
+
+    pub(super) fn elect(&mut self, node: usize) {
+        self.run(3);
+        self.group(node).campaign();
+        self.until("the candidate leads", |cluster| {
+            cluster.status(node).is_some_and(|s| s.leader == Some(s.id))
+        });
+    }
+
+    pub(super) fn group(&self, node: usize) -> Group {
+        Group::new(GROUP, self.nodes[node].core.clone())
+    }
+
+    pub(super) fn other_group(&self, node: usize, group: GroupId) -> Group {
+        Group::new(group, self.nodes[node].core.clone())
+    }
+
+    /// Asked of the replica itself: a question through the inbox would need a turn.
+    pub(super) fn status(&self, node: usize) -> Option<Status> {
+        let shard = self.nodes[node].shard.as_ref()?;
+        Some(shard.replicas[shard.slot(GROUP)?].raft.status())
+    }
+
+    /// One turn of one node; carries out what it asks for.
+    pub(super) fn turn(&mut self, node: usize) {
+        let arrivals = self.wire.arrivals(node);
+        let this = &mut self.nodes[node];
+        let Some(shard) = &mut this.shard else { return };
+        this.completions.extend(arrivals);
+        let mut operations = Vec::new();
+        shard.turn(self.now, &mut this.completions, &mut operations);
+        for operation in operations {
+            self.carry(node, operation);
+        }
+    }
+
+    fn carry(&mut self, node: usize, operation: Operation) {
+        let completion = match operation {
+            Operation::Disk(operation) => return self.carry_disk(node, operation),
+            Operation::Send { socket, batch } => {
+                let peer = self.wire.peer_of(socket);
+                let bytes: Vec<u8> = batch.slices().flatten().copied().collect();
+                if let Some(mut watch) = self.watch.take() {
+                    watch(self, node, peer, &bytes);
+                    self.watch = Some(watch);
+                }
+                self.wire.send(socket, batch, self.send_bytes_max)
+            }
+            Operation::Receive { socket, buffer } => return self.wire.receive(socket, buffer),
+            Operation::Close { socket } => return self.wire.close(socket),
+            Operation::Dial { peer } => self.dial(node, peer),
+            Operation::Prepare { slot } => {
+                let ready = self.nodes[node].volume.prepare(slot).is_ok();
+                Completion::Prepared { slot, ready }
+            }
+        };
+        self.nodes[node].completions.push(completion);
+    }
+
+    fn dial(&mut self, node: usize, peer: NodeId) -> Completion {
+        let acceptor = peer.0 as usize - 1;
+        if self.wire.is_cut(node, acceptor) || self.nodes[acceptor].shard.is_none() {
+            return Completion::DialFailed { peer };
+        }
+        let (socket, accepted) = self.wire.connect(node, acceptor);
+        self.nodes[acceptor].completions.push(Completion::Connected {
+            peer: NodeId(node as u64 + 1),
+            socket: accepted,
+        });
+        Completion::Connected { peer, socket }
+    }
+
+    fn carry_disk(&mut self, node: usize, mut operation: DiskOp) {
+        let this = &mut self.nodes[node];
+        this.volume.submit(&mut operation).unwrap();
+        match operation {
+            DiskOp::Write { id, .. } => {
+                this.held.push(id);
+                if !this.disk_is_held {
+                    self.release(node);
+                }
+            }
+            DiskOp::Read { id, buffer, .. } => {
+                let result = Ok(buffer.len());
+                this.completions
+                    .push(Completion::Read { id, buffer, result });
+            }
+        }
+    }
+
+    /// Makes durable what the disk was given so far, and says so in the node's next turn.
+    pub(super) fn release(&mut self, node: usize) {
+        let this = &mut self.nodes[node];
+        for id in this.held.drain(..) {
+            let bytes = this.volume.make_durable(id).unwrap();
+            this.image_version += 1;
+            let result = Ok(bytes);
+            this.completions.push(Completion::Written { id, result });
+        }
+    }
+
+    /// The disk fails what it was given with this error number.
+    pub(super) fn fail_writes(&mut self, node: usize, errno: i32) {
+        let this = &mut self.nodes[node];
+        for id in this.held.drain(..) {
+            let result = Err(errno);
+            this.completions.push(Completion::Written { id, result });
+        }
+    }
+
+    /// So many rounds of one millisecond, each a turn of every node.
+    pub(super) fn run(&mut self, rounds: usize) {
+        for _ in 0..rounds {
+            self.now = self.now.after(MILLISECOND);
+            for node in 0..self.nodes.len() {
+                self.turn(node);
+            }
+        }
+    }
+
+    /// Runs until something is so; 20 simulated seconds are too long.
+    pub(super) fn until(&mut self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
+        for _ in 0..20_000 {
+            if is_so(self) {
+                return;
+            }
+            self.run(1);
+        }
+        panic!("it did not come about that {what}");
+    }
+
+    pub(super) fn wait(&mut self, mut proposal: Proposal) -> Outcome {
+        let mut outcome = None;
+        self.until("the proposal is answered", |_| {
+            outcome = poll(&mut proposal);
+            outcome.is_some()
+        });
+        outcome.unwrap()
+    }
+
+    /// The process ends; the power fails as well: what is not durable is lost.
+    pub(super) fn power_off(&mut self, node: usize) {
+        let this = &mut self.nodes[node];
+        this.shard = None;
+        this.completions.clear();
+        this.held.clear();
+        this.volume.power_loss(|_| SectorFate::Old);
+        self.wire.close_all_of(node);
+    }
+
+    pub(super) fn power_on(&mut self, node: usize) {
+        let nodes = self.nodes.len();
+        let volume = self.nodes[node].volume.clone();
+        self.nodes[node] = TestNode::start(node, nodes, volume, self.now);
+    }
+
+    /// Commands applied on a node, in order.
+    pub(super) fn applied(&self, node: usize) -> Vec<Vec<u8>> {
+        self.applied_of(node, GROUP)
+    }
+
+    pub(super) fn applied_of(&self, node: usize, group: GroupId) -> Vec<Vec<u8>> {
+        let journal = self.nodes[node].journal.borrow();
+        let applied: &BTreeMap<_, _> = &journal.applied;
+        applied.get(&group.0).map_or_else(Vec::new, |entries| {
+            entries.iter().map(|(_, _, payload)| payload.clone()).collect()
+        })
+    }
+}
+
+/// Looks at a future once.
+pub(super) fn poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    let mut context = Context::from_waker(Waker::noop());
+    match std::pin::Pin::new(future).poll(&mut context) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}

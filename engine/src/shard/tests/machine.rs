@@ -1,0 +1,64 @@
+//! A state machine that remembers all it was given.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Mutex;
+
+use pontoon_core::{GroupId, LogIndex, Term};
+
+use crate::machine::{Batch, Event, Machines, StateMachine};
+
+/// What the machines of one node have been given, by group. Shared with the test.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Journal {
+    pub(super) applied: BTreeMap<u64, Vec<(LogIndex, Term, Vec<u8>)>>,
+    pub(super) events: Vec<(u64, Event)>,
+}
+
+pub(super) type SharedJournal = Rc<RefCell<Journal>>;
+
+struct Recorder {
+    group: u64,
+    journal: SharedJournal,
+}
+
+impl StateMachine for Recorder {
+    fn apply(&mut self, batch: &mut Batch<'_>) {
+        let mut journal = self.journal.borrow_mut();
+        let applied = journal.applied.entry(self.group).or_default();
+        while let Some(command) = batch.next() {
+            applied.push((command.index, command.term, command.payload.to_vec()));
+            batch.reply(command.payload.iter().rev().copied().collect());
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.journal.borrow_mut().events.push((self.group, event));
+    }
+}
+
+/// Journals on their way to the factory, which must be `Send`; tests have one thread.
+struct OneThread<T>(T);
+
+// SAFETY: the factory is made, called and dropped on the one thread of its test.
+#[allow(unsafe_code)]
+unsafe impl<T> Send for OneThread<T> {}
+
+impl<T: Clone> OneThread<T> {
+    fn get(&self) -> T {
+        self.0.clone()
+    }
+}
+
+/// Machines of kind "recorder" that write into this journal.
+pub(super) fn recorders(journal: &SharedJournal) -> Machines {
+    let journal = Mutex::new(OneThread(Rc::clone(journal)));
+    Machines::new().register("recorder", move |group: GroupId| {
+        let journal = journal.lock().expect("one thread").get();
+        Ok(Box::new(Recorder {
+            group: group.0,
+            journal,
+        }))
+    })
+}

@@ -1,0 +1,8 @@
+//! Three shards in one thread, over disks and sockets in memory, driven through the public API.
+
+mod cluster;
+mod machine;
+mod persist_before_reply;
+mod protocol;
+mod restart;
+mod wire;

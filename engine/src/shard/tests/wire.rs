@@ -1,0 +1,135 @@
+//! Sockets in memory: streams of bytes that a test can cut.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use pontoon_storage::RecordBytes;
+use pontoon_transport::{ReceiveBuffer, SendBatch};
+
+use crate::port::{Completion, SocketId};
+
+/// One end of a connection.
+#[derive(Debug)]
+struct End {
+    node: usize,
+    other: SocketId,
+    /// Bytes that have arrived and are not received.
+    arrived: VecDeque<u8>,
+    /// The receive that waits for bytes.
+    waiting: Option<ReceiveBuffer>,
+    closed: bool,
+}
+
+/// All connections of a cluster.
+#[derive(Debug, Default)]
+pub(super) struct Wire {
+    ends: BTreeMap<SocketId, End>,
+    next: u64,
+    /// Pairs of nodes between which nothing passes.
+    pub(super) cut: Vec<(usize, usize)>,
+}
+
+impl Wire {
+    pub(super) fn is_cut(&self, one: usize, other: usize) -> bool {
+        self.cut.contains(&(one, other)) || self.cut.contains(&(other, one))
+    }
+
+    /// Connects two nodes; gives the socket of each.
+    pub(super) fn connect(&mut self, dialler: usize, acceptor: usize) -> (SocketId, SocketId) {
+        let sockets = (SocketId(self.next), SocketId(self.next + 1));
+        self.next += 2;
+        for (node, own, other) in [
+            (dialler, sockets.0, sockets.1),
+            (acceptor, sockets.1, sockets.0),
+        ] {
+            let end = End {
+                node,
+                other,
+                arrived: VecDeque::new(),
+                waiting: None,
+                closed: false,
+            };
+            self.ends.insert(own, end);
+        }
+        sockets
+    }
+
+    /// Sends at most `bytes_max` bytes of a batch.
+    pub(super) fn send(
+        &mut self,
+        socket: SocketId,
+        batch: SendBatch<RecordBytes>,
+        bytes_max: usize,
+    ) -> Completion {
+        let mut sent = 0;
+        let other = self.ends[&socket].other;
+        let lost = self.is_cut(self.ends[&socket].node, self.ends[&other].node);
+        let gone = self.ends[&other].closed || self.ends[&socket].closed;
+        for slice in batch.slices() {
+            let part = &slice[..slice.len().min(bytes_max - sent)];
+            sent += part.len();
+            if let Some(end) = self.ends.get_mut(&other).filter(|_| !lost) {
+                end.arrived.extend(part);
+            }
+        }
+        let result = if gone { Err(libc::EPIPE) } else { Ok(sent) };
+        Completion::Sent {
+            socket,
+            batch,
+            result,
+        }
+    }
+
+    pub(super) fn receive(&mut self, socket: SocketId, buffer: ReceiveBuffer) {
+        let end = self.ends.get_mut(&socket).expect("a known socket");
+        assert!(end.waiting.is_none(), "one receive at a time");
+        end.waiting = Some(buffer);
+    }
+
+    pub(super) fn close(&mut self, socket: SocketId) {
+        self.ends.get_mut(&socket).expect("a known socket").closed = true;
+    }
+
+    /// Everything a node has open is closed, as when its process ends.
+    pub(super) fn close_all_of(&mut self, node: usize) {
+        for end in self.ends.values_mut().filter(|end| end.node == node) {
+            end.closed = true;
+            end.waiting = None;
+        }
+    }
+
+    /// Receives that can be completed, for one node.
+    pub(super) fn arrivals(&mut self, node: usize) -> Vec<Completion> {
+        let closed: Vec<SocketId> = self
+            .ends
+            .iter()
+            .filter(|(_, end)| end.closed)
+            .map(|(socket, _)| *socket)
+            .collect();
+        let mut completions = Vec::new();
+        for (&socket, end) in self.ends.iter_mut().filter(|(_, end)| end.node == node) {
+            let over = end.closed || closed.contains(&end.other);
+            if end.arrived.is_empty() && !over {
+                continue;
+            }
+            let Some(mut buffer) = end.waiting.take() else {
+                continue;
+            };
+            let free = buffer.free();
+            let count = free.len().min(end.arrived.len());
+            for (place, byte) in free.iter_mut().zip(end.arrived.drain(..count)) {
+                *place = byte;
+            }
+            let result = Ok(count);
+            completions.push(Completion::Received {
+                socket,
+                buffer,
+                result,
+            });
+        }
+        completions
+    }
+
+    pub(super) fn peer_of(&self, socket: SocketId) -> usize {
+        self.ends[&self.ends[&socket].other].node
+    }
+}
