@@ -134,10 +134,9 @@ impl<'a> Batch<'a> {
     }
 }
 
-type Factory =
-    dyn Fn(GroupId) -> Result<Box<dyn StateMachine>, Box<dyn std::error::Error + Send + Sync>>
-        + Send
-        + Sync;
+type Factory = dyn Fn(GroupId) -> Result<Box<dyn StateMachine>, Box<dyn std::error::Error + Send + Sync>>
+    + Send
+    + Sync;
 
 /// How to make the state machine of each kind of group, on the group's core.
 #[derive(Clone, Default)]

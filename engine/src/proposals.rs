@@ -46,7 +46,11 @@ impl Proposals {
 
     /// The command at `index` is applied.
     pub(crate) fn applied(&mut self, index: LogIndex, reply: Vec<u8>) {
-        if self.waiting.front().is_none_or(|front| front.index != index) {
+        if self
+            .waiting
+            .front()
+            .is_none_or(|front| front.index != index)
+        {
             return;
         }
         if let Some(front) = self.waiting.pop_front() {

@@ -84,7 +84,11 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
     /// Heads of the open frame so far.
     #[must_use]
     pub fn open_frame_heads(&self) -> usize {
-        self.open.head_bytes.len().saturating_sub(FRAME_HEADER_BYTES) / HEAD_BYTES
+        self.open
+            .head_bytes
+            .len()
+            .saturating_sub(FRAME_HEADER_BYTES)
+            / HEAD_BYTES
     }
 
     /// Bytes waiting to be sent, without those of a send under way.

@@ -51,8 +51,7 @@ impl CatchUps {
     }
 
     fn forget(&mut self, slot: usize, to: NodeId) {
-        self.lagging
-            .retain(|lag| lag.slot != slot || lag.to != to);
+        self.lagging.retain(|lag| lag.slot != slot || lag.to != to);
     }
 }
 
@@ -67,7 +66,10 @@ impl Shard {
             self.advance(lag, operations);
             !lag.messages.is_empty()
         });
-        debug_assert!(self.catch_ups.lagging.is_empty(), "nothing is queued meanwhile");
+        debug_assert!(
+            self.catch_ups.lagging.is_empty(),
+            "nothing is queued meanwhile"
+        );
         self.catch_ups.lagging = lagging;
     }
 
@@ -126,9 +128,11 @@ impl Shard {
             connection.push_piece(records.clone());
         }
         if let Some(rest) = self.rest(slot, message, through)
-            && let Some(lag) = self.catch_ups.lagging.iter_mut().find(|lag| {
-                lag.slot == slot && lag.to == to
-            })
+            && let Some(lag) = self
+                .catch_ups
+                .lagging
+                .iter_mut()
+                .find(|lag| lag.slot == slot && lag.to == to)
         {
             lag.messages.push_front(rest);
         }

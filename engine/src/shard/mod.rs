@@ -126,6 +126,9 @@ pub struct Shard {
     failed: bool,
     stopped: bool,
     statistics: CoreStatistics,
+    /// A fault that a test has put in.
+    #[cfg(test)]
+    mutant: Option<tests::Mutant>,
 }
 
 impl std::fmt::Debug for Shard {

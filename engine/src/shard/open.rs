@@ -101,6 +101,8 @@ impl Shard {
             failed: false,
             stopped: false,
             statistics: CoreStatistics::default(),
+            #[cfg(test)]
+            mutant: None,
         };
         for slot in 0..shard.replicas.len() {
             shard.queue_to_apply(slot);

@@ -27,6 +27,8 @@ impl Shard {
         }
         let last_frame = self.replicas[slot].last_frame;
         let durable = last_frame <= self.log.durable_frame();
+        #[cfg(test)]
+        let durable = durable || self.mutant == Some(super::tests::Mutant::AnswersBeforeDurable);
         for outgoing in output.messages.drain(..) {
             let message = (slot, outgoing.to, outgoing.message);
             if durable || !outgoing.after_persist {
@@ -88,6 +90,13 @@ impl Shard {
         replica.last_frame = frame;
         self.durability
             .persisted_by(frame, slot, replica.raft.write_sequence());
+        #[cfg(test)]
+        if self.mutant == Some(super::tests::Mutant::LeaderCountsOwnUndurable)
+            && replica.raft.is_leader()
+        {
+            let (now, sequence) = (self.now, replica.raft.write_sequence());
+            replica.raft.on_persisted(now, sequence, &mut self.output);
+        }
     }
 
     /// Acknowledges what has become durable, and lets go of the answers that waited for it.

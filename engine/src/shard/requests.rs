@@ -238,7 +238,7 @@ impl Shard {
         Ok(Some(frame))
     }
 
-    fn status(&self, group: GroupId) -> Option<GroupStatus> {
+    pub(super) fn status(&self, group: GroupId) -> Option<GroupStatus> {
         let replica = &self.replicas[self.slot(group)?];
         Some(GroupStatus {
             kind: replica.definition.kind.clone(),

@@ -148,10 +148,7 @@ pub(super) fn entries_of(message: &Message) -> Option<(LogIndex, LogIndex)> {
             prev_log_index,
             count,
             ..
-        } if count > 0 => Some((
-            prev_log_index.next(),
-            prev_log_index.plus(u64::from(count)),
-        )),
+        } if count > 0 => Some((prev_log_index.next(), prev_log_index.plus(u64::from(count)))),
         _ => None,
     }
 }

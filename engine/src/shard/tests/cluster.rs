@@ -17,7 +17,7 @@ use crate::doorbell::Doorbell;
 use crate::group::Group;
 use crate::inbox::{Core, channel};
 use crate::outcome::{Outcome, Proposal};
-use crate::port::{Completion, Operation};
+use crate::port::{Completion, Operation, SocketId};
 use crate::shard::{Shard, ShardConfig};
 
 const SEGMENT_BYTES: u64 = 256 << 10;
@@ -44,7 +44,7 @@ pub(super) fn log_config(node: usize) -> LogConfig {
     }
 }
 
-fn shard_config(node: usize, nodes: usize) -> ShardConfig {
+pub(super) fn shard_config(node: usize, nodes: usize) -> ShardConfig {
     ShardConfig {
         node: NodeId(node as u64 + 1),
         peers: (1..=nodes as u64).map(NodeId).collect(),
@@ -105,8 +105,8 @@ impl TestNode {
     }
 }
 
-/// What a test looks at when bytes leave a node: (cluster, node, peer, bytes).
-type Watch = Box<dyn FnMut(&mut Cluster, usize, usize, &[u8])>;
+/// What a test looks at when bytes leave a node: (cluster, node, socket, bytes).
+type Watch = Box<dyn FnMut(&Cluster, usize, SocketId, &[u8])>;
 
 /// Nodes 0, 1, 2 … with ids 1, 2, 3 ….
 pub(super) struct Cluster {
@@ -149,7 +149,9 @@ impl Cluster {
         for node in 0..self.nodes.len() {
             let core = &self.nodes[node].core;
             let mut answer = core.create_group(group, "recorder", &members).unwrap();
-            self.until("the group is created", |_| poll(&mut answer) == Some(Some(Ok(()))));
+            self.until("the group is created", |_| {
+                poll(&mut answer) == Some(Some(Ok(())))
+            });
         }
     }
 
@@ -163,6 +165,10 @@ impl Cluster {
 
     pub(super) fn group(&self, node: usize) -> Group {
         Group::new(GROUP, self.nodes[node].core.clone())
+    }
+
+    pub(super) fn core(&self, node: usize) -> Core {
+        self.nodes[node].core.clone()
     }
 
     pub(super) fn other_group(&self, node: usize, group: GroupId) -> Group {
@@ -192,10 +198,9 @@ impl Cluster {
         let completion = match operation {
             Operation::Disk(operation) => return self.carry_disk(node, operation),
             Operation::Send { socket, batch } => {
-                let peer = self.wire.peer_of(socket);
                 let bytes: Vec<u8> = batch.slices().flatten().copied().collect();
                 if let Some(mut watch) = self.watch.take() {
-                    watch(self, node, peer, &bytes);
+                    watch(self, node, socket, &bytes);
                     self.watch = Some(watch);
                 }
                 self.wire.send(socket, batch, self.send_bytes_max)
@@ -205,6 +210,7 @@ impl Cluster {
             Operation::Dial { peer } => self.dial(node, peer),
             Operation::Prepare { slot } => {
                 let ready = self.nodes[node].volume.prepare(slot).is_ok();
+                self.nodes[node].image_version += 1;
                 Completion::Prepared { slot, ready }
             }
         };
@@ -217,10 +223,12 @@ impl Cluster {
             return Completion::DialFailed { peer };
         }
         let (socket, accepted) = self.wire.connect(node, acceptor);
-        self.nodes[acceptor].completions.push(Completion::Connected {
-            peer: NodeId(node as u64 + 1),
-            socket: accepted,
-        });
+        self.nodes[acceptor]
+            .completions
+            .push(Completion::Connected {
+                peer: NodeId(node as u64 + 1),
+                socket: accepted,
+            });
         Completion::Connected { peer, socket }
     }
 
@@ -299,13 +307,18 @@ impl Cluster {
         this.completions.clear();
         this.held.clear();
         this.volume.power_loss(|_| SectorFate::Old);
+        this.image_version += 1;
         self.wire.close_all_of(node);
     }
 
     pub(super) fn power_on(&mut self, node: usize) {
         let nodes = self.nodes.len();
-        let volume = self.nodes[node].volume.clone();
+        let (volume, version) = (
+            self.nodes[node].volume.clone(),
+            self.nodes[node].image_version,
+        );
         self.nodes[node] = TestNode::start(node, nodes, volume, self.now);
+        self.nodes[node].image_version = version + 1;
     }
 
     /// Commands applied on a node, in order.
@@ -317,7 +330,10 @@ impl Cluster {
         let journal = self.nodes[node].journal.borrow();
         let applied: &BTreeMap<_, _> = &journal.applied;
         applied.get(&group.0).map_or_else(Vec::new, |entries| {
-            entries.iter().map(|(_, _, payload)| payload.clone()).collect()
+            entries
+                .iter()
+                .map(|(_, _, payload)| payload.clone())
+                .collect()
         })
     }
 }

@@ -12,7 +12,11 @@ fn a_proposal_is_applied_on_every_node_and_answered_with_the_machines_reply() {
     let proposal = cluster.group(0).propose(b"abc".to_vec());
     let applied = cluster.wait(proposal).unwrap();
     assert_eq!(applied.reply, b"cba");
-    assert_eq!(applied.index, LogIndex(2), "behind the leader's empty entry");
+    assert_eq!(
+        applied.index,
+        LogIndex(2),
+        "behind the leader's empty entry"
+    );
     cluster.until("all have applied it", |cluster| {
         (0..3).all(|node| cluster.applied(node) == [b"abc"])
     });
@@ -58,27 +62,39 @@ fn an_entry_of_an_earlier_term_is_applied_only_under_one_of_its_own() {
     let mut cluster = Cluster::led_by_first(3);
     cluster.run(250);
     let before = cluster.status(0).unwrap();
-    // The leader replicates an entry to node 1 alone, and nobody hears that it was accepted.
+    // The leader gives entries to node 1 alone, and is gone before it hears of their fate. They
+    // are too large for one message.
     cluster.wire.cut = vec![(0, 2)];
     cluster.nodes[0].disk_is_held = true;
-    let mut proposal = cluster.group(0).propose(b"old".to_vec());
+    let group = cluster.group(0);
+    let mut proposals: Vec<_> = (0..6).map(|_| group.propose(vec![8; 4000])).collect();
     cluster.turn(0);
     cluster.turn(1);
     cluster.power_off(0);
     cluster.run(2);
-    let old = before.last_index.next();
-    assert_eq!(cluster.status(1).unwrap().last_index, old);
-    assert!(poll(&mut proposal).unwrap().is_err(), "its node is gone");
-    // Node 1 leads in a later term, but its own first entry reaches nobody's disk yet.
-    for node in [1, 2] {
-        cluster.nodes[node].disk_is_held = true;
-    }
+    let (first_old, last_old) = (before.last_index.next(), before.last_index.plus(6));
+    assert_eq!(cluster.status(1).unwrap().last_index, last_old);
+    assert!(proposals.iter_mut().all(|p| poll(p).unwrap().is_err()));
+    // Node 1 leads in a later term, and replicates them a message at a time.
     cluster.group(1).campaign();
-    cluster.until("node 1 leads", |cluster| {
-        // Votes count once durable, so they are let through; entries are not.
-        cluster.status(1).is_some_and(|s| s.role == RoleName::Leader)
-            || cluster.status(1).unwrap().current_term.0 > 1_000
+    let own = last_old.next();
+    let mut counted = false;
+    cluster.until("node 1 has committed an entry of its own", |cluster| {
+        let leader = cluster.status(1).unwrap();
+        let matched = leader.peers.iter().find(|peer| peer.id == NodeId(3));
+        let matched = matched.map_or(LogIndex(0), |peer| peer.match_index);
+        if leader.commit_index < own {
+            // Some are on a majority's disks, and still not committed, let alone applied.
+            counted |= matched >= first_old && matched < own;
+            assert_eq!(leader.commit_index, before.commit_index);
+            assert!(cluster.applied(1).is_empty() && cluster.applied(2).is_empty());
+        }
+        leader.commit_index >= own
     });
+    assert!(counted, "a majority held entries of the earlier term alone");
+    cluster.run(150);
+    assert_eq!(cluster.applied(1), vec![vec![8; 4000]; 6]);
+    assert_eq!(cluster.applied(2), cluster.applied(1));
 }
 
 #[test]
@@ -97,10 +113,7 @@ fn a_follower_rejects_proposals_and_names_the_leader() {
 fn an_unknown_group_and_a_large_command_are_rejected() {
     let mut cluster = Cluster::led_by_first(1);
     let stranger = cluster.other_group(0, GroupId(99)).propose(vec![]);
-    assert_eq!(
-        cluster.wait(stranger),
-        Err(Rejection::UnknownGroup.into())
-    );
+    assert_eq!(cluster.wait(stranger), Err(Rejection::UnknownGroup.into()));
     let large = cluster.group(0).propose(vec![0; 5 << 10]);
     assert_eq!(
         cluster.wait(large),
@@ -145,10 +158,7 @@ fn leadership_that_is_lost_leaves_proposals_unknown_and_the_machine_is_told() {
     cluster.run(5);
     cluster.wire.cut = vec![(0, 1), (0, 2)];
     let proposal = cluster.group(0).propose(b"lost?".to_vec());
-    assert_eq!(
-        cluster.wait(proposal),
-        Err(Unknown::LeadershipLost.into())
-    );
+    assert_eq!(cluster.wait(proposal), Err(Unknown::LeadershipLost.into()));
     let journal = cluster.nodes[0].journal.borrow();
     let stopped = |(_, event): &(u64, Event)| matches!(event, Event::StoppedLeading { .. });
     assert!(journal.events.iter().any(stopped));
@@ -234,7 +244,13 @@ fn a_follower_that_lags_is_served_from_the_disk() {
         cluster.applied(2).len() == expected.len()
     });
     assert_eq!(cluster.applied(2), expected);
-    let reads = cluster.nodes[0].shard.as_ref().unwrap().statistics().log.reads;
+    let reads = cluster.nodes[0]
+        .shard
+        .as_ref()
+        .unwrap()
+        .statistics()
+        .log
+        .reads;
     assert!(reads > 0, "80 KiB do not fit a cache of 32 KiB");
 }
 

@@ -1,1 +1,212 @@
-//! placeholder
+//! What a node finds when it starts again, and what it does when its disk fails or is full.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use pontoon_core::{GroupId, LogIndex, Time};
+use pontoon_storage::SegmentLog;
+
+use super::cluster::{Cluster, GROUP, log_config, poll, shard_config};
+use super::machine::{Journal, recorders};
+use crate::doorbell::Doorbell;
+use crate::inbox::channel;
+use crate::machine::{Event, Machines};
+use crate::outcome::{ProposeError, Rejection, Unknown};
+use crate::shard::{Shard, ShardOpenError};
+
+#[test]
+fn a_node_that_lost_power_comes_back_with_all_it_acknowledged() {
+    let mut cluster = Cluster::led_by_first(1);
+    for number in 0..20_u8 {
+        let proposal = cluster.group(0).propose(vec![number]);
+        cluster.wait(proposal).unwrap();
+    }
+    cluster.power_off(0);
+    cluster.power_on(0);
+    cluster.until("all is applied again", |cluster| {
+        cluster.applied(0).len() == 20
+    });
+    let expected: Vec<Vec<u8>> = (0..20_u8).map(|number| vec![number]).collect();
+    assert_eq!(cluster.applied(0), expected);
+    let status = cluster.status(0).unwrap();
+    assert_eq!(status.current_term.0, 2, "elected again, in a later term");
+}
+
+#[test]
+fn a_log_that_is_used_in_a_circle_for_long_keeps_its_end() {
+    let mut cluster = Cluster::led_by_first(3);
+    // The machines are volatile, so nothing is compacted: the log fills up, and says so.
+    let mut refused = None;
+    let mut taken = 0_u32;
+    while refused.is_none() {
+        let command = taken.to_le_bytes().repeat(500);
+        let proposal = cluster.group(0).propose(command);
+        match cluster.wait(proposal) {
+            Ok(_) => taken += 1,
+            Err(error) => refused = Some(error),
+        }
+        assert!(
+            taken < 5_000,
+            "8 segments of 256 KiB hold no more than 1,000"
+        );
+    }
+    assert_eq!(refused, Some(Rejection::NoSpace.into()));
+    assert!(taken > 300);
+    // Heartbeats go on, and nobody campaigns.
+    let term = cluster.status(0).unwrap().current_term;
+    cluster.run(3_000);
+    assert_eq!(cluster.status(0).unwrap().current_term, term);
+    for node in 0..3 {
+        cluster.power_off(node);
+    }
+    for node in 0..3 {
+        cluster.power_on(node);
+    }
+    cluster.run(200);
+    assert_eq!(
+        cluster.status(1).unwrap().last_index,
+        LogIndex(u64::from(taken) + 1)
+    );
+}
+
+#[test]
+fn service_resumes_when_the_disk_has_space_again() {
+    let mut cluster = Cluster::led_by_first(1);
+    cluster.nodes[0].volume.set_slots_max(3);
+    let mut refused = false;
+    for number in 0..400_u32 {
+        let proposal = cluster.group(0).propose(number.to_le_bytes().repeat(500));
+        refused |= cluster.wait(proposal) == Err(Rejection::NoSpace.into());
+    }
+    assert!(refused, "3 segments of 256 KiB do not hold 800 KiB");
+    cluster.nodes[0].volume.set_slots_max(8);
+    cluster.run(2_000);
+    let proposal = cluster.group(0).propose(b"again".to_vec());
+    assert!(cluster.wait(proposal).is_ok());
+}
+
+#[test]
+fn after_a_failed_write_nothing_more_is_acknowledged_and_others_take_over() {
+    let mut cluster = Cluster::led_by_first(3);
+    cluster.run(5);
+    cluster.nodes[0].disk_is_held = true;
+    // Followers that hear nothing can't make a majority without the leader's disk.
+    cluster.wire.cut = vec![(0, 1), (0, 2)];
+    let mut proposal = cluster.group(0).propose(b"doomed".to_vec());
+    cluster.run(1);
+    cluster.fail_writes(0, libc::EIO);
+    cluster.run(1);
+    assert_eq!(poll(&mut proposal), Some(Err(Unknown::Failed.into())));
+    let next = cluster.group(0).propose(b"next".to_vec());
+    assert_eq!(cluster.wait(next), Err(Rejection::Failed.into()));
+    let events = cluster.nodes[0].journal.borrow().events.clone();
+    assert!(events.contains(&(GROUP.0, Event::Failed)));
+    cluster.wire.cut.clear();
+    cluster.until("another node leads", |cluster| {
+        [1, 2].iter().any(|&node| {
+            let status = cluster.status(node).unwrap();
+            status.leader == Some(status.id)
+        })
+    });
+    let status = cluster.status(0).unwrap();
+    assert_eq!(status.current_term.0, 1, "it takes no part any more");
+}
+
+#[test]
+fn a_group_without_its_machine_is_shown_and_takes_no_part() {
+    let mut cluster = Cluster::led_by_first(3);
+    cluster.run(5);
+    cluster.power_off(2);
+    let volume = cluster.nodes[2].volume.clone();
+    cluster.power_on(2);
+    let (shard, status) = open_without_machines(volume);
+    assert_eq!(status, (false, "recorder".to_owned()));
+    cluster.nodes[2].shard = Some(shard);
+    cluster.power_off(1);
+    let mut proposal = cluster.group(0).propose(b"x".to_vec());
+    cluster.run(500);
+    assert_eq!(poll(&mut proposal), None, "one acknowledgement of three");
+}
+
+fn open_without_machines(
+    mut volume: pontoon_storage::memory::MemoryVolume,
+) -> (Shard, (bool, String)) {
+    let (log, recovery) = SegmentLog::open(&mut volume, log_config(2)).unwrap();
+    let config = shard_config(2, 3);
+    let doorbell = Arc::new(Doorbell::new().unwrap());
+    let (_, inbox) = channel(config.node, doorbell, 8, 100);
+    let machines = Machines::new();
+    let shard = Shard::open(config, log, &recovery, machines, inbox, Time(1)).unwrap();
+    let status = shard.status(GROUP).unwrap();
+    (shard, (status.has_machine, status.kind))
+}
+
+#[test]
+fn a_damaged_group_without_another_copy_refuses_to_open_and_names_the_place() {
+    let mut cluster = Cluster::led_by_first(1);
+    for number in 0..5_u8 {
+        let proposal = cluster.group(0).propose(vec![number; 3000]);
+        cluster.wait(proposal).unwrap();
+    }
+    cluster.power_off(0);
+    let mut volume = cluster.nodes[0].volume.clone();
+    for slot in 0..8 {
+        if let Some(image) = volume.image_mut(slot)
+            && image[8192..12288].iter().any(|byte| *byte != 0)
+        {
+            image[8192..12288].fill(0xEE);
+        }
+    }
+    let (log, recovery) = SegmentLog::open(&mut volume, log_config(0)).unwrap();
+    let config = shard_config(0, 1);
+    let doorbell = Arc::new(Doorbell::new().unwrap());
+    let (_, inbox) = channel(config.node, doorbell, 8, 100);
+    let machines = recorders(&Rc::new(RefCell::new(Journal::default())));
+    let refused = Shard::open(config, log, &recovery, machines, inbox, Time(1)).unwrap_err();
+    let ShardOpenError::Damaged { group, place } = refused else {
+        panic!("refused for another reason: {refused}");
+    };
+    assert_eq!(group, GROUP);
+    assert!(place.starts_with("segment-0"), "{place}");
+}
+
+#[test]
+fn a_group_is_created_once_with_one_definition() {
+    let mut cluster = Cluster::led_by_first(1);
+    let members = cluster.members();
+    let core = cluster.core(0);
+    let mut again = core.create_group(GROUP, "recorder", &members).unwrap();
+    let mut other = core.create_group(GROUP, "another", &members).unwrap();
+    let mut unknown = core.create_group(GroupId(8), "unknown", &members).unwrap();
+    cluster.run(2);
+    assert_eq!(poll(&mut again), Some(Some(Ok(()))));
+    let group = GROUP;
+    assert_eq!(
+        poll(&mut other),
+        Some(Some(Err(crate::CreateError::Exists { group })))
+    );
+    let kind = "unknown".to_owned();
+    assert_eq!(
+        poll(&mut unknown),
+        Some(Some(Err(crate::CreateError::UnknownKind { kind })))
+    );
+    let stranger = core.create_group(GroupId(9), "recorder", &[pontoon_core::NodeId(77)]);
+    assert!(matches!(stranger, Err(crate::CreateError::Members { .. })));
+}
+
+#[test]
+fn a_proposal_to_a_node_that_stopped_has_an_answer() {
+    let mut cluster = Cluster::led_by_first(3);
+    cluster.run(5);
+    cluster.wire.cut = vec![(0, 1), (0, 2)];
+    let mut proposal = cluster.group(0).propose(b"x".to_vec());
+    cluster.run(1);
+    cluster.core(0).tell(crate::request::Request::Stop);
+    cluster.turn(0);
+    assert!(cluster.nodes[0].shard.as_ref().unwrap().stopped());
+    assert_eq!(
+        poll(&mut proposal),
+        Some(Err(ProposeError::Unknown(Unknown::Stopped)))
+    );
+}
