@@ -6,11 +6,16 @@
 //! ([`transport`]).
 #![deny(unsafe_code)]
 
+pub mod bulk;
+mod config;
 mod definition;
 pub mod doorbell;
+pub mod driver;
 mod group;
+mod host;
 mod inbox;
 mod machine;
+mod node;
 mod outcome;
 pub mod port;
 mod proposals;
@@ -18,11 +23,15 @@ mod request;
 pub mod shard;
 mod wire;
 
+pub use config::{Config, ConfigError, HostKind, Limits, LogSettings, PeerId, RaftSettings};
 pub use group::Group;
 pub use inbox::Answer;
 pub use machine::{Batch, Command, Event, Machines, StateMachine};
+pub use node::{Node, StartError, StopError};
 pub use outcome::{Applied, Outcome, Proposal, ProposeError, Rejection, Unknown};
+pub use pontoon_core::{GroupId, LogIndex, NodeId, RoleName, Status, Term};
 pub use request::{CreateError, GroupStatus};
+pub use shard::CoreStatistics;
 
 pub use pontoon_core as core;
 pub use pontoon_storage as storage;

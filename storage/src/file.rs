@@ -317,20 +317,22 @@ pub fn measure_sync_method(file: BorrowedFd<'_>, block_bytes: usize) -> io::Resu
     let zeros = pool
         .read_buffer(block_bytes)
         .expect("the pool has one slab");
-    let median = |method| -> io::Result<_> {
-        let mut times = Vec::with_capacity(SYNC_SAMPLES);
-        for sample in 0..SYNC_SAMPLES {
-            let offset = ((1 + sample % 8) * block_bytes) as u64;
-            let begun = std::time::Instant::now();
-            crate::blocking::write(file, offset, zeros.as_ref(), method)
-                .map_err(io::Error::from_raw_os_error)?;
-            times.push(begun.elapsed());
-        }
-        times.sort_unstable();
-        Ok(times[SYNC_SAMPLES / 2])
+    let once = |method, sample: usize| -> io::Result<_> {
+        let offset = ((1 + sample % 8) * block_bytes) as u64;
+        let begun = std::time::Instant::now();
+        crate::blocking::write(file, offset, zeros.as_ref(), method)
+            .map_err(io::Error::from_raw_os_error)?;
+        Ok(begun.elapsed())
     };
-    let dsync = median(SyncMethod::WriteDsync)?;
-    let fdatasync = median(SyncMethod::WriteThenFdatasync)?;
+    // In turns, so that a busy moment of the disk counts against neither.
+    let (mut dsync, mut fdatasync) = (Vec::new(), Vec::new());
+    for sample in 0..SYNC_SAMPLES {
+        dsync.push(once(SyncMethod::WriteDsync, sample)?);
+        fdatasync.push(once(SyncMethod::WriteThenFdatasync, sample)?);
+    }
+    dsync.sort_unstable();
+    fdatasync.sort_unstable();
+    let (dsync, fdatasync) = (dsync[SYNC_SAMPLES / 2], fdatasync[SYNC_SAMPLES / 2]);
     tracing::info!(?dsync, ?fdatasync, "durable write of one block");
     Ok(if dsync <= fdatasync {
         SyncMethod::WriteDsync

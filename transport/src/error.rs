@@ -53,6 +53,14 @@ pub enum HelloError {
         /// Who it is.
         theirs: u64,
     },
+    /// The nodes were built or configured with different sizes of frames.
+    #[error("the peer takes frames of {theirs} bytes, this node of {ours}; configure the same")]
+    FrameBytes {
+        /// The peer's limit.
+        theirs: u32,
+        /// This node's limit.
+        ours: u32,
+    },
     /// The nodes have different numbers of cores, so that their groups lie on different ones.
     #[error("the peer runs core {core} of {theirs}, this node {ours} cores; configure the same")]
     Cores {
@@ -78,6 +86,7 @@ impl HelloError {
             Self::WrongNode { .. } => "wrong_node",
             Self::UnknownNode { .. } => "unknown_node",
             Self::Cores { .. } => "cores",
+            Self::FrameBytes { .. } => "frame_bytes",
         }
     }
 }

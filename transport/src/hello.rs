@@ -67,6 +67,21 @@ impl Hello {
         bytes
     }
 
+    /// Whether these may be the first bytes of a hello. Something else that talks to the port is
+    /// found out before it has sent as much as a hello has.
+    ///
+    /// # Errors
+    /// If they can't be.
+    pub fn check_prefix(bytes: &[u8]) -> Result<(), HelloError> {
+        let compared = bytes.len().min(MAGIC.len());
+        if bytes[..compared] == MAGIC[..compared] {
+            return Ok(());
+        }
+        let mut first = [0; 8];
+        first[..compared].copy_from_slice(&bytes[..compared]);
+        Err(HelloError::NotPontoon { first })
+    }
+
     /// Reads a hello.
     ///
     /// # Errors
@@ -185,6 +200,10 @@ impl Handshake {
                 theirs,
                 ours: ours.cores,
             });
+        }
+        if theirs.frame_bytes_max != ours.frame_bytes_max {
+            let (theirs, ours) = (theirs.frame_bytes_max, ours.frame_bytes_max);
+            return Err(HelloError::FrameBytes { theirs, ours });
         }
         Ok(theirs)
     }

@@ -392,6 +392,11 @@ impl SegmentLog {
         groups.map(|(id, _)| *id).collect()
     }
 
+    /// A slot that holds nothing that is needed, for measuring the disk.
+    pub fn free_slot(&self) -> Option<u32> {
+        self.space.free.front().copied()
+    }
+
     /// Live segments, and segments that are prepared and free.
     pub fn segments(&self) -> (usize, usize) {
         (

@@ -1,0 +1,391 @@
+//! What a node is told: from TOML or by builder methods, checked before anything is touched.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use pontoon_core::NodeId;
+use pontoon_storage::{Identity, LogConfig};
+use serde::Deserialize;
+
+/// Settings of a node. `engine/pontoon.toml` shows every key with its default.
+///
+/// ```
+/// use pontoon::Config;
+///
+/// let config = Config::from_toml_str(
+///     r#"
+///     node = 1
+///     cluster = "c0ffee"
+///     data = "/var/lib/pontoon"
+///     listen = "0.0.0.0:7400"
+///     [peers]
+///     2 = "10.0.0.2:7400"
+///     3 = "10.0.0.3:7400"
+///     "#,
+/// )?;
+/// assert_eq!(config.cores, 1);
+/// # Ok::<(), pontoon::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// This node's id, at least 1. It belongs to the data directory for good.
+    pub node: u64,
+    /// The cluster's id: up to 32 hexadecimal digits, the same on all its nodes.
+    #[serde(deserialize_with = "hexadecimal")]
+    pub cluster: u128,
+    /// The data directory, on a file system with O_DIRECT. Core N uses `core-N` in it.
+    pub data: PathBuf,
+    /// Where other nodes reach this one.
+    pub listen: SocketAddr,
+    /// The other nodes.
+    #[serde(default)]
+    pub peers: BTreeMap<PeerId, SocketAddr>,
+    /// Cores, each with a thread, a log and a ring. The same on all nodes; can't change later.
+    #[serde(default = "one")]
+    pub cores: u16,
+    /// Who runs the cores.
+    #[serde(default)]
+    pub host: HostKind,
+    /// How long a core polls before it waits in the kernel. 0 where cores are shared.
+    #[serde(default, with = "humantime_serde")]
+    pub spin: Duration,
+    /// The CPU of each core; empty: none is pinned.
+    #[serde(default)]
+    pub pin: Vec<usize>,
+    /// Raft's times.
+    #[serde(default)]
+    pub raft: RaftSettings,
+    /// The log of each core.
+    #[serde(default)]
+    pub log: LogSettings,
+    /// What is refused, and when.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// A node's id as the key of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PeerId(pub u64);
+
+impl TryFrom<String> for PeerId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let number = text.parse().map(Self);
+        number.map_err(|_| format!("{text:?} under [peers] is not the id of a node"))
+    }
+}
+
+/// Who runs the cores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostKind {
+    /// A plain thread for each, which waits in its ring.
+    #[default]
+    Thread,
+    /// A glommio executor for each, which can run tasks of the application beside the core. Needs
+    /// the cargo feature `glommio`.
+    Glommio,
+}
+
+/// Raft's times.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RaftSettings {
+    /// A follower that hears nothing for between one and two of these campaigns (thesis 3.4).
+    #[serde(with = "humantime_serde")]
+    pub election_timeout: Duration,
+    /// A leader with nothing to say says so this often.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat_interval: Duration,
+}
+
+impl Default for RaftSettings {
+    fn default() -> Self {
+        Self {
+            election_timeout: Duration::from_secs(1),
+            heartbeat_interval: Duration::from_millis(100),
+        }
+    }
+}
+
+/// The log of each core.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
+    /// Bytes of a segment. Can't change while segments exist.
+    pub segment_bytes: ByteSize,
+    /// Most segments on the disk.
+    pub segments_max: u32,
+    /// Memory for records that are not durable yet.
+    pub staging_bytes: ByteSize,
+    /// Memory that keeps the latest entries readable without the disk.
+    pub cache_bytes: ByteSize,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            segment_bytes: ByteSize::mib(64),
+            segments_max: 64,
+            staging_bytes: ByteSize::mib(16),
+            cache_bytes: ByteSize::mib(16),
+        }
+    }
+}
+
+/// What is refused, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Largest command.
+    pub command_bytes_max: ByteSize,
+    /// Requests that wait for a core to take them.
+    pub requests_waiting_max: usize,
+    /// Bytes of commands that a core has taken and not answered.
+    pub proposals_pending_bytes_max: ByteSize,
+    /// Bytes that wait to be sent to one peer.
+    pub peer_queue_bytes_max: ByteSize,
+    /// Groups of one core.
+    pub groups_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            command_bytes_max: ByteSize::kib(256),
+            requests_waiting_max: 16_384,
+            proposals_pending_bytes_max: ByteSize::mib(64),
+            peer_queue_bytes_max: ByteSize::mib(8),
+            groups_max: 10_000,
+        }
+    }
+}
+
+/// Why a configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("reading {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is not TOML, or has an unknown, missing or wrong key.
+    #[error("{0}")]
+    Syntax(#[from] toml::de::Error),
+    /// A key has a value that can't work.
+    #[error("`{key}` {reason}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What it must be.
+        reason: &'static str,
+    },
+}
+
+/// Largest frame on the wire, and on the disk.
+pub(crate) const FRAME_BYTES_MAX: u32 = 1 << 20;
+
+/// Room that a command's record and frame need beside the command.
+const OVERHEAD_BYTES: u64 = 4096;
+
+impl Config {
+    /// A node with defaults for everything else, alone until it is given peers.
+    #[must_use]
+    pub fn new(node: u64, cluster: u128, data: &Path, listen: SocketAddr) -> Self {
+        Self {
+            node,
+            cluster,
+            data: data.to_path_buf(),
+            listen,
+            peers: BTreeMap::new(),
+            cores: 1,
+            host: HostKind::default(),
+            spin: Duration::ZERO,
+            pin: Vec::new(),
+            raft: RaftSettings::default(),
+            log: LogSettings::default(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// If it can't be read, is no TOML, or has a key or value that can't work.
+    pub fn from_toml(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        Self::from_toml_str(&text)
+    }
+
+    /// Reads TOML.
+    ///
+    /// # Errors
+    /// If it is no TOML, or has a key or value that can't work.
+    pub fn from_toml_str(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Adds another node.
+    #[must_use]
+    pub fn peer(mut self, node: u64, address: SocketAddr) -> Self {
+        self.peers.insert(PeerId(node), address);
+        self
+    }
+
+    /// Sets the number of cores.
+    #[must_use]
+    pub fn cores(mut self, cores: u16) -> Self {
+        self.cores = cores;
+        self
+    }
+
+    /// Sets who runs the cores.
+    #[must_use]
+    pub fn host(mut self, host: HostKind) -> Self {
+        self.host = host;
+        self
+    }
+
+    /// Checks everything that can be checked without touching the system.
+    ///
+    /// # Errors
+    /// The first key that can't work.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let refuse = |key, reason| Err(ConfigError::Value { key, reason });
+        if self.node == 0 {
+            return refuse("node", "must be at least 1");
+        }
+        if self.peers.contains_key(&PeerId(self.node)) {
+            return refuse("peers", "must name the other nodes, not this one");
+        }
+        if self.peers.contains_key(&PeerId(0)) {
+            return refuse("peers", "names node 0; ids begin at 1");
+        }
+        if !(1..=1024).contains(&self.cores) {
+            return refuse("cores", "must be from 1 to 1024");
+        }
+        if !self.pin.is_empty() && self.pin.len() != usize::from(self.cores) {
+            return refuse("pin", "must name as many CPUs as there are cores, or none");
+        }
+        if self.host == HostKind::Glommio && !cfg!(feature = "glommio") {
+            return refuse("host", "is \"glommio\", which this program was built without");
+        }
+        self.validate_times()?;
+        self.validate_limits()
+    }
+
+    fn validate_times(&self) -> Result<(), ConfigError> {
+        let refuse = |key, reason| Err(ConfigError::Value { key, reason });
+        let RaftSettings {
+            election_timeout,
+            heartbeat_interval,
+        } = self.raft;
+        if heartbeat_interval < Duration::from_millis(1) {
+            return refuse("raft.heartbeat_interval", "must be at least 1 ms");
+        }
+        if election_timeout < 2 * heartbeat_interval {
+            return refuse(
+                "raft.election_timeout",
+                "must be at least twice raft.heartbeat_interval",
+            );
+        }
+        if election_timeout > Duration::from_secs(3600) || self.spin > Duration::from_secs(1) {
+            return refuse("raft.election_timeout", "(or `spin`) is unreasonably long");
+        }
+        Ok(())
+    }
+
+    fn validate_limits(&self) -> Result<(), ConfigError> {
+        let refuse = |key, reason| Err(ConfigError::Value { key, reason });
+        let limits = &self.limits;
+        if limits.command_bytes_max.0 + OVERHEAD_BYTES > u64::from(FRAME_BYTES_MAX) / 2 {
+            return refuse(
+                "limits.command_bytes_max",
+                "must leave a command half of a frame, which is 508 KiB",
+            );
+        }
+        if limits.requests_waiting_max == 0 {
+            return refuse("limits.requests_waiting_max", "must be at least 1");
+        }
+        if limits.proposals_pending_bytes_max < limits.command_bytes_max {
+            return refuse(
+                "limits.proposals_pending_bytes_max",
+                "must be at least limits.command_bytes_max",
+            );
+        }
+        if limits.peer_queue_bytes_max.0 < u64::from(FRAME_BYTES_MAX) {
+            return refuse("limits.peer_queue_bytes_max", "must be at least 1 MiB");
+        }
+        if self.log.segment_bytes.0 < 8 * u64::from(FRAME_BYTES_MAX) {
+            return refuse("log.segment_bytes", "must be at least 8 MiB");
+        }
+        if !self.log.segment_bytes.0.is_multiple_of(1 << 20) {
+            return refuse("log.segment_bytes", "must be whole mebibytes");
+        }
+        if !(3..=9999).contains(&self.log.segments_max) {
+            return refuse("log.segments_max", "must be from 3 to 9999");
+        }
+        if self.log.staging_bytes.0 < 4 * u64::from(FRAME_BYTES_MAX) {
+            return refuse("log.staging_bytes", "must be at least 4 MiB");
+        }
+        Ok(())
+    }
+
+    /// What a core's log is told.
+    pub(crate) fn log_config(&self, core: u16) -> LogConfig {
+        let bytes = |size: ByteSize| usize::try_from(size.0).expect("a 64-bit machine");
+        LogConfig {
+            segment_bytes: self.log.segment_bytes.0,
+            segments_max: self.log.segments_max,
+            staging_bytes: bytes(self.log.staging_bytes),
+            cache_bytes: bytes(self.log.cache_bytes),
+            frame_bytes_max: FRAME_BYTES_MAX,
+            ..LogConfig::new(Identity {
+                cluster: self.cluster,
+                node: self.node,
+                core,
+                cores: self.cores,
+            })
+        }
+    }
+
+    /// Where a core's segments are.
+    pub(crate) fn directory(&self, core: u16) -> PathBuf {
+        self.data.join(format!("core-{core}"))
+    }
+
+    /// The other nodes and where they are.
+    pub(crate) fn peer_addresses(&self) -> BTreeMap<NodeId, SocketAddr> {
+        let peers = self.peers.iter();
+        peers.map(|(id, address)| (NodeId(id.0), *address)).collect()
+    }
+}
+
+fn one() -> u16 {
+    1
+}
+
+fn hexadecimal<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    u128::from_str_radix(&text, 16).map_err(|_| {
+        serde::de::Error::custom(format!(
+            "cluster {text:?} must be up to 32 hexadecimal digits in quotes"
+        ))
+    })
+}

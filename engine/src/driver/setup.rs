@@ -1,0 +1,146 @@
+//! Making a ring, with what the kernel and the limits allow, and taking it down again.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use io_uring::{Builder, IoUring, types::CancelBuilder};
+
+use super::in_flight::InFlight;
+use super::{DriverConfig, DriverError, DriverStatistics, UringDriver, Wait, Wake};
+
+/// Completion entries for each submission entry.
+const COMPLETIONS_PER_ENTRY: u32 = 4;
+
+/// How often and how long the end of a driver waits for what is under way.
+const LAST_WAITS: u32 = 50;
+const LAST_WAIT: Duration = Duration::from_millis(100);
+
+impl UringDriver {
+    /// Makes the ring. Call it on the thread that will use it.
+    ///
+    /// # Errors
+    /// If the kernel refuses. A memory limit is no error: then buffers are not registered.
+    pub fn open(config: DriverConfig) -> Result<Self, DriverError> {
+        let ring = make_ring(config.ring_entries)?;
+        let arena_registered = register_arena(&ring, config.arena);
+        if config.wake == Wake::Registered {
+            let eventfd = config.doorbell.fd().as_fd().as_raw_fd();
+            let registered = ring.submitter().register_eventfd(eventfd);
+            registered.map_err(|source| DriverError::Ring {
+                what: "registering the doorbell with the ring",
+                source,
+            })?;
+        }
+        Ok(Self {
+            ring,
+            volume: config.volume,
+            sync: config.sync,
+            arena_registered,
+            sockets: HashMap::new(),
+            next_socket: 0,
+            closing: Vec::new(),
+            in_flight: InFlight::default(),
+            bulk: config.bulk,
+            doorbell: config.doorbell,
+            wake: config.wake,
+            bell: Box::new(0),
+            bell_armed: false,
+            statistics: DriverStatistics::default(),
+        })
+    }
+}
+
+/// The best ring this kernel knows: the newest flags first (io_uring_setup(2)).
+fn make_ring(entries: u32) -> Result<IoUring, DriverError> {
+    let completions = entries.saturating_mul(COMPLETIONS_PER_ENTRY);
+    let plain = |builder: &mut Builder| {
+        builder.setup_cqsize(completions).setup_clamp();
+    };
+    let deferred = |builder: &mut Builder| {
+        plain(builder);
+        builder
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_submit_all();
+    };
+    let newest = |builder: &mut Builder| {
+        deferred(builder);
+        builder.setup_no_sqarray();
+    };
+    let configurations: [&dyn Fn(&mut Builder); 3] = [&newest, &deferred, &plain];
+    let mut last = io::Error::from_raw_os_error(libc::EINVAL);
+    for configure in configurations {
+        let mut builder = IoUring::builder();
+        configure(&mut builder);
+        match builder.build(entries) {
+            Ok(ring) => return Ok(ring),
+            Err(source) => match source.raw_os_error() {
+                Some(libc::EPERM | libc::ENOSYS | libc::EACCES) => {
+                    return Err(DriverError::Refused { source });
+                }
+                Some(libc::EINVAL) => last = source,
+                _ => {
+                    last = source;
+                    break;
+                }
+            },
+        }
+    }
+    Err(DriverError::Ring {
+        what: "making a ring",
+        source: last,
+    })
+}
+
+fn register_arena(ring: &IoUring, (start, bytes): (*const u8, usize)) -> bool {
+    let arena = libc::iovec {
+        iov_base: start.cast_mut().cast(),
+        iov_len: bytes,
+    };
+    // SAFETY: the kernel pins these pages; writes from them are issued only while the log that
+    // owns the arena, and the records in flight, keep it alive.
+    match unsafe { ring.submitter().register_buffers(&[arena]) } {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                bytes,
+                "the memory for writes is not registered with the ring; raise the limit of locked \
+                 memory (ulimit -l) for a little less work per write"
+            );
+            false
+        }
+    }
+}
+
+impl Drop for UringDriver {
+    /// The kernel may write into what is under way until it has completed.
+    fn drop(&mut self) {
+        for (_, socket) in self.sockets.drain() {
+            let socket = TcpStream::from(socket);
+            let _ = socket.shutdown(Shutdown::Both);
+            self.closing.push(socket.into());
+        }
+        let mut completions = Vec::new();
+        for _ in 0..LAST_WAITS {
+            if self.in_flight.is_empty() && !self.bell_armed {
+                return;
+            }
+            if self.bell_armed {
+                let cancel = CancelBuilder::user_data(super::submit::BELL);
+                let _ = self.ring.submitter().register_sync_cancel(None, cancel);
+            }
+            let waited = self.enter(Wait::For(LAST_WAIT));
+            if waited.is_err() || self.reap(&mut completions).is_err() {
+                break;
+            }
+        }
+        tracing::error!("operations did not complete in time; their memory is given up");
+        std::mem::forget(std::mem::take(&mut self.in_flight));
+        std::mem::forget(std::mem::take(&mut self.bell));
+    }
+}
