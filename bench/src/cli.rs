@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Measures what this disk and this network stack allow when there is no engine between them.
+use crate::machine::PAYLOAD_BYTES_MIN;
+use crate::node::Host;
+
+/// Measures Pontoon against what this disk and this network stack allow without an engine.
 #[derive(Debug, Parser)]
 #[command(
     name = "pontoon-bench",
@@ -16,17 +19,26 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
 
     #[command(flatten)]
-    pub(crate) floor: FloorArguments,
+    pub(crate) run: RunArguments,
 }
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// The floor (the default).
+    /// The floor, then loads over nodes with data on the disk, then the floor again (the default).
+    Run(RunArguments),
+    /// The floor alone.
     Floor(FloorArguments),
+    /// Both hosts side by side, and a 1 kHz timer beside a loaded shard.
+    Hosts(RunArguments),
+    /// The log's writer alone, beside plain durable writes.
+    Storage(StorageArguments),
     /// A follower of the floor, told what to do over its standard input.
     #[command(hide = true)]
     FloorFollower,
+    /// A node of the loads, told what to do over its standard input.
+    #[command(hide = true)]
+    Node,
 }
 
 /// Where the data lies and where the figures go; the same for all subcommands.
@@ -42,6 +54,50 @@ pub(crate) struct Places {
     pub(crate) json: Option<PathBuf>,
 }
 
+/// Arguments of `run` and `hosts`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunArguments {
+    /// Nodes, each a process.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
+    pub(crate) nodes: u64,
+
+    /// Cores of each node.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) cores: u16,
+
+    /// Groups the proposals go to in turn. [default: 1, 1 and 64, one load after the other]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) groups: Option<u64>,
+
+    /// Proposals outstanding in all. [default: 1, 256 and 256]
+    #[arg(long, value_parser = in_flight)]
+    pub(crate) in_flight: Option<usize>,
+
+    /// Bytes of a command.
+    #[arg(long, default_value_t = 256, value_parser = payload)]
+    pub(crate) payload: usize,
+
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 2.0, value_parser = positive)]
+    pub(crate) seconds: f64,
+
+    /// Open loop: so many proposals a second, each counted from when it was due. [default: closed
+    /// loop]
+    #[arg(long, value_parser = positive)]
+    pub(crate) rate: Option<f64>,
+
+    /// Who runs the cores.
+    #[arg(long, value_enum, default_value_t = Host::Thread)]
+    pub(crate) host: Host,
+
+    /// Microseconds that a core polls before it waits in the kernel.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub(crate) spin_us: u64,
+
+    #[command(flatten)]
+    pub(crate) places: Places,
+}
+
 /// Arguments of `floor`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct FloorArguments {
@@ -51,6 +107,33 @@ pub(crate) struct FloorArguments {
 
     #[command(flatten)]
     pub(crate) places: Places,
+}
+
+/// Arguments of `storage`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct StorageArguments {
+    /// Seconds that each side is measured, in each of the three repetitions.
+    #[arg(long, default_value_t = 2.0, value_parser = positive)]
+    pub(crate) seconds: f64,
+
+    #[command(flatten)]
+    pub(crate) places: Places,
+}
+
+fn in_flight(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(value) if (1..=16_384).contains(&value) => Ok(value),
+        Ok(_) => Err("must be from 1 to 16384".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn payload(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(value) if (PAYLOAD_BYTES_MIN..=256 << 10).contains(&value) => Ok(value),
+        Ok(_) => Err("must be from 8 bytes to 256 KiB".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -72,10 +155,10 @@ mod tests {
     }
 
     #[test]
-    fn without_a_subcommand_the_floor_is_measured() {
+    fn without_a_subcommand_everything_is_measured() {
         let cli = Cli::try_parse_from(["pontoon-bench", "--seconds", "0.5"]).expect("good flags");
         assert!(cli.command.is_none());
-        assert!((cli.floor.seconds - 0.5).abs() < f64::EPSILON);
+        assert!((cli.run.seconds - 0.5).abs() < f64::EPSILON);
     }
 
     #[test]

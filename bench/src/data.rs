@@ -39,6 +39,13 @@ impl DataDirectory {
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
+
+    /// Makes a directory in it.
+    pub(crate) fn subdirectory(&self, name: &str) -> Result<PathBuf> {
+        let path = self.path().join(name);
+        fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
+        Ok(path)
+    }
 }
 
 impl Drop for DataDirectory {
@@ -178,7 +185,7 @@ mod tests {
         let scratch = TempDir::new_in(test_directory()).unwrap();
         let chosen = scratch.path().join("chosen");
         let data = DataDirectory::create(Some(&chosen)).unwrap();
-        let inside = data.path().to_path_buf();
+        let inside = data.subdirectory("node-1").unwrap();
         prepare_file(&inside.join("segment"), 64 << 10).unwrap();
         assert_eq!(
             fs::metadata(inside.join("segment")).unwrap().len(),

@@ -1,8 +1,14 @@
 //! Latencies: recording, passing between processes, percentiles, medians of repetitions.
 
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
 use std::time::Duration;
 
+use anyhow::{Result, anyhow};
 use hdrhistogram::Histogram;
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
 use serde::{Deserialize, Serialize};
 
 /// Latencies in nanoseconds, three significant digits, up to a minute.
@@ -43,6 +49,18 @@ impl Buckets {
             latencies.saturating_record_n(value, count);
         }
     }
+}
+
+/// Writes a histogram in the format that HdrHistogram's tools read.
+pub(crate) fn write_log(path: &Path, latencies: &Latencies) -> Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    let mut serializer = V2DeflateSerializer::new();
+    let mut log = IntervalLogWriterBuilder::new()
+        .with_max_value_divisor(1e6)
+        .begin_log_with(&mut file, &mut serializer)?;
+    log.write_histogram(latencies, Duration::ZERO, Duration::ZERO, None)
+        .map_err(|error| anyhow!("writing {}: {error:?}", path.display()))?;
+    Ok(())
 }
 
 /// A percentile in microseconds.

@@ -1,15 +1,26 @@
-//! `pontoon-bench`: what disk and wire allow, measured as a replicated write without an engine.
+//! `pontoon-bench`: Pontoon against the floor of the same run.
 //!
-//! One process plays the leader over a plain ring, two others are followers with nothing but a
-//! blocking socket and a prepared file. Every later figure of the engine is a ratio to this.
+//! The floor is a replicated write without an engine: one process plays the leader over a plain
+//! ring, two others are followers with nothing but a blocking socket and a prepared file. Every
+//! figure of the engine is a ratio to it.
 
 mod child;
 mod cli;
+mod cluster;
 mod data;
 mod environment;
 mod floor;
 mod histogram;
+mod hosts;
+mod html;
+mod load;
+mod machine;
+mod node;
 mod output;
+mod report;
+mod run;
+mod storage;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -27,8 +38,12 @@ fn main() -> ExitCode {
         .init();
     let cli = Cli::parse();
     let done = match cli.command {
-        None => floor::run(&cli.floor),
+        None => run::run(&cli.run),
+        Some(Command::Run(arguments)) => run::run(&arguments),
+        Some(Command::Hosts(arguments)) => hosts::run(&arguments),
+        Some(Command::Node) => node::serve(),
         Some(Command::Floor(arguments)) => floor::run(&arguments),
+        Some(Command::Storage(arguments)) => storage::run(&arguments),
         Some(Command::FloorFollower) => floor::follower::serve(),
     };
     match done {

@@ -284,7 +284,10 @@ impl Config {
             return refuse("pin", "must name as many CPUs as there are cores, or none");
         }
         if self.host == HostKind::Glommio && !cfg!(feature = "glommio") {
-            return refuse("host", "is \"glommio\", which this program was built without");
+            return refuse(
+                "host",
+                "is \"glommio\", which this program was built without",
+            );
         }
         self.validate_times()?;
         self.validate_limits()
@@ -373,7 +376,9 @@ impl Config {
     /// The other nodes and where they are.
     pub(crate) fn peer_addresses(&self) -> BTreeMap<NodeId, SocketAddr> {
         let peers = self.peers.iter();
-        peers.map(|(id, address)| (NodeId(id.0), *address)).collect()
+        peers
+            .map(|(id, address)| (NodeId(id.0), *address))
+            .collect()
     }
 }
 

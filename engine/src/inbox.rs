@@ -15,7 +15,7 @@ use crate::request::{CreateError, Request};
 
 /// A core's end of its channel.
 #[derive(Debug)]
-pub struct Inbox {
+pub(crate) struct Inbox {
     pub(crate) requests: Receiver<Request>,
 }
 

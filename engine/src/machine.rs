@@ -17,10 +17,16 @@ pub trait StateMachine {
     /// The last index whose effects this machine holds durably by itself, or `None` if it is
     /// volatile and built anew from the log at every start.
     ///
-    /// A durable machine is given only commands that are durable on this node, continues behind
-    /// this index after a restart, and lets the log be compacted up to it.
+    /// A durable machine is given only commands that are durable on this node, and continues
+    /// behind this index after a restart.
     fn durable_index(&self) -> Option<LogIndex> {
         None
+    }
+
+    /// The machine can do without the log up to here, also after a restart: the entries may be
+    /// let go once every member has them. What it holds durably, unless it says otherwise.
+    fn released_index(&self) -> LogIndex {
+        self.durable_index().unwrap_or_default()
     }
 
     /// Applies committed commands in the order of the log, each exactly once in the life of the
@@ -134,9 +140,10 @@ impl<'a> Batch<'a> {
     }
 }
 
-type Factory = dyn Fn(GroupId) -> Result<Box<dyn StateMachine>, Box<dyn std::error::Error + Send + Sync>>
-    + Send
-    + Sync;
+/// What a factory gives: a machine, or why there is none.
+pub type Made = Result<Box<dyn StateMachine>, Box<dyn std::error::Error + Send + Sync>>;
+
+type Factory = dyn Fn(GroupId) -> Made + Send + Sync;
 
 /// How to make the state machine of each kind of group, on the group's core.
 #[derive(Clone, Default)]
@@ -156,10 +163,7 @@ impl Machines {
     #[must_use]
     pub fn register<F>(mut self, kind: &str, factory: F) -> Self
     where
-        F: Fn(GroupId) -> Result<Box<dyn StateMachine>, Box<dyn std::error::Error + Send + Sync>>
-            + Send
-            + Sync
-            + 'static,
+        F: Fn(GroupId) -> Made + Send + Sync + 'static,
     {
         self.factories.insert(kind.to_owned(), Arc::new(factory));
         self

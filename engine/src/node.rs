@@ -125,11 +125,24 @@ impl Node {
     /// What stands in the way, by core.
     pub fn start(config: Config, machines: Machines) -> Result<Self, StartError> {
         config.validate()?;
-        let system = |what| move |source| StartError::System { what, source };
         let listener = TcpListener::bind(config.listen).map_err(|source| StartError::Listen {
             address: config.listen,
             source,
         })?;
+        Self::start_on(listener, config, machines)
+    }
+
+    /// The same on a socket that listens already, as a service manager may hand it over.
+    ///
+    /// # Errors
+    /// What stands in the way, by core.
+    pub fn start_on(
+        listener: TcpListener,
+        config: Config,
+        machines: Machines,
+    ) -> Result<Self, StartError> {
+        config.validate()?;
+        let system = |what| move |source| StartError::System { what, source };
         let address = listener.local_addr();
         let address = address.map_err(system("looking up the address listened on"))?;
         let doorbells: Vec<_> = (0..config.cores)
@@ -283,7 +296,10 @@ impl Node {
     /// How many connections were refused before their first frame, by reason.
     #[must_use]
     pub fn refused_connections(&self) -> BTreeMap<&'static str, u64> {
-        self.bulk.as_ref().map(BulkLane::refused).unwrap_or_default()
+        self.bulk
+            .as_ref()
+            .map(BulkLane::refused)
+            .unwrap_or_default()
     }
 
     /// Stops and waits for the end. What was acknowledged is durable already.
@@ -345,7 +361,9 @@ fn bulk_config(config: &Config, listener: TcpListener) -> BulkConfig {
         },
         listener,
         peers: config.peer_addresses(),
-        directories: (0..config.cores).map(|core| config.directory(core)).collect(),
+        directories: (0..config.cores)
+            .map(|core| config.directory(core))
+            .collect(),
         segment_bytes: config.log.segment_bytes.0,
     }
 }
@@ -376,15 +394,8 @@ impl Seed {
         })?;
         let arena = log.pool().arena();
         let shard_config = shard_config(&self.config);
-        let shard = Shard::open(
-            shard_config,
-            log,
-            &recovery,
-            self.machines,
-            inbox,
-            Time(0),
-        )
-        .map_err(|source| StartError::Groups { core, source })?;
+        let shard = Shard::open(shard_config, log, &recovery, self.machines, inbox, Time(0))
+            .map_err(|source| StartError::Groups { core, source })?;
         let wake = match self.config.host {
             HostKind::Thread => Wake::InRing,
             HostKind::Glommio => Wake::Registered,

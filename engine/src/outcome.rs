@@ -83,6 +83,9 @@ pub enum Unknown {
 /// What a proposal comes to.
 pub type Outcome = Result<Applied, ProposeError>;
 
+/// The core ended without an answer.
+const STOPPED: Outcome = Err(ProposeError::Unknown(Unknown::Stopped));
+
 /// A proposal under way: a future for any executor, or [`wait`](Self::wait) for a plain thread.
 ///
 /// Dropping it does not withdraw the command.
@@ -117,9 +120,7 @@ impl Proposal {
     /// As the future: see [`ProposeError`].
     pub fn wait(self) -> Outcome {
         match self.state {
-            State::Waiting(receiver) => {
-                futures_executor::block_on(receiver).unwrap_or(Err(Unknown::Stopped.into()))
-            }
+            State::Waiting(receiver) => futures_executor::block_on(receiver).unwrap_or(STOPPED),
             State::Rejected(rejection) => Err(rejection.unwrap_or(Rejection::Stopped).into()),
         }
     }
@@ -132,7 +133,7 @@ impl Future for Proposal {
         match &mut self.state {
             State::Waiting(receiver) => Pin::new(receiver)
                 .poll(context)
-                .map(|outcome| outcome.unwrap_or(Err(Unknown::Stopped.into()))),
+                .map(|outcome| outcome.unwrap_or(STOPPED)),
             State::Rejected(rejection) => {
                 Poll::Ready(Err(rejection.take().unwrap_or(Rejection::Stopped).into()))
             }

@@ -73,6 +73,28 @@ pub(crate) fn dance(dance: Dance<'_>) -> Result<Danced> {
     })
 }
 
+/// Durable writes of `bytes` bytes to one file, one after the other.
+pub(crate) fn durable_writes(
+    file: &File,
+    sync: SyncMethod,
+    bytes: usize,
+    time: Duration,
+) -> Result<Danced> {
+    let message = Message {
+        message_bytes: 0,
+        answer_bytes: 0,
+        write_bytes: bytes,
+    };
+    dance(Dance {
+        file: Some(file),
+        sync,
+        followers: Vec::new(),
+        message,
+        quorum: 1,
+        time,
+    })
+}
+
 struct Follower {
     socket: TcpStream,
     started: u64,

@@ -5,7 +5,7 @@
 //! of three are durable. Nothing spins. What an engine adds to this is its own.
 
 pub(crate) mod follower;
-mod leader;
+pub(crate) mod leader;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use self::follower::{Answer, Message, Order};
-use self::leader::{Dance, Danced, File, dance};
+use self::leader::{Dance, Danced, File, dance, durable_writes};
 use crate::child::Child;
 use crate::cli::FloorArguments;
 use crate::data::{BLOCK_BYTES, DataDirectory, prepare_file, write_result};
@@ -33,6 +33,8 @@ const FILE_BYTES: u64 = 64 << 20;
 
 const FOLLOWERS: usize = 2;
 const QUORUM: usize = 2;
+const SYNC_TURNS: usize = 5;
+const SYNC_SLICE: Duration = Duration::from_millis(40);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Commands of a large round.
@@ -211,16 +213,18 @@ impl Stage {
         Ok(stage)
     }
 
-    fn faster_sync_method(&mut self) -> Result<SyncMethod> {
-        let mut best = (SyncMethod::WriteDsync, f64::INFINITY);
-        for sync in [SyncMethod::WriteDsync, SyncMethod::WriteThenFdatasync] {
-            self.sync = sync;
-            let p50 = percentile_us(&self.durable_writes(Duration::from_millis(100))?, 50.0);
-            if p50 < best.1 {
-                best = (sync, p50);
+    /// Both in turns, so that a busy moment of the disk counts against neither.
+    fn faster_sync_method(&self) -> Result<SyncMethod> {
+        let methods = [SyncMethod::WriteDsync, SyncMethod::WriteThenFdatasync];
+        let mut samples = [Vec::new(), Vec::new()];
+        for _ in 0..SYNC_TURNS {
+            for (method, samples) in methods.iter().zip(&mut samples) {
+                let slice = durable_writes(&self.file, *method, BLOCK_BYTES, SYNC_SLICE)?;
+                samples.push(percentile_us(&slice.latencies, 50.0));
             }
         }
-        Ok(best.0)
+        let [dsync, fdatasync] = samples.map(median);
+        Ok(methods[usize::from(fdatasync < dsync)])
     }
 
     /// Measures everything once, `time` each.
@@ -277,21 +281,7 @@ impl Stage {
     }
 
     fn durable_writes(&self, time: Duration) -> Result<Latencies> {
-        let message = Message {
-            message_bytes: 0,
-            answer_bytes: 0,
-            write_bytes: BLOCK_BYTES,
-        };
-        let (file, followers) = (Some(&self.file), Vec::new());
-        let alone = Dance {
-            file,
-            sync: self.sync,
-            followers,
-            message,
-            quorum: 1,
-            time,
-        };
-        Ok(dance(alone)?.latencies)
+        Ok(durable_writes(&self.file, self.sync, BLOCK_BYTES, time)?.latencies)
     }
 
     fn durable_writes_of_three(&mut self, time: Duration) -> Result<Latencies> {

@@ -159,7 +159,9 @@ fn receive_guest(lobby: &Arc<Lobby>, stream: TcpStream, address: SocketAddr) {
         let lobby = lobby_of_thread;
         match greet(&lobby, number, stream) {
             Ok((core, peer, stream)) => {
-                lobby.cores.tell(core, BulkEvent::Connected { peer, stream });
+                lobby
+                    .cores
+                    .tell(core, BulkEvent::Connected { peer, stream });
             }
             Err(error) => {
                 lobby.refused.count(error.reason());

@@ -142,12 +142,17 @@ impl UringDriver {
         wait: Wait,
     ) -> Result<(), DriverError> {
         self.statistics.exchanges += 1;
+        // First: entries that are not submitted yet must not name a file that this replaces.
+        self.take_bulk_events(completions);
         for operation in operations.drain(..) {
             self.submit(operation)?;
         }
-        self.take_bulk_events(completions);
         self.arm_bell()?;
-        let wait = if completions.is_empty() { wait } else { Wait::No };
+        let wait = if completions.is_empty() {
+            wait
+        } else {
+            Wait::No
+        };
         self.enter(wait)?;
         self.closing.clear();
         self.reap(completions)

@@ -60,7 +60,9 @@ impl UringDriver {
         };
         let place = self.in_flight.insert(flight);
         let (first, second) = match self.in_flight.get_mut(place) {
-            Flight::Read { operation } => pontoon_storage::uring::entries(operation, fd, sync, false),
+            Flight::Read { operation } => {
+                pontoon_storage::uring::entries(operation, fd, sync, false)
+            }
             Flight::Write {
                 operation,
                 completions_left,
@@ -177,7 +179,9 @@ impl UringDriver {
         };
         match entered.map_err(|error| (error.raw_os_error(), error)) {
             // The time is over, a signal came, or completions must be taken first.
-            Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => Ok(()),
+            Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => {
+                Ok(())
+            }
             Err((_, source)) => Err(DriverError::Ring {
                 what: "entering the ring",
                 source,

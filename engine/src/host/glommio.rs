@@ -63,11 +63,8 @@ where
                 return Ok(());
             };
             let latency = Latency::Matters(STAY_MAX);
-            let queue = glommio::executor().create_task_queue(
-                Shares::default(),
-                latency,
-                "pontoon-shard",
-            );
+            let queue =
+                glommio::executor().create_task_queue(Shares::default(), latency, "pontoon-shard");
             let shard = glommio::spawn_local_into(run(core_loop, incoming), queue);
             match shard {
                 Ok(task) => task.await,

@@ -15,7 +15,7 @@ use crate::port::{Completion, Operation};
 use crate::shard::Shard;
 
 #[cfg(feature = "glommio")]
-pub(crate) use self::glommio::{Executor, Task, start as start_glommio};
+pub(crate) use self::glommio::{Task, start as start_glommio};
 pub(crate) use self::thread::start as start_thread;
 
 /// One core's shard with the ring that carries it. Made and used on the core's own thread.

@@ -125,10 +125,6 @@ impl Replicas {
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Replica> {
         self.slots.iter_mut()
     }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Replica> {
-        self.slots.iter()
-    }
 }
 
 impl Index<usize> for Replicas {

@@ -96,18 +96,17 @@ impl Shard {
         }
     }
 
-    /// Lets go of entries that hold the oldest segment: what their machine holds durably by
-    /// itself and every member has in its log.
+    /// Lets go of entries that hold the oldest segment: what their machine can do without and
+    /// every member has in its log.
     fn compact_oldest(&mut self) {
         for group in self.log.oldest_segment_groups() {
             let Some(slot) = self.slot(pontoon_core::GroupId(group)) else {
                 continue;
             };
             let replica = &mut self.replicas[slot];
-            let held = replica.machine.as_ref().and_then(|m| m.durable_index());
-            let index = held
-                .unwrap_or(LogIndex(0))
-                .min(replica.raft.replicated_everywhere());
+            let machine = replica.machine.as_ref();
+            let released = machine.map_or(LogIndex(0), |machine| machine.released_index());
+            let index = released.min(replica.raft.replicated_everywhere());
             let (before, _) = replica.raft.compacted();
             replica.raft.compact(index);
             let (index, term) = replica.raft.compacted();

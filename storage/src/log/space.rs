@@ -41,6 +41,8 @@ pub(crate) struct Space {
     /// Prepared and free, in the order they will be used.
     pub(crate) free: VecDeque<u32>,
     preparing: Option<u32>,
+    /// The slot whose header is being written: no longer free, not yet live.
+    rolling: Option<u32>,
     segments_max: u32,
     pub(crate) epoch: u64,
     /// Where the next frame goes in the segment that is being written.
@@ -77,6 +79,7 @@ impl Space {
             freed: VecDeque::new(),
             free,
             preparing: None,
+            rolling: None,
             segments_max,
             epoch,
             offset: block as u64,
@@ -94,7 +97,8 @@ impl Space {
 
     /// All segments there are.
     pub(super) fn segments(&self) -> u32 {
-        (self.live.len() + self.freed.len() + self.free.len()) as u32
+        let rolling = usize::from(self.rolling.is_some());
+        (self.live.len() + self.freed.len() + self.free.len() + rolling) as u32
     }
 
     /// The segment that is being written.
@@ -126,10 +130,18 @@ impl Space {
     /// Takes the next free segment to write to, if one is left besides the reserve.
     pub(super) fn take_free(&mut self) -> Option<u32> {
         if self.free.len() > RESERVE {
-            self.free.pop_front()
+            self.rolling = self.free.pop_front();
+            self.rolling
         } else {
             None
         }
+    }
+
+    /// The header of the segment is durable: it is the one to be written from now on.
+    pub(super) fn rolled(&mut self, segment: LiveSegment, block: usize) {
+        self.rolling = None;
+        self.live.push_back(segment);
+        self.offset = block as u64;
     }
 
     /// The next group whose state is to be repeated, while that is going on.
@@ -198,7 +210,7 @@ impl Space {
                 .iter()
                 .chain(&self.freed)
                 .map(|segment| segment.slot);
-            held.any(|held| held == *slot) || self.free.contains(slot)
+            held.any(|held| held == *slot) || self.free.contains(slot) || self.rolling == Some(*slot)
         };
         (0..self.segments_max).find(|slot| !used(slot))
     }

@@ -247,8 +247,7 @@ impl SegmentLog {
         }
         match in_flight.purpose {
             Purpose::Segment(segment) => {
-                self.space.live.push_back(segment);
-                self.space.offset = self.block as u64;
+                self.space.rolled(segment, self.block);
                 self.space.spread_state();
                 self.statistics.segments += 1;
             }

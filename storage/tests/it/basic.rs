@@ -148,6 +148,32 @@ fn a_full_log_refuses_entries_and_goes_on_after_compaction() {
     assert_eq!(bench.recovered(1).current_term, 9);
 }
 
+/// Found by the first benchmark: while a segment's header was being written, its slot was neither
+/// free nor live, and was asked for once more; taking it in closed the file that was written to.
+#[test]
+fn a_segment_whose_header_is_under_way_is_not_asked_for_again() {
+    let mut bench = Bench::new();
+    bench.log.create_group(1, b"definition").unwrap();
+    let mut index = 0;
+    let rolling = loop {
+        index += 1;
+        bench.append(1, index, 1, &[1; 3000]);
+        let Some(mut op) = bench.log.seal() else {
+            continue;
+        };
+        if let DiskOp::Write { offset: 0, slot, .. } = &op {
+            break *slot;
+        }
+        let (id, result) = (op.id(), bench.volume.run(&mut op));
+        bench.log.on_complete(id, result).unwrap();
+    };
+    while let Some(slot) = bench.log.segments_wanted() {
+        assert_ne!(slot, rolling, "its header is being written");
+        bench.volume.prepare(slot).unwrap();
+        bench.log.on_prepared(slot, true);
+    }
+}
+
 #[test]
 fn a_full_disk_delays_only_the_preparing_of_segments() {
     let mut bench = Bench::new();

@@ -167,7 +167,7 @@ fn script(cluster: &mut Cluster, rounds: usize) -> Vec<Vec<u8>> {
         if round == 20 || round == 40 {
             let next = NodeId(1 + (round as u64 / 20));
             let leader = (0..3).find(|&node| is_leader(cluster, node)).unwrap_or(0);
-            let _ = cluster.group(leader).transfer_leadership(next);
+            drop(cluster.group(leader).transfer_leadership(next));
         }
         let leader = (0..3).find(|&node| is_leader(cluster, node)).unwrap_or(0);
         let command = format!("command of round {round}").into_bytes();

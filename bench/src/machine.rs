@@ -1,0 +1,113 @@
+//! The state machine of the loads: it checks what it is given and keeps nothing else.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pontoon::{Batch, GroupId, LogIndex, Machines, StateMachine};
+use serde::{Deserialize, Serialize};
+
+/// Smallest payload: the number of the command, counted from 1 in each group.
+pub(crate) const PAYLOAD_BYTES_MIN: usize = 8;
+
+/// What one group's machine has seen, written by its core and read by whoever checks.
+#[derive(Debug, Default)]
+struct Seen {
+    applied: AtomicU64,
+    last: AtomicU64,
+    misplaced: AtomicU64,
+    checksum: AtomicU64,
+    last_index: AtomicU64,
+}
+
+/// The same at one moment, as it is compared between nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Applied {
+    /// Commands.
+    pub(crate) commands: u64,
+    /// Number of the last one.
+    pub(crate) last: u64,
+    /// Commands that did not come behind the one before.
+    pub(crate) misplaced: u64,
+    /// Over index and number of every command, in order.
+    pub(crate) checksum: u64,
+    /// Index of the last command.
+    pub(crate) last_index: u64,
+}
+
+/// All machines of a node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger {
+    groups: Arc<Mutex<BTreeMap<u64, Arc<Seen>>>>,
+}
+
+impl Ledger {
+    /// Machines of kind "bench" that are entered here.
+    pub(crate) fn machines(&self) -> Machines {
+        let groups = Arc::clone(&self.groups);
+        Machines::new().register("bench", move |group: GroupId| {
+            let mut groups = groups.lock().unwrap_or_else(PoisonError::into_inner);
+            let seen = Arc::clone(groups.entry(group.0).or_default());
+            Ok(Box::new(Checker { seen }))
+        })
+    }
+
+    /// What a group's machine has seen so far.
+    pub(crate) fn of(&self, group: u64) -> Applied {
+        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        groups.get(&group).map_or_else(Applied::default, |seen| Applied {
+            commands: seen.applied.load(Relaxed),
+            last: seen.last.load(Relaxed),
+            misplaced: seen.misplaced.load(Relaxed),
+            checksum: seen.checksum.load(Relaxed),
+            last_index: seen.last_index.load(Relaxed),
+        })
+    }
+}
+
+struct Checker {
+    seen: Arc<Seen>,
+}
+
+impl StateMachine for Checker {
+    /// Nothing is rebuilt from the log, so that the log may recycle its segments as it does under
+    /// a machine with snapshots.
+    fn released_index(&self) -> LogIndex {
+        LogIndex(self.seen.last_index.load(Relaxed))
+    }
+
+    fn apply(&mut self, batch: &mut Batch<'_>) {
+        let seen = &self.seen;
+        let mut last = seen.last.load(Relaxed);
+        let (mut checksum, mut count, mut misplaced) = (seen.checksum.load(Relaxed), 0, 0);
+        let mut last_index = seen.last_index.load(Relaxed);
+        while let Some(command) = batch.next() {
+            let number = number_of(command.payload);
+            misplaced += u64::from(number <= last);
+            (last, last_index) = (number, command.index.0);
+            // Any mixing that depends on the order does.
+            checksum = (checksum ^ number ^ last_index << 32)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .rotate_left(31);
+            count += 1;
+        }
+        seen.last.store(last, Relaxed);
+        seen.checksum.store(checksum, Relaxed);
+        seen.misplaced.fetch_add(misplaced, Relaxed);
+        seen.last_index.store(last_index, Relaxed);
+        seen.applied.fetch_add(count, Relaxed);
+    }
+}
+
+fn number_of(payload: &[u8]) -> u64 {
+    payload
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+/// A command of `bytes` bytes.
+pub(crate) fn command(number: u64, bytes: usize) -> Vec<u8> {
+    let mut command = vec![0x5a; bytes];
+    command[..PAYLOAD_BYTES_MIN].copy_from_slice(&number.to_le_bytes());
+    command
+}

@@ -1,0 +1,369 @@
+//! The log's writer alone, beside plain durable writes of the same size in the same run.
+//!
+//! One frame after the other, nothing else on the disk. Both sides use a plain parked ring and the
+//! same sync method, and take turns every quarter of a second, so that a disk that changes its
+//! mind meanwhile does it to both.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use io_uring::{IoUring, types};
+use pontoon::storage::{
+    DiskOp, FileVolume, Identity, LogConfig, RecordKind, SegmentLog, SyncMethod as LogSyncMethod,
+    prepare_segment, uring,
+};
+use serde::Serialize;
+
+use crate::cli::StorageArguments;
+use crate::data::{BLOCK_BYTES, DataDirectory, prepare_file, write_result};
+use crate::environment::Environment;
+use crate::floor::leader::{File, durable_writes};
+use crate::floor::{Stage, SyncMethod};
+use crate::histogram::{self, Latencies, median, percentile_us};
+use crate::output;
+
+const REPETITIONS: usize = 3;
+const SLICE: Duration = Duration::from_millis(250);
+const GROUP: u64 = 1;
+const TERM: u64 = 1;
+
+/// Records and frame sizes: with its header, a frame's records fill its blocks nearly.
+const SMALL: Frame = Frame {
+    bytes: BLOCK_BYTES,
+    commands: 1,
+    payload_bytes: 3_840,
+};
+const LARGE: Frame = Frame {
+    bytes: 256 << 10,
+    commands: 248,
+    payload_bytes: 1_024,
+};
+
+/// As it was asked of the log's writer.
+const LATENCY_RATIO_MAX: f64 = 1.1;
+const BANDWIDTH_RATIO_MIN: f64 = 0.9;
+
+#[derive(Clone, Copy)]
+struct Frame {
+    bytes: usize,
+    commands: usize,
+    payload_bytes: usize,
+}
+
+/// One size of frame, the medians of the repetitions.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Comparison {
+    frame_bytes: usize,
+    plain_p50_us: f64,
+    plain_p99_us: f64,
+    log_p50_us: f64,
+    log_p99_us: f64,
+    plain_megabytes_per_second: f64,
+    log_megabytes_per_second: f64,
+    p50_ratio: f64,
+    bandwidth_ratio: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct StorageReport {
+    environment: Environment,
+    storage: Vec<Comparison>,
+}
+
+/// The subcommand `storage`.
+pub(crate) fn run(arguments: &StorageArguments) -> Result<()> {
+    let data = DataDirectory::create(arguments.places.data.as_deref())?;
+    let sync = Stage::set(&data, 256)?.sync;
+    let config = LogConfig::new(Identity {
+        cluster: 1,
+        node: 1,
+        core: 0,
+        cores: 1,
+    });
+    let bytes = config.segment_bytes;
+    let plain = File {
+        file: prepare_file(&data.path().join("plain"), bytes)?,
+        bytes,
+    };
+    let mut log = Writer::open(&data, config, sync)?;
+    let progress = output::progress((2 * REPETITIONS) as u64);
+    let mut comparisons = Vec::new();
+    for frame in [SMALL, LARGE] {
+        let mut repetitions = Vec::new();
+        for _ in 0..REPETITIONS {
+            progress.set_message(format!("frames of {} KiB", frame.bytes >> 10));
+            repetitions.push(compare(&plain, &mut log, frame, sync, arguments.seconds)?);
+            progress.inc(1);
+        }
+        comparisons.push(median_of(frame, &repetitions));
+    }
+    progress.finish_and_clear();
+    let environment = Environment::of(data.path(), sync);
+    print(&environment, &comparisons);
+    if let Some(path) = &arguments.places.json {
+        let report = StorageReport {
+            environment,
+            storage: comparisons,
+        };
+        write_result(path, &serde_json::to_string_pretty(&report)?)?;
+    }
+    Ok(())
+}
+
+struct Side {
+    latencies: Latencies,
+    seconds: f64,
+}
+
+impl Side {
+    fn new() -> Self {
+        Self {
+            latencies: histogram::latencies(),
+            seconds: 0.0,
+        }
+    }
+
+    fn add(&mut self, slice: &Latencies, seconds: f64) -> Result<()> {
+        self.seconds += seconds;
+        Ok(self.latencies.add(slice)?)
+    }
+
+    fn megabytes_per_second(&self, frame: Frame) -> f64 {
+        self.latencies.len() as f64 * frame.bytes as f64 / self.seconds / 1e6
+    }
+}
+
+fn compare(
+    file: &File,
+    log: &mut Writer,
+    frame: Frame,
+    sync: SyncMethod,
+    seconds: f64,
+) -> Result<(Side, Side)> {
+    let (mut plain, mut logged) = (Side::new(), Side::new());
+    while plain.seconds < seconds {
+        let slice = durable_writes(file, sync, frame.bytes, SLICE)?;
+        plain.add(
+            &slice.latencies,
+            slice.latencies.len() as f64 / slice.rounds_per_second,
+        )?;
+        let begun = Instant::now();
+        let slice = log.write_for(frame, SLICE)?;
+        logged.add(&slice, begun.elapsed().as_secs_f64())?;
+        log.prepare_segments()?;
+    }
+    Ok((plain, logged))
+}
+
+fn median_of(frame: Frame, repetitions: &[(Side, Side)]) -> Comparison {
+    let of = |figure: &dyn Fn(&(Side, Side)) -> f64| median(repetitions.iter().map(figure));
+    let p50 = |side: &Side| percentile_us(&side.latencies, 50.0);
+    let p99 = |side: &Side| percentile_us(&side.latencies, 99.0);
+    let bandwidth = |side: &Side| side.megabytes_per_second(frame);
+    Comparison {
+        frame_bytes: frame.bytes,
+        plain_p50_us: of(&|(plain, _)| p50(plain)),
+        plain_p99_us: of(&|(plain, _)| p99(plain)),
+        log_p50_us: of(&|(_, log)| p50(log)),
+        log_p99_us: of(&|(_, log)| p99(log)),
+        plain_megabytes_per_second: of(&|(plain, _)| bandwidth(plain)),
+        log_megabytes_per_second: of(&|(_, log)| bandwidth(log)),
+        p50_ratio: of(&|(plain, log)| p50(log) / p50(plain)),
+        bandwidth_ratio: of(&|(plain, log)| bandwidth(log) / bandwidth(plain)),
+    }
+}
+
+fn print(environment: &Environment, comparisons: &[Comparison]) {
+    output::say(&environment.line());
+    let header = [
+        "frame",
+        "plain p50 µs",
+        "log p50 µs",
+        "ratio",
+        "plain p99 µs",
+        "log p99 µs",
+        "plain MB/s",
+        "log MB/s",
+        "share",
+    ];
+    let row = |each: &Comparison| {
+        vec![
+            format!("{} KiB", each.frame_bytes >> 10),
+            format!("{:.0}", each.plain_p50_us),
+            format!("{:.0}", each.log_p50_us),
+            format!("{:.2}", each.p50_ratio),
+            format!("{:.0}", each.plain_p99_us),
+            format!("{:.0}", each.log_p99_us),
+            format!("{:.1}", each.plain_megabytes_per_second),
+            format!("{:.1}", each.log_megabytes_per_second),
+            format!("{:.2}", each.bandwidth_ratio),
+        ]
+    };
+    output::table(&header, &comparisons.iter().map(row).collect::<Vec<_>>());
+    let small = comparisons[0].p50_ratio <= LATENCY_RATIO_MAX;
+    let large = comparisons[1].bandwidth_ratio >= BANDWIDTH_RATIO_MIN;
+    output::say(&format!(
+        "4 KiB: p50 at most {LATENCY_RATIO_MAX} x plain: {}; 256 KiB: at least {:.0} % of the \
+         plain bandwidth: {}",
+        verdict(small),
+        BANDWIDTH_RATIO_MIN * 100.0,
+        verdict(large)
+    ));
+}
+
+fn verdict(reached: bool) -> &'static str {
+    if reached { "yes" } else { "NO" }
+}
+
+/// A segment log, and a driver for it that waits for every write.
+struct Writer {
+    ring: IoUring,
+    sync: LogSyncMethod,
+    log: SegmentLog,
+    volume: FileVolume,
+    segment_bytes: u64,
+    index: u64,
+    payload: Vec<u8>,
+}
+
+impl Writer {
+    fn open(data: &DataDirectory, config: LogConfig, sync: SyncMethod) -> Result<Self> {
+        let directory = data.subdirectory("log")?;
+        let bytes = config.segment_bytes;
+        for slot in 0..2 {
+            let _: OwnedFd = prepare_segment(&directory, slot, bytes)?;
+        }
+        let mut volume = FileVolume::open(&directory, bytes)?;
+        let (mut log, _) = SegmentLog::open(&mut volume, config)?;
+        log.create_group(GROUP, b"bench")?;
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .build(8)
+            .context("creating an io_uring")?;
+        let sync = match sync {
+            SyncMethod::WriteDsync => LogSyncMethod::WriteDsync,
+            SyncMethod::WriteThenFdatasync => LogSyncMethod::WriteThenFdatasync,
+        };
+        let mut writer = Self {
+            ring,
+            sync,
+            log,
+            volume,
+            segment_bytes: bytes,
+            index: 0,
+            payload: Vec::new(),
+        };
+        writer.prepare_segments()?;
+        Ok(writer)
+    }
+
+    fn write_for(&mut self, frame: Frame, time: Duration) -> Result<Latencies> {
+        self.payload = vec![0x5a; frame.payload_bytes];
+        let mut latencies = histogram::latencies();
+        let begun = Instant::now();
+        while begun.elapsed() < time {
+            let start = Instant::now();
+            self.write(frame)?;
+            histogram::record(&mut latencies, start.elapsed());
+        }
+        Ok(latencies)
+    }
+
+    /// One frame, from staging to durable; a new segment's header first where one is due.
+    fn write(&mut self, frame: Frame) -> Result<()> {
+        // Everything before is free: the log recycles its segments as under a machine that
+        // keeps its own state.
+        self.log.compact(GROUP, self.index, TERM);
+        for _ in 0..frame.commands {
+            self.index += 1;
+            let kind = RecordKind::Command;
+            self.log
+                .append_command(GROUP, self.index, TERM, kind, &self.payload)?;
+        }
+        let number = self.log.open_frame();
+        while self.log.durable_frame() < number {
+            match self.log.seal() {
+                Some(write) => self.carry_out(write)?,
+                None => self.prepare_segments()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, mut write: DiskOp) -> Result<()> {
+        let id = write.id();
+        let file = self
+            .volume
+            .file(write.slot())
+            .context("a write to an unknown slot")?;
+        let descriptor = types::Fd(file.as_raw_fd());
+        let (first, linked) = uring::entries(&mut write, descriptor, self.sync, false);
+        let operations = 1 + usize::from(linked.is_some());
+        for entry in [Some(first), linked].into_iter().flatten() {
+            // SAFETY: `write` owns the memory the entry points to and lives until all completions
+            // are reaped below; the volume keeps the descriptor open.
+            let pushed = unsafe { self.ring.submission().push(&entry) };
+            assert!(pushed.is_ok(), "the ring is empty between writes");
+        }
+        let mut results = Vec::with_capacity(operations);
+        while results.len() < operations {
+            match self.ring.submit_and_wait(operations - results.len()) {
+                Err(error) if error.raw_os_error() != Some(libc::EINTR) => {
+                    // What is under way still reads the log's memory: there is no way back.
+                    panic!("io_uring_enter: {error}");
+                }
+                _ => results.extend(self.ring.completion().map(|each| each.result())),
+            }
+        }
+        drop(write);
+        let failed = results.iter().find(|&&result| result < 0);
+        let outcome = match failed {
+            Some(&result) => Err(-result),
+            None => Ok(results.iter().map(|&result| result as usize).sum()),
+        };
+        Ok(self.log.on_complete(id, outcome)?)
+    }
+
+    fn prepare_segments(&mut self) -> Result<()> {
+        while let Some(slot) = self.log.segments_wanted() {
+            let directory = self.volume.directory().to_path_buf();
+            let file = prepare_segment(&directory, slot, self.segment_bytes)?;
+            self.volume.add(slot, file);
+            self.log.on_prepared(slot, true);
+        }
+        ensure!(
+            self.log.segments().1 > 0,
+            "the log has no segment left to write to"
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_writer_fills_exactly_the_frames_it_is_compared_by() {
+        let data = DataDirectory::create(None).unwrap();
+        let identity = Identity {
+            cluster: 1,
+            node: 1,
+            core: 0,
+            cores: 1,
+        };
+        let config = LogConfig::new(identity);
+        let mut log = Writer::open(&data, config, SyncMethod::WriteDsync).unwrap();
+        log.write_for(SMALL, Duration::from_millis(20)).unwrap();
+        for frame in [SMALL, LARGE] {
+            let before = log.log.statistics();
+            log.payload = vec![0; frame.payload_bytes];
+            log.write(frame).unwrap();
+            let after = log.log.statistics();
+            assert_eq!(after.bytes - before.bytes, frame.bytes as u64);
+            assert_eq!(after.frames - before.frames, 1);
+        }
+    }
+}
