@@ -99,7 +99,7 @@ async fn run(mut core_loop: CoreLoop, incoming: Receiver<Task>) -> Result<(), Dr
                 }
             }
             Next::Wait(limit) => {
-                core_loop.doorbell.park();
+                core_loop.announce_parking();
                 let exchanged = core_loop.submit();
                 if exchanged.is_ok() && !core_loop.has_work() && incoming.is_empty() {
                     bell.wait(limit).await;

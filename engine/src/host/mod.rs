@@ -98,7 +98,7 @@ impl CoreLoop {
     pub(crate) fn exchange(&mut self, next: Next) -> Result<(), DriverError> {
         let wait = match next {
             Next::Wait(limit) => {
-                self.doorbell.park();
+                self.announce_parking();
                 if self.has_work() {
                     Wait::No
                 } else {
@@ -119,6 +119,14 @@ impl CoreLoop {
     pub(crate) fn submit(&mut self) -> Result<(), DriverError> {
         let (operations, completions) = (&mut self.operations, &mut self.completions);
         self.driver.exchange(operations, completions, Wait::No)
+    }
+
+    /// Lets whoever brings something ring, unless what they bring is left to gather in any case:
+    /// then the completion of the write brings the next turn.
+    pub(crate) fn announce_parking(&self) {
+        if !self.shard.gathers_requests() {
+            self.doorbell.park();
+        }
     }
 
     /// Whether something has come for the core. Looked at after parking is announced.

@@ -158,6 +158,7 @@ impl Shard {
         self.fire_timers();
         let requests_left = self.take_requests();
         self.keep_space(operations);
+        // Sent first: what peers have to do with it takes longer than the write of our own.
         self.seal(operations);
         self.flush(operations);
         let apply_left = self.apply(operations);
@@ -173,10 +174,10 @@ impl Shard {
         self.stopped
     }
 
-    /// Whether a request waits. Looked at after parking is announced, and before waiting.
+    /// Whether a request waits that would be taken now. Looked at after parking is announced, and before waiting.
     #[must_use]
     pub fn has_requests(&self) -> bool {
-        !self.inbox.requests.is_empty()
+        !self.gathers_requests() && !self.inbox.requests.is_empty()
     }
 
     /// Counts so far.

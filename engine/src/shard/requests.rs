@@ -15,8 +15,20 @@ use crate::request::{CreateError, GroupStatus, Request};
 const REQUESTS_PER_TURN_MAX: usize = 1024;
 
 impl Shard {
+    /// Whether requests are left to gather: a batch of ours is on its way, to the disk and to the
+    /// others, and the next could not be written before it. Ends with the write, or when all that
+    /// was proposed is answered, whichever is first, so that a slow disk of ours holds up nothing
+    /// that a quorum of others can commit.
+    #[must_use]
+    pub fn gathers_requests(&self) -> bool {
+        self.pending_bytes > 0 && self.log.write_in_flight()
+    }
+
     /// Takes what waits. True if there may be more.
     pub(super) fn take_requests(&mut self) -> bool {
+        if self.gathers_requests() {
+            return false;
+        }
         let mut admitted_bytes = 0;
         let mut left = REQUESTS_PER_TURN_MAX;
         while left > 0 {
@@ -80,7 +92,7 @@ impl Shard {
         match self.admit(group, &command, *admitted_bytes + bytes) {
             Ok(slot) => {
                 *admitted_bytes += bytes;
-                self.pending_bytes += command.len();
+                self.pending_bytes += bytes;
                 let batch = &mut self.replicas[slot].batch;
                 if batch.is_empty() {
                     self.proposed.push(slot);
@@ -107,7 +119,7 @@ impl Shard {
                 limit: self.config.command_bytes_max,
             });
         }
-        if self.pending_bytes + command.len() > self.config.proposals_pending_bytes_max {
+        if self.pending_bytes + record::encoded_bytes(command.len()) > self.config.proposals_pending_bytes_max {
             let limit = "limits.proposals_pending_bytes_max";
             return Err(Rejection::Overloaded { limit });
         }
@@ -155,7 +167,8 @@ impl Shard {
                         .log
                         .append_command(group, index.0, term, kind, &command);
                     staged.expect("admitted when it was taken, and the log has not failed since");
-                    replica.proposals.push(index, command.len(), promise);
+                    let bytes = record::encoded_bytes(command.len());
+                    replica.proposals.push(index, bytes, promise);
                     index = index.next();
                 }
                 self.note_staged(slot);
@@ -168,7 +181,7 @@ impl Shard {
                     _ => None,
                 };
                 for (command, promise) in batch.drain(..) {
-                    self.pending_bytes -= command.len();
+                    self.pending_bytes -= record::encoded_bytes(command.len());
                     answer(promise, Err(Rejection::NotLeader { leader }.into()));
                 }
             }

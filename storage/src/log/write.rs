@@ -214,6 +214,11 @@ impl SegmentLog {
         })
     }
 
+    /// Whether a write is under way.
+    pub fn write_in_flight(&self) -> bool {
+        self.writer.in_flight.is_some()
+    }
+
     /// A write is complete and durable, or has failed. After a failure the log is closed for good:
     /// the kernel may show the lost bytes until it forgets them, so trying again proves nothing.
     pub fn on_complete(&mut self, id: u64, result: Result<usize, i32>) -> Result<(), Poisoned> {
