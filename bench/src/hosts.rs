@@ -144,7 +144,14 @@ fn timer_beside_load(
 
 fn print(report: &Report, lateness: &histogram::Latencies) {
     output::say(&report.environment.line());
-    let header = ["host, load", "commits/s", "p50 µs", "p99 µs", "to the floor", "CPU µs/entry"];
+    let header = [
+        "host, load",
+        "commits/s",
+        "p50 µs",
+        "p99 µs",
+        "to the floor",
+        "CPU µs/entry",
+    ];
     let row = |run: &Measured| {
         let ratio = match (report.ratio_to_floor(run), report.share_of_floor(run)) {
             (Some((p50, p99)), _) => format!("p50 {p50:.2} x, p99 {p99:.2} x"),
@@ -162,7 +169,11 @@ fn print(report: &Report, lateness: &histogram::Latencies) {
     };
     output::table(&header, &report.runs.iter().map(row).collect::<Vec<_>>());
     let p99 = percentile_us(lateness, 99.0);
-    let reached = if p99 <= LATENESS_P99_MAX_US { "yes" } else { "NO" };
+    let reached = if p99 <= LATENESS_P99_MAX_US {
+        "yes"
+    } else {
+        "NO"
+    };
     output::say(&format!(
         "A 1 kHz timer beside the loaded shard (256 in flight) is late by p50 {:.0} µs, p99 \
          {p99:.0} µs, at most {:.0} µs; p99 within {LATENESS_P99_MAX_US} µs: {reached}",

@@ -91,7 +91,10 @@ fn plot(curves: &[(String, Latencies)]) -> Result<String> {
             let color = Palette99::pick(position).to_rgba();
             let points = (0..=POINTS).map(|point| {
                 let nines = NINES_MAX * point as f64 / POINTS as f64;
-                (nines, percentile_us(latencies, percentile_of(nines)).max(lowest))
+                (
+                    nines,
+                    percentile_us(latencies, percentile_of(nines)).max(lowest),
+                )
             });
             chart
                 .draw_series(LineSeries::new(points, color.stroke_width(2)))

@@ -55,13 +55,15 @@ impl Ledger {
     /// What a group's machine has seen so far.
     pub(crate) fn of(&self, group: u64) -> Applied {
         let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        groups.get(&group).map_or_else(Applied::default, |seen| Applied {
-            commands: seen.applied.load(Relaxed),
-            last: seen.last.load(Relaxed),
-            misplaced: seen.misplaced.load(Relaxed),
-            checksum: seen.checksum.load(Relaxed),
-            last_index: seen.last_index.load(Relaxed),
-        })
+        groups
+            .get(&group)
+            .map_or_else(Applied::default, |seen| Applied {
+                commands: seen.applied.load(Relaxed),
+                last: seen.last.load(Relaxed),
+                misplaced: seen.misplaced.load(Relaxed),
+                checksum: seen.checksum.load(Relaxed),
+                last_index: seen.last_index.load(Relaxed),
+            })
     }
 }
 

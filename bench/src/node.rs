@@ -100,10 +100,6 @@ impl Server {
             Order::Lead => self.lead()?,
             Order::Load(load) => return Ok(Answer::Loaded(load::run(&load, &mut self.lines)?)),
             Order::LoadBesideTimer(load) => return self.load_beside_timer(&load),
-            Order::Usage if std::env::var_os("DBG").is_some() => {
-                eprintln!("{:?}", self.node()?.statistics());
-                return Ok(Answer::Usage(Usage::now(self.node()?)?));
-            }
             Order::Usage => return Ok(Answer::Usage(Usage::now(self.node()?)?)),
             Order::Check => return Ok(Answer::Checked(self.check())),
         }

@@ -63,8 +63,7 @@ impl Report {
     /// p50 and p99 over the floor's, of a load with one proposal in flight.
     pub(crate) fn ratio_to_floor(&self, run: &Measured) -> Option<(f64, f64)> {
         let floor = &self.floor.bare_write;
-        (run.load.in_flight == 1)
-            .then(|| (run.p50_us / floor.p50_us, run.p99_us / floor.p99_us))
+        (run.load.in_flight == 1).then(|| (run.p50_us / floor.p50_us, run.p99_us / floor.p99_us))
     }
 
     /// Commits a second, as a share of what the floor does with 256 commands in each round.
@@ -77,7 +76,11 @@ impl Report {
     pub(crate) fn floors_differ(&self) -> Vec<String> {
         let (before, after) = (&self.floor_before, &self.floor_after);
         let pairs = [
-            ("1 command, p50", before.bare_write.p50_us, after.bare_write.p50_us),
+            (
+                "1 command, p50",
+                before.bare_write.p50_us,
+                after.bare_write.p50_us,
+            ),
             (
                 "256 commands, p50",
                 before.bare_write_256.p50_us,

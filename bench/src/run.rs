@@ -167,7 +167,10 @@ fn publish(
     let directory = results_directory();
     let mut curves = vec![
         ("floor, 1 command".to_owned(), floor.bare_write.clone()),
-        ("floor, 256 commands".to_owned(), floor.bare_write_256.clone()),
+        (
+            "floor, 256 commands".to_owned(),
+            floor.bare_write_256.clone(),
+        ),
     ];
     for (run, repetitions) in report.runs.iter().zip(measured) {
         let mut all = histogram::latencies();

@@ -119,7 +119,9 @@ impl Shard {
                 limit: self.config.command_bytes_max,
             });
         }
-        if self.pending_bytes + record::encoded_bytes(command.len()) > self.config.proposals_pending_bytes_max {
+        if self.pending_bytes + record::encoded_bytes(command.len())
+            > self.config.proposals_pending_bytes_max
+        {
             let limit = "limits.proposals_pending_bytes_max";
             return Err(Rejection::Overloaded { limit });
         }

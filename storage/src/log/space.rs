@@ -210,7 +210,9 @@ impl Space {
                 .iter()
                 .chain(&self.freed)
                 .map(|segment| segment.slot);
-            held.any(|held| held == *slot) || self.free.contains(slot) || self.rolling == Some(*slot)
+            held.any(|held| held == *slot)
+                || self.free.contains(slot)
+                || self.rolling == Some(*slot)
         };
         (0..self.segments_max).find(|slot| !used(slot))
     }

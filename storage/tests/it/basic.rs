@@ -161,7 +161,10 @@ fn a_segment_whose_header_is_under_way_is_not_asked_for_again() {
         let Some(mut op) = bench.log.seal() else {
             continue;
         };
-        if let DiskOp::Write { offset: 0, slot, .. } = &op {
+        if let DiskOp::Write {
+            offset: 0, slot, ..
+        } = &op
+        {
             break *slot;
         }
         let (id, result) = (op.id(), bench.volume.run(&mut op));

@@ -1,0 +1,55 @@
+//! The same life under both hosts.
+#![cfg(feature = "glommio")]
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use pontoon::HostKind;
+
+use crate::{PATIENCE, alone, config, directory, propose};
+
+#[test]
+fn under_glommio_a_node_serves_and_stops() {
+    let data = directory();
+    let (node, group) = alone(config(data.path()).host(HostKind::Glommio));
+    for number in 0..100_u8 {
+        assert_eq!(propose(&group, &[number]).reply, [number]);
+    }
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_task_of_the_application_runs_beside_a_busy_shard() {
+    let data = directory();
+    let (node, group) = alone(config(data.path()).host(HostKind::Glommio));
+    propose(&group, b"go");
+    let (sender, ticks) = mpsc::channel();
+    assert!(node.spawn_on(0, move || async move {
+        for tick in 0..20 {
+            pontoon::glommio::timer::sleep(Duration::from_millis(1)).await;
+            if sender.send(tick).is_err() {
+                return;
+            }
+        }
+    }));
+    // The shard has something to do all the time, until the task is done.
+    let mut ticks_seen = 0;
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while ticks_seen < 20 {
+        let proposals: Vec<_> = (0..64).map(|_| group.propose(vec![1; 100])).collect();
+        for proposal in proposals {
+            proposal.wait().unwrap();
+        }
+        ticks_seen += ticks.try_iter().count();
+        assert!(std::time::Instant::now() < deadline, "the task starved");
+    }
+    assert!(!node.spawn_on(7, || async {}), "there is no core 7");
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_node_of_threads_runs_no_tasks() {
+    let data = directory();
+    let (node, _) = alone(config(data.path()));
+    assert!(!node.spawn_on(0, || async {}));
+}

@@ -1,0 +1,196 @@
+//! What a node refuses when it starts, and that it says why.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use pontoon::{Config, CreateError, Machines, Node, NodeId, Rejection, StartError};
+
+use crate::{GROUP, PATIENCE, alone, config, directory, machines, propose};
+
+fn refused(config: Config) -> String {
+    match Node::start(config, machines()) {
+        Ok(_) => panic!("it started"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_directory_that_is_in_use_is_refused() {
+    let data = directory();
+    let (_node, _) = alone(config(data.path()));
+    let message = refused(config(data.path()));
+    assert!(message.contains("in use"), "{message}");
+}
+
+#[test]
+fn a_directory_of_another_node_cluster_or_core_count_is_refused_with_both_values() {
+    let data = directory();
+    let (node, _) = alone(config(data.path()));
+    node.stop().unwrap();
+    let other_node = Config {
+        node: 2,
+        ..config(data.path())
+    };
+    let message = refused(other_node);
+    assert!(
+        message.contains("node 1") && message.contains("node 2"),
+        "{message}"
+    );
+    let other_cluster = Config {
+        cluster: 0xDEF,
+        ..config(data.path())
+    };
+    let message = refused(other_cluster);
+    assert!(message.contains("cluster"), "{message}");
+    let message = refused(config(data.path()).cores(2));
+    assert!(
+        message.contains("core count 1") && message.contains("core count 2"),
+        "{message}"
+    );
+    let mut other_size = config(data.path());
+    other_size.log.segment_bytes = bytesize::ByteSize::mib(16);
+    let message = refused(other_size);
+    assert!(message.contains("segment_bytes"), "{message}");
+    let (node, group) = alone(config(data.path()));
+    propose(&group, b"it is as it was");
+    node.stop().unwrap();
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let data = directory();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let config = Config {
+        listen: address,
+        ..config(data.path())
+    };
+    let message = refused(config);
+    assert!(message.contains(&address.to_string()), "{message}");
+}
+
+#[test]
+fn a_file_system_without_direct_io_is_refused_by_name() {
+    // /proc takes no files at all; where it is not mounted there is nothing to show.
+    if Path::new("/proc/self").exists() {
+        let message = refused(config(Path::new("/proc/pontoon")));
+        assert!(message.contains("/proc/pontoon"), "{message}");
+    }
+}
+
+#[test]
+fn a_group_that_can_t_be_is_refused_and_a_large_command_too() {
+    let data = directory();
+    let (node, group) = alone(config(data.path()));
+    assert!(matches!(
+        node.create_group(GROUP, "echo", &[NodeId(1), NodeId(2)]),
+        Err(CreateError::Exists { .. })
+    ));
+    assert!(matches!(
+        node.create_group(pontoon::GroupId(9), "echo", &[NodeId(2)]),
+        Err(CreateError::Members { .. })
+    ));
+    assert!(matches!(
+        node.create_group(pontoon::GroupId(9), "parrot", &[NodeId(1)]),
+        Err(CreateError::UnknownKind { .. })
+    ));
+    propose(&group, b"go");
+    let largest = group.propose(vec![7; 256 << 10]).wait().unwrap();
+    assert_eq!(largest.reply.len(), 256 << 10);
+    let too_large = group.propose(vec![7; (256 << 10) + 1]).wait();
+    let limit = 256 << 10;
+    assert_eq!(
+        too_large,
+        Err(Rejection::TooLarge {
+            bytes: limit + 1,
+            limit
+        }
+        .into())
+    );
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_machine_that_can_t_be_opened_stops_the_start_and_is_named() {
+    let data = directory();
+    let (node, _) = alone(config(data.path()));
+    node.stop().unwrap();
+    let machines = Machines::new().register("echo", |_| Err("its disk is gone".into()));
+    let error = Node::start(config(data.path()), machines).unwrap_err();
+    assert!(matches!(error, StartError::Groups { core: 0, .. }));
+    assert!(error.to_string().contains("its disk is gone"), "{error}");
+}
+
+/// Runs in a process of its own, because the filter stays: see the test below.
+#[test]
+fn start_without_io_uring() {
+    if std::env::var_os("PONTOON_TEST_WITHOUT_URING").is_none() {
+        return;
+    }
+    forbid_io_uring();
+    let data = directory();
+    let message = refused(config(data.path()));
+    assert!(
+        message.contains("io_uring is not allowed here"),
+        "{message}"
+    );
+}
+
+#[test]
+fn without_io_uring_the_start_says_what_to_do() {
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "refusals::start_without_io_uring"])
+        .env("PONTOON_TEST_WITHOUT_URING", "1")
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if std::time::Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("the start without io_uring hangs");
+        }
+        std::thread::yield_now();
+    };
+    assert!(status.success(), "{status}");
+}
+
+/// A seccomp filter as containers have it: io_uring_setup(2) gives EPERM.
+#[allow(unsafe_code)]
+fn forbid_io_uring() {
+    const NUMBER: u32 = libc::SYS_io_uring_setup as u32;
+    let statement = |code, jump_true, k| libc::sock_filter {
+        code,
+        jt: jump_true,
+        jf: 0,
+        k,
+    };
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let compare = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let give = libc::BPF_RET | libc::BPF_K;
+    let mut filter = [
+        statement(load as u16, 0, 0),
+        statement(compare as u16, 1, NUMBER),
+        statement(give as u16, 0, libc::SECCOMP_RET_ALLOW),
+        statement(give as u16, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+    ];
+    let program = libc::sock_fprog {
+        len: 4,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: `program` points to a filter of the length it says, and both outlive the calls.
+    let installed = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                1,
+                &raw const program,
+            ) == 0
+    };
+    // Flag 1 (SECCOMP_FILTER_FLAG_TSYNC): the test's other threads as well.
+    assert!(installed, "{}", std::io::Error::last_os_error());
+}
