@@ -45,13 +45,7 @@ impl Raft {
         let outcome = if self.matches(prev_log_index, prev_log_term) {
             self.append_received(prev_log_index, entries, output);
             let last_new = prev_log_index.plus(u64::from(count));
-            // AppendEntries 5: commitIndex = min(leaderCommit, index of last new entry).
-            let held = if self.is(Mutant::CommitsBeyondSent) {
-                self.log.last_index()
-            } else {
-                last_new
-            };
-            self.commit_index = self.commit_index.max(leader_commit.min(held));
+            self.follow_commit(leader_commit, last_new);
             self.replicated_everywhere = self
                 .replicated_everywhere
                 .max(replicated_everywhere.min(self.commit_index));
@@ -82,6 +76,17 @@ impl Raft {
                 },
             );
         }
+    }
+
+    /// AppendEntries 5: commitIndex = min(leaderCommit, index of last new entry).
+    fn follow_commit(&mut self, leader_commit: LogIndex, last_new: LogIndex) {
+        let beyond = self.is(Mutant::CommitsBeyondSent);
+        let limit = if beyond {
+            self.log.last_index()
+        } else {
+            last_new
+        };
+        self.commit_index = self.commit_index.max(leader_commit.min(limit));
     }
 
     /// Whether the logs agree up to `index`: what is committed does by State Machine Safety,

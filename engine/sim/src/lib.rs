@@ -5,6 +5,7 @@
 //! What must hold is checked all along ([`check`]) and at the end ([`history`]).
 #![forbid(unsafe_code)]
 
+mod chaos;
 mod check;
 mod client;
 mod coverage;

@@ -39,6 +39,10 @@ impl Random {
     /// Mostly near `typical`, now and then many times that.
     pub(crate) fn delay(&mut self, typical: u64) -> u64 {
         let spread = self.between(typical / 2, typical * 3 / 2);
-        if self.happens(20_000) { spread * 20 } else { spread }
+        if self.happens(20_000) {
+            spread * 20
+        } else {
+            spread
+        }
     }
 }

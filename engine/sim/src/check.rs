@@ -1,0 +1,214 @@
+//! What must hold after every turn and before every message.
+
+use std::collections::BTreeMap;
+
+use pontoon::core::{AppendOutcome, LogIndex, Message, Term, VoteKind};
+use pontoon::port::SocketId;
+use pontoon::storage::RecoveredGroup;
+use pontoon::transport::{Connection, Head};
+use pontoon::{GroupId, NodeId};
+
+use crate::place::LIMITS;
+use crate::world::{World, raft_of};
+
+/// What the checks remember.
+pub(crate) struct Checks {
+    promises: bool,
+    /// Who led a group in a term, over all time.
+    leaders: BTreeMap<(u64, Term), NodeId>,
+    /// Reads what passes over each socket, as its receiver would.
+    sniffers: BTreeMap<SocketId, Connection<Vec<u8>>>,
+    /// What each place's disk holds for good, by the version of its image.
+    images: BTreeMap<usize, (u64, Vec<RecoveredGroup>)>,
+}
+
+impl Checks {
+    pub(crate) fn new(promises: bool) -> Self {
+        Self {
+            promises,
+            leaders: BTreeMap::new(),
+            sniffers: BTreeMap::new(),
+            images: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn promises(&self) -> bool {
+        self.promises
+    }
+}
+
+impl World {
+    /// After a turn: the invariants of each replica, and Election Safety over all time.
+    pub(crate) fn check_place(&mut self, position: usize) {
+        let mut leading = Vec::new();
+        if let Some(shard) = &self.places[position].shard {
+            for (group, raft) in shard.replicas() {
+                raft.check_invariants();
+                if raft.is_leader() {
+                    leading.push((group, raft.current_term()));
+                }
+            }
+        }
+        let node = NodeId(self.places[position].node as u64 + 1);
+        for (group, term) in leading {
+            let known = *self.checks().leaders.entry((group.0, term)).or_insert(node);
+            if known != node {
+                self.fail(format!(
+                    "nodes {known} and {node} both led {group} in term {term}"
+                ));
+            }
+            self.mark_leader(position, group, term);
+        }
+    }
+
+    fn mark_leader(&mut self, position: usize, group: GroupId, term: Term) {
+        let terms = &mut self.places[position].last_terms;
+        match terms.iter_mut().find(|(known, _)| *known == group.0) {
+            Some((_, known)) if *known == term => return,
+            Some((_, known)) => *known = term,
+            None => terms.push((group.0, term)),
+        }
+        self.coverage.mark("leader changed");
+        let others = self.places.iter().filter(|place| {
+            raft_of(place, group)
+                .is_some_and(|raft| raft.is_leader() && raft.current_term() != term)
+        });
+        if others.count() > 0 {
+            self.coverage.mark("two leaders in different terms");
+        }
+        let text = format_args!("place {position} leads group {group} in term {term}");
+        self.trace
+            .event(self.now, &[4, position as u64, group.0, term.0], text);
+    }
+
+    /// Before bytes leave: each message promises only what the sender's disk holds for good
+    /// (thesis 3.8), and says only that to be committed which a majority's disks hold.
+    pub(crate) fn check_promises(&mut self, position: usize, socket: SocketId, bytes: &[u8]) {
+        let Some(end) = self.network.end(socket) else {
+            return;
+        };
+        let Some(other) = self.network.end(end.other) else {
+            return;
+        };
+        let to = NodeId(self.places[other.place].node as u64 + 1);
+        for head in self.sniff(socket, bytes) {
+            if let Some(message) = pontoon::simulation::message(&head) {
+                self.check_message(position, to, GroupId(head.group), &message);
+            }
+        }
+    }
+
+    fn sniff(&mut self, socket: SocketId, mut bytes: &[u8]) -> Vec<Head> {
+        let sniffers = &mut self.checks().sniffers;
+        let connection = sniffers
+            .entry(socket)
+            .or_insert_with(|| Connection::new(LIMITS));
+        let mut heads = Vec::new();
+        while !bytes.is_empty() {
+            let Some(mut buffer) = connection.receive() else {
+                break;
+            };
+            let count = buffer.free().len().min(bytes.len());
+            buffer.free()[..count].copy_from_slice(&bytes[..count]);
+            bytes = &bytes[count..];
+            if connection.on_received(buffer, Ok(count)).is_err() {
+                break;
+            }
+            while let Ok(Some(frame)) = connection.next_frame() {
+                heads.extend(frame.heads());
+            }
+        }
+        heads
+    }
+
+    fn image(&mut self, position: usize, group: GroupId) -> Option<RecoveredGroup> {
+        let version = self.places[position].disk.version;
+        let known = self.checks().images.get(&position).map(|(at, _)| *at);
+        if known != Some(version) {
+            let cores = self.swarm.cores;
+            let recovery = self.places[position].durable_image(cores);
+            let groups = recovery.map(|recovery| recovery.groups).unwrap_or_default();
+            self.checks().images.insert(position, (version, groups));
+        }
+        let (_, groups) = &self.checks().images[&position];
+        groups.iter().find(|found| found.group == group.0).cloned()
+    }
+
+    fn holds(&mut self, position: usize, group: GroupId, index: LogIndex, term: Term) -> bool {
+        let Some(image) = self.image(position, group) else {
+            return index == LogIndex(0);
+        };
+        let run = image
+            .terms
+            .iter()
+            .rev()
+            .find(|(first, _)| *first <= index.0);
+        index.0 <= image.compacted.0
+            || (index.0 <= image.last_index && run.is_some_and(|(_, t)| *t == term.0))
+    }
+
+    fn check_message(&mut self, position: usize, to: NodeId, group: GroupId, message: &Message) {
+        let image = self.image(position, group);
+        let hard = image.map_or((0, None), |image| (image.current_term, image.voted_for));
+        let raft = raft_of(&self.places[position], group);
+        let known = raft.map(|raft| {
+            let index = match *message {
+                Message::AppendResponse {
+                    outcome: AppendOutcome::Accepted { match_index },
+                    ..
+                } => match_index,
+                Message::AppendEntries { leader_commit, .. } => leader_commit,
+                _ => LogIndex(0),
+            };
+            (raft.current_term(), index, raft.term_at(index))
+        });
+        let Some((current_term, index, index_term)) = known else {
+            return;
+        };
+        match *message {
+            Message::VoteResponse {
+                term,
+                granted: true,
+                kind: VoteKind::Vote | VoteKind::Transfer,
+            } if hard.0 <= term.0 && hard != (term.0, Some(to.0)) => {
+                self.fail(format!(
+                    "place {position} votes for {to} in term {term}, its disk holds {hard:?}"
+                ));
+            }
+            Message::AppendResponse { term, outcome, .. } => {
+                let accepted = matches!(outcome, AppendOutcome::Accepted { .. });
+                if hard.0 < term.0 {
+                    self.fail(format!(
+                        "place {position} answers in term {term} and may forget it"
+                    ));
+                } else if accepted
+                    && current_term == term
+                    && let Some(index_term) = index_term
+                    && !self.holds(position, group, index, index_term)
+                {
+                    self.fail(format!(
+                        "place {position} promises entry {index} of group {group}, which its disk \
+                         does not hold"
+                    ));
+                }
+            }
+            Message::AppendEntries { .. } => {
+                let Some(index_term) = index_term else { return };
+                let core = self.places[position].core;
+                let holding = (0..self.swarm.nodes)
+                    .filter(|&node| {
+                        let place = self.place(node, core);
+                        self.holds(place, group, index, index_term)
+                    })
+                    .count();
+                if holding <= self.swarm.nodes / 2 && self.swarm.bit_rot == 0 {
+                    self.fail(format!(
+                        "place {position} says that entry {index} of group {group} is committed, \
+                         {holding} disks hold it"
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Clients: each has one operation outstanding, on a key of a group, at whichever node leads.
+
+use std::task::{Context, Poll, Waker};
+
+use pontoon::{GroupId, Outcome, Proposal, ProposeError};
+
+use crate::history::Call;
+use crate::machine::{Command, lock};
+use crate::swarm::MILLISECOND;
+use crate::world::World;
+
+/// A client gives up on an answer after this.
+const PATIENCE: u64 = 3_000 * MILLISECOND;
+
+/// Sizes of padding: most commands are small, some fill a good part of a frame.
+const PADDING: [usize; 6] = [0, 0, 16, 100, 700, 3500];
+
+/// What a client waits for.
+pub(crate) struct Outstanding {
+    proposal: Proposal,
+    place: usize,
+    group: u64,
+    command: Command,
+    invoked: u64,
+}
+
+/// One client.
+#[derive(Default)]
+pub(crate) struct Client {
+    outstanding: Option<Outstanding>,
+    /// Where a group's leader was last found.
+    hint: usize,
+}
+
+impl World {
+    /// The client's time has come: it looks for its answer, or asks anew.
+    pub(crate) fn client_acts(&mut self, number: usize) {
+        self.client_looks(number);
+        let idle = self.clients[number].outstanding.is_none();
+        if idle && !self.healed {
+            self.client_asks(number);
+        }
+        let after = self.random.delay(5 * MILLISECOND);
+        self.schedule_client(number, after);
+    }
+
+    /// Looks at the clients that wait for this place.
+    pub(crate) fn clients_look(&mut self, place: usize) {
+        for number in 0..self.clients.len() {
+            let waiting = self.clients[number].outstanding.as_ref();
+            if waiting.is_some_and(|waiting| waiting.place == place) {
+                self.client_looks(number);
+            }
+        }
+    }
+
+    fn client_asks(&mut self, number: usize) {
+        let group = 1 + self.random.number() % self.swarm.groups;
+        let core = pontoon::simulation::core_of(GroupId(group), self.swarm.cores);
+        let node = if self.random.happens(100_000) {
+            self.random.below(self.swarm.nodes)
+        } else {
+            self.clients[number].hint
+        };
+        let place = self.place(node, core);
+        self.operations += 1;
+        let operation = self.operations;
+        let command = Command {
+            operation,
+            key: self.random.number() % self.swarm.keys,
+            write: self.random.happens(600_000).then_some(operation),
+        };
+        let padding = PADDING[self.random.below(PADDING.len())];
+        let Some(shard) = &self.places[place].shard else {
+            self.clients[number].hint = self.random.below(self.swarm.nodes);
+            return;
+        };
+        let group_handle = shard.group(GroupId(group));
+        let outstanding = Outstanding {
+            proposal: group_handle.propose(command.encode(padding)),
+            place,
+            group,
+            command,
+            invoked: self.now,
+        };
+        self.clients[number].outstanding = Some(outstanding);
+        self.wake_soon(place);
+    }
+
+    fn client_looks(&mut self, number: usize) {
+        let Some(mut waiting) = self.clients[number].outstanding.take() else {
+            return;
+        };
+        let mut context = Context::from_waker(Waker::noop());
+        let polled = std::pin::Pin::new(&mut waiting.proposal).poll(&mut context);
+        match polled {
+            Poll::Ready(outcome) => self.client_answered(number, &waiting, outcome),
+            Poll::Pending if self.now - waiting.invoked > PATIENCE => {
+                self.record(&waiting, None, None);
+                self.coverage.mark("outcome unknown");
+            }
+            Poll::Pending => self.clients[number].outstanding = Some(waiting),
+        }
+    }
+
+    fn client_answered(&mut self, number: usize, waiting: &Outstanding, outcome: Outcome) {
+        match outcome {
+            Ok(applied) => {
+                let value = applied.reply.first_chunk().copied().map(u64::from_le_bytes);
+                self.record(waiting, Some(self.now), value);
+                let (group, index) = (waiting.group, applied.index.0);
+                let operation = waiting.command.operation;
+                if !lock(&self.oracle).holds(group, index, operation) {
+                    self.fail(format!(
+                        "operation {operation} was acknowledged at {index} of group {group}, \
+                         where it was never applied"
+                    ));
+                }
+                self.acknowledged.push((group, index, operation));
+                self.trace.event(
+                    self.now,
+                    &[5, group, index, operation],
+                    format_args!("operation {operation} is applied at {index} of group {group}"),
+                );
+            }
+            Err(ProposeError::Unknown(_)) => {
+                self.record(waiting, None, None);
+                self.coverage.mark("outcome unknown");
+            }
+            Err(ProposeError::Rejected(rejection)) => {
+                self.coverage.mark("proposal rejected");
+                if matches!(
+                    rejection,
+                    pontoon::Rejection::Overloaded { .. } | pontoon::Rejection::NoSpace
+                ) {
+                    self.coverage.mark("proposal overloaded");
+                }
+                let leader = match rejection {
+                    pontoon::Rejection::NotLeader { leader } => leader,
+                    _ => None,
+                };
+                self.rejected.push(waiting.command.operation);
+                self.clients[number].hint = match leader {
+                    Some(leader) => leader.0 as usize - 1,
+                    None => self.random.below(self.swarm.nodes),
+                };
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn record(&mut self, waiting: &Outstanding, answered: Option<u64>, value: Option<u64>) {
+        let call = Call {
+            invoked: waiting.invoked,
+            answered,
+            write: waiting.command.write,
+            read: value.filter(|_| waiting.command.write.is_none()),
+        };
+        let key = (waiting.group, waiting.command.key);
+        self.histories.entry(key).or_default().push(call);
+    }
+}

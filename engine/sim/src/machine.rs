@@ -1,0 +1,151 @@
+//! The state machine of every simulated group: registers, watched by an oracle that knows what
+//! every replica has ever applied.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pontoon::{Batch, GroupId, LogIndex, Machines, StateMachine};
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Command {
+    /// Unique in a run.
+    pub(crate) operation: u64,
+    pub(crate) key: u64,
+    /// `None` reads.
+    pub(crate) write: Option<u64>,
+}
+
+impl Command {
+    pub(crate) fn encode(self, padding: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(25 + padding);
+        bytes.extend(self.operation.to_le_bytes());
+        bytes.extend(self.key.to_le_bytes());
+        bytes.push(u8::from(self.write.is_some()));
+        bytes.extend(self.write.unwrap_or(0).to_le_bytes());
+        bytes.resize(25 + padding, 0xAB);
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        Some(Self {
+            operation: number(0)?,
+            key: number(8)?,
+            write: if *bytes.get(16)? == 1 {
+                Some(number(17)?)
+            } else {
+                None
+            },
+        })
+    }
+}
+
+/// The registers of one replica, and how far they are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Registers {
+    pub(crate) applied: LogIndex,
+    values: BTreeMap<u64, u64>,
+}
+
+/// What all replicas have ever applied, over all crashes: State Machine Safety is checked here.
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    /// By group and index: term and operation.
+    canonical: BTreeMap<(u64, u64), (u64, u64)>,
+    /// State that machines keep over a crash, by node and group.
+    kept: BTreeMap<(usize, u64), Registers>,
+    /// The first thing that went wrong.
+    pub(crate) violation: Option<String>,
+}
+
+pub(crate) type SharedOracle = Arc<Mutex<Oracle>>;
+
+pub(crate) fn lock(oracle: &SharedOracle) -> MutexGuard<'_, Oracle> {
+    oracle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Oracle {
+    /// Thesis 3.6.3, State Machine Safety: no two servers apply different commands at one index.
+    fn applied(&mut self, node: usize, group: u64, index: u64, what: (u64, u64)) {
+        let known = *self.canonical.entry((group, index)).or_insert(what);
+        if known != what && self.violation.is_none() {
+            self.violation = Some(format!(
+                "node {node} applied operation {} of term {} at index {index} of group {group}, \
+                 where operation {} of term {} was applied before",
+                what.1, what.0, known.1, known.0
+            ));
+        }
+    }
+
+    /// Whether an operation was applied at this place.
+    pub(crate) fn holds(&self, group: u64, index: u64, operation: u64) -> bool {
+        let found = self.canonical.get(&(group, index));
+        found.is_some_and(|(_, applied)| *applied == operation)
+    }
+
+    /// Index up to which a node's machine of a group is.
+    pub(crate) fn progress(&self, node: usize, group: u64) -> LogIndex {
+        let kept = self.kept.get(&(node, group));
+        kept.map_or(LogIndex(0), |registers| registers.applied)
+    }
+}
+
+struct Replica {
+    node: usize,
+    group: u64,
+    durable: bool,
+    registers: Registers,
+    oracle: SharedOracle,
+}
+
+impl StateMachine for Replica {
+    fn durable_index(&self) -> Option<LogIndex> {
+        self.durable.then_some(self.registers.applied)
+    }
+
+    fn apply(&mut self, batch: &mut Batch<'_>) {
+        let mut oracle = lock(&self.oracle);
+        while let Some(command) = batch.next() {
+            let (index, term) = (command.index, command.term);
+            let Some(command) = Command::decode(command.payload) else {
+                oracle.violation = Some(format!("entry {index} is no command of ours"));
+                return;
+            };
+            if index <= self.registers.applied && oracle.violation.is_none() {
+                let node = self.node;
+                oracle.violation = Some(format!("node {node} applied entry {index} twice"));
+            }
+            oracle.applied(self.node, self.group, index.0, (term.0, command.operation));
+            if let Some(value) = command.write {
+                self.registers.values.insert(command.key, value);
+            }
+            self.registers.applied = index;
+            let value = self.registers.values.get(&command.key).copied();
+            batch.reply(value.unwrap_or(0).to_le_bytes().to_vec());
+        }
+        let place = (self.node, self.group);
+        oracle.kept.insert(place, self.registers.clone());
+    }
+}
+
+/// The machines of one life of a node.
+pub(crate) fn machines(oracle: &SharedOracle, node: usize, durable: bool) -> Machines {
+    let oracle = Arc::clone(oracle);
+    Machines::new().register("registers", move |group: GroupId| {
+        let kept = if durable {
+            let oracle = lock(&oracle);
+            oracle.kept.get(&(node, group.0)).cloned()
+        } else {
+            lock(&oracle).kept.remove(&(node, group.0));
+            None
+        };
+        Ok(Box::new(Replica {
+            node,
+            group: group.0,
+            durable,
+            registers: kept.unwrap_or_default(),
+            oracle: Arc::clone(&oracle),
+        }))
+    })
+}

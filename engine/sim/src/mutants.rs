@@ -1,0 +1,69 @@
+//! Rules to break: a simulator that does not notice has a hole.
+
+use pontoon::simulation::{CoreMutant, Mutant, ShardMutant};
+
+/// A broken rule by its name.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedMutant {
+    /// For tables and flags.
+    pub name: &'static str,
+    /// Where it is.
+    pub mutant: Mutant,
+}
+
+const fn core(name: &'static str, mutant: CoreMutant) -> NamedMutant {
+    NamedMutant {
+        name,
+        mutant: Mutant::Core(mutant),
+    }
+}
+
+const fn shard(name: &'static str, mutant: ShardMutant) -> NamedMutant {
+    NamedMutant {
+        name,
+        mutant: Mutant::Shard(mutant),
+    }
+}
+
+/// All of them.
+pub const MUTANTS: &[NamedMutant] = &[
+    core(
+        "commits earlier terms by counting",
+        CoreMutant::CommitsEarlierTerms,
+    ),
+    core("erases its vote when it steps down", CoreMutant::ErasesVote),
+    core(
+        "commits beyond what it was sent",
+        CoreMutant::CommitsBeyondSent,
+    ),
+    core(
+        "leader counts its own undurable entry",
+        CoreMutant::CountsOwnUndurable,
+    ),
+    core(
+        "candidate counts its own vote early",
+        CoreMutant::CountsOwnVoteEarly,
+    ),
+    core("votes for a log that is behind", CoreMutant::VotesForOldLog),
+    core(
+        "disk acknowledges what was replaced",
+        CoreMutant::AcknowledgesReplaced,
+    ),
+    core("tainted replica takes part", CoreMutant::TaintedTakesPart),
+    shard(
+        "answers before the frame is durable",
+        ShardMutant::AnswersBeforeDurable,
+    ),
+    shard(
+        "answers a resent append early",
+        ShardMutant::AnswersResentEarly,
+    ),
+    shard(
+        "shard counts the leader's frame early",
+        ShardMutant::LeaderCountsOwnUndurable,
+    ),
+    shard(
+        "sends entries that were overridden",
+        ShardMutant::SendsOverridden,
+    ),
+];

@@ -1,0 +1,103 @@
+//! One core of one node: its shard, if the node runs, and its disk.
+
+use pontoon::port::Completion;
+use pontoon::shard::ShardConfig;
+use pontoon::simulation::{Mutant, SimulatedCore};
+use pontoon::storage::{Identity, LogConfig, Recovery, SegmentLog};
+use pontoon::transport::FrameLimits;
+use pontoon::{NodeId, Term};
+
+use crate::disk::Disk;
+use crate::machine::{SharedOracle, machines};
+use crate::swarm::{MILLISECOND, Swarm};
+
+pub(crate) const SEGMENT_BYTES: u64 = 128 << 10;
+pub(crate) const LIMITS: FrameLimits = FrameLimits {
+    frame_bytes_max: 32 << 10,
+    receive_ahead_bytes: 8 << 10,
+};
+
+/// Of the raft groups of a simulation.
+pub(crate) const ELECTION_TIMEOUT: u64 = 300 * MILLISECOND;
+const HEARTBEAT_INTERVAL: u64 = 60 * MILLISECOND;
+
+/// A core and what the world knows of it.
+pub(crate) struct Place {
+    pub(crate) node: usize,
+    pub(crate) core: u16,
+    pub(crate) shard: Option<SimulatedCore>,
+    pub(crate) disk: Disk,
+    pub(crate) completions: Vec<Completion>,
+    /// Counts the starts of the node; events of an earlier life are void.
+    pub(crate) life: u64,
+    /// When its next turn is due.
+    pub(crate) wake_at: Option<u64>,
+    /// Its log has failed.
+    pub(crate) failed: bool,
+    /// Terms in which it was seen to lead, by group: for marks.
+    pub(crate) last_terms: Vec<(u64, Term)>,
+}
+
+impl Place {
+    pub(crate) fn log_config(&self, cores: u16) -> LogConfig {
+        LogConfig {
+            segment_bytes: SEGMENT_BYTES,
+            frame_bytes_max: 16 << 10,
+            slab_bytes: 16 << 10,
+            staging_bytes: 128 << 10,
+            cache_bytes: 32 << 10,
+            read_bytes: 64 << 10,
+            segments_max: 64,
+            state_bytes_per_frame: 1024,
+            ..LogConfig::new(Identity {
+                cluster: 9,
+                node: self.node as u64 + 1,
+                core: self.core,
+                cores,
+            })
+        }
+    }
+
+    /// What a start would find if the power failed now.
+    pub(crate) fn durable_image(&self, cores: u16) -> Option<Recovery> {
+        let mut volume = self.disk.after_power_loss();
+        let opened = SegmentLog::open(&mut volume, self.log_config(cores));
+        opened.ok().map(|(_, recovery)| recovery)
+    }
+
+    /// Starts the core on what its disk holds.
+    pub(crate) fn start(
+        &mut self,
+        swarm: &Swarm,
+        oracle: &SharedOracle,
+        mutant: Option<Mutant>,
+        now: pontoon::core::Time,
+    ) -> Result<Recovery, String> {
+        let config = shard_config(self.node, swarm);
+        let log_config = self.log_config(swarm.cores);
+        let opened = SegmentLog::open(&mut self.disk.volume, log_config);
+        let (log, recovery) = opened.map_err(|error| error.to_string())?;
+        self.disk.version += 1;
+        let machines = machines(oracle, self.node, swarm.durable_machines);
+        let shard = SimulatedCore::open(config, log, &recovery, machines, mutant, now);
+        self.shard = Some(shard.map_err(|error| error.to_string())?);
+        self.failed = false;
+        Ok(recovery)
+    }
+}
+
+fn shard_config(node: usize, swarm: &Swarm) -> ShardConfig {
+    ShardConfig {
+        node: NodeId(node as u64 + 1),
+        peers: (1..=swarm.nodes as u64).map(NodeId).collect(),
+        seed: node as u64 + 1,
+        election_timeout: ELECTION_TIMEOUT,
+        heartbeat_interval: HEARTBEAT_INTERVAL,
+        frame_limits: LIMITS,
+        command_bytes_max: 4 << 10,
+        proposals_pending_bytes_max: 10 << 10,
+        peer_queue_bytes_max: 64 << 10,
+        groups_max: 64,
+        core_mutant: None,
+    }
+}

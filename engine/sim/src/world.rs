@@ -1,0 +1,760 @@
+//! The world of one run: places, network, clients and chance, moved on event by event.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+
+use pontoon::core::{Raft, Time};
+use pontoon::port::{Completion, Operation, SocketId};
+use pontoon::simulation::Mutant;
+use pontoon::storage::{DiskOp, Volume};
+use pontoon::{GroupId, NodeId};
+
+use crate::check::Checks;
+use crate::client::Client;
+use crate::coverage::Coverage;
+use crate::disk::Disk;
+use crate::history::{Call, is_linearizable};
+use crate::machine::{Oracle, SharedOracle, lock};
+use crate::network::Network;
+use crate::place::Place;
+use crate::random::Random;
+use crate::swarm::{MILLISECOND, Swarm};
+use crate::trace::Trace;
+
+/// Simulated time that a healed majority is given to agree.
+const HEALING: u64 = 60_000 * MILLISECOND;
+/// Events of the healing, above which it is given up.
+const HEALING_EVENTS: u64 = 400_000;
+
+/// How to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Decides everything.
+    pub seed: u64,
+    /// Events of the phase with faults.
+    pub events: u64,
+    /// A rule to break.
+    pub mutant: Option<Mutant>,
+    /// Keep the trace as text.
+    pub keep_trace: bool,
+}
+
+impl Options {
+    /// 2,000 events without a mutant.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            events: 2_000,
+            mutant: None,
+            keep_trace: false,
+        }
+    }
+}
+
+/// A run in which everything held.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Events, healing included.
+    pub events: u64,
+    /// Simulated time, in nanoseconds.
+    pub simulated: u64,
+    /// Hash of the trace.
+    pub trace_hash: u64,
+    /// The trace, if it was kept.
+    pub trace: Vec<String>,
+    /// Operations acknowledged.
+    pub acknowledged: usize,
+    /// What rare events were met.
+    pub coverage: Coverage,
+}
+
+/// A run in which something did not hold.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Replays it.
+    pub seed: u64,
+    /// The event at which it was noticed.
+    pub event: u64,
+    /// What did not hold.
+    pub message: String,
+    /// The trace up to there, if it was kept.
+    pub trace: Vec<String>,
+}
+
+/// What is to happen at a time.
+pub(crate) enum Event {
+    Turn {
+        place: usize,
+        life: u64,
+    },
+    Complete {
+        place: usize,
+        life: u64,
+        completion: Completion,
+    },
+    WriteDone {
+        place: usize,
+        life: u64,
+        id: u64,
+    },
+    Arrive {
+        socket: SocketId,
+        bytes: Vec<u8>,
+    },
+    Ended {
+        socket: SocketId,
+    },
+    Dialled {
+        place: usize,
+        life: u64,
+        peer: NodeId,
+    },
+    Client(usize),
+    Restart(usize),
+    Chaos,
+}
+
+pub(crate) struct World {
+    pub(crate) swarm: Swarm,
+    pub(crate) random: Random,
+    mutant: Option<Mutant>,
+    pub(crate) now: u64,
+    queue: BTreeMap<(u64, u64), Event>,
+    sequence: u64,
+    events: u64,
+    pub(crate) places: Vec<Place>,
+    pub(crate) network: Network,
+    pub(crate) paused_until: Vec<u64>,
+    /// Parts per million that each node's clock is fast.
+    drift: Vec<u64>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) operations: u64,
+    pub(crate) histories: BTreeMap<(u64, u64), Vec<Call>>,
+    /// Group, index, operation.
+    pub(crate) acknowledged: Vec<(u64, u64, u64)>,
+    pub(crate) rejected: Vec<u64>,
+    pub(crate) oracle: SharedOracle,
+    checks: Checks,
+    pub(crate) coverage: Coverage,
+    pub(crate) trace: Trace,
+    /// The second phase has begun: nothing goes wrong any more.
+    pub(crate) healed: bool,
+    failure: Option<String>,
+}
+
+/// Runs one history.
+///
+/// # Errors
+/// What did not hold, with the seed that replays it.
+pub fn run(options: &Options) -> Result<Report, Failure> {
+    let mut world = World::new(options);
+    let outcome = catch_unwind(AssertUnwindSafe(|| world.live(options.events)));
+    let message = match outcome {
+        Ok(()) => world.failure.take(),
+        Err(panic) => Some(said(panic.as_ref())),
+    };
+    let event = world.events;
+    match message {
+        Some(message) => Err(Failure {
+            seed: options.seed,
+            event,
+            message,
+            trace: world.trace.lines(),
+        }),
+        None => Ok(Report {
+            events: event,
+            simulated: world.now,
+            trace_hash: world.trace.hash(),
+            acknowledged: world.acknowledged.len(),
+            coverage: world.coverage,
+            trace: world.trace.lines(),
+        }),
+    }
+}
+
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("an assertion failed: {}", text.unwrap_or("?"))
+}
+
+impl World {
+    fn new(options: &Options) -> Self {
+        let swarm = Swarm::draw(options.seed);
+        let mut random = Random::new(options.seed);
+        let mut places = Vec::new();
+        for node in 0..swarm.nodes {
+            for core in 0..swarm.cores {
+                places.push(Place {
+                    node,
+                    core,
+                    shard: None,
+                    disk: Disk::new(),
+                    completions: Vec::new(),
+                    life: 0,
+                    wake_at: None,
+                    failed: false,
+                    last_terms: Vec::new(),
+                });
+            }
+        }
+        let drift = (0..swarm.nodes).map(|_| match swarm.clock_drift {
+            true => random.between(0, 50_000),
+            false => random.between(0, 100),
+        });
+        let drift = drift.collect();
+        Self {
+            drift,
+            random,
+            mutant: options.mutant,
+            now: MILLISECOND,
+            queue: BTreeMap::new(),
+            sequence: 0,
+            events: 0,
+            places,
+            network: Network::default(),
+            paused_until: vec![0; swarm.nodes],
+            clients: (0..swarm.clients).map(|_| Client::default()).collect(),
+            operations: 0,
+            histories: BTreeMap::new(),
+            acknowledged: Vec::new(),
+            rejected: Vec::new(),
+            oracle: Arc::new(Mutex::new(Oracle::default())),
+            checks: Checks::new(swarm.checks_promises),
+            coverage: Coverage::default(),
+            trace: Trace::new(options.keep_trace),
+            healed: false,
+            failure: None,
+            swarm,
+        }
+    }
+
+    pub(crate) fn fail(&mut self, message: String) {
+        self.failure.get_or_insert(message);
+    }
+
+    pub(crate) fn place(&self, node: usize, core: u16) -> usize {
+        node * usize::from(self.swarm.cores) + usize::from(core)
+    }
+
+    pub(crate) fn runs(&self, node: usize) -> bool {
+        self.places[self.place(node, 0)].shard.is_some()
+    }
+
+    fn schedule(&mut self, after: u64, event: Event) {
+        self.sequence += 1;
+        self.queue.insert((self.now + after, self.sequence), event);
+    }
+
+    pub(crate) fn schedule_client(&mut self, number: usize, after: u64) {
+        self.schedule(after, Event::Client(number));
+    }
+
+    pub(crate) fn schedule_restart(&mut self, node: usize, after: u64) {
+        self.schedule(after, Event::Restart(node));
+    }
+
+    /// The place has something to do: its next turn comes after a moment.
+    pub(crate) fn wake_soon(&mut self, place: usize) {
+        let after = self.random.between(500, 20_000);
+        self.wake(place, self.now + after);
+    }
+
+    fn wake(&mut self, place: usize, at: u64) {
+        let this = &mut self.places[place];
+        if this.shard.is_some() && this.wake_at.is_none_or(|wake_at| at < wake_at) {
+            this.wake_at = Some(at);
+            let life = this.life;
+            self.schedule(at - self.now, Event::Turn { place, life });
+        }
+    }
+
+    /// Both phases.
+    fn live(&mut self, events: u64) {
+        for node in 0..self.swarm.nodes {
+            self.start(node);
+        }
+        self.create_groups();
+        for client in 0..self.clients.len() {
+            self.schedule_client(client, 100 * MILLISECOND);
+        }
+        self.schedule(crate::chaos::CHAOS_INTERVAL, Event::Chaos);
+        while self.events < events && self.failure.is_none() {
+            self.step();
+        }
+        if self.failure.is_none() {
+            self.heal();
+        }
+        if self.failure.is_none() {
+            self.check_histories();
+        }
+        for place in 0..self.places.len() {
+            self.note_statistics(place);
+        }
+    }
+
+    fn create_groups(&mut self) {
+        let members: Vec<NodeId> = (1..=self.swarm.nodes as u64).map(NodeId).collect();
+        for group in 1..=self.swarm.groups {
+            let group = GroupId(group);
+            let core = pontoon::simulation::core_of(group, self.swarm.cores);
+            for node in 0..self.swarm.nodes {
+                let place = self.place(node, core);
+                if let Some(shard) = &self.places[place].shard {
+                    let made = shard.create_group(group, "registers", &members);
+                    assert!(made.is_ok(), "the members are sound");
+                }
+                self.wake_soon(place);
+            }
+        }
+        // The groups are there before anything goes wrong.
+        let until = self.now + 60 * MILLISECOND;
+        while self
+            .queue
+            .keys()
+            .next()
+            .is_some_and(|(time, _)| *time < until)
+        {
+            self.step();
+        }
+    }
+
+    pub(crate) fn step(&mut self) {
+        let Some(((time, _), event)) = self.queue.pop_first() else {
+            self.fail("nothing is left to happen".to_owned());
+            return;
+        };
+        self.now = time;
+        self.events += 1;
+        match event {
+            Event::Turn { place, life } => self.turn(place, life),
+            Event::Complete {
+                place,
+                life,
+                completion,
+            } => self.complete(place, life, completion),
+            Event::WriteDone { place, life, id } => self.write_done(place, life, id),
+            Event::Arrive { socket, bytes } => self.arrive(socket, bytes),
+            Event::Ended { socket } => {
+                self.network.finish(socket);
+                self.deliver(socket);
+            }
+            Event::Dialled { place, life, peer } => self.dialled(place, life, peer),
+            Event::Client(number) => self.client_acts(number),
+            Event::Restart(node) => self.start(node),
+            Event::Chaos if self.healed => {}
+            Event::Chaos => {
+                self.chaos();
+                self.schedule(crate::chaos::CHAOS_INTERVAL, Event::Chaos);
+            }
+        }
+        if let Some(violation) = lock(&self.oracle).violation.take() {
+            self.failure.get_or_insert(violation);
+        }
+    }
+
+    fn local_time(&self, node: usize) -> u64 {
+        self.now + self.now / 1_000_000 * self.drift[node]
+    }
+
+    fn turn(&mut self, position: usize, life: u64) {
+        let place = &mut self.places[position];
+        if place.life != life || place.wake_at != Some(self.now) {
+            return;
+        }
+        place.wake_at = None;
+        let node = place.node;
+        if self.paused_until[node] > self.now {
+            let until = self.paused_until[node];
+            return self.wake(position, until);
+        }
+        let local = self.local_time(node);
+        let place = &mut self.places[position];
+        let Some(shard) = &mut place.shard else {
+            return;
+        };
+        let mut operations = Vec::new();
+        let turn = shard.turn(Time(local), &mut place.completions, &mut operations);
+        self.trace.event(
+            self.now,
+            &[1, position as u64, operations.len() as u64],
+            format_args!("place {position}: turn, {} operations", operations.len()),
+        );
+        self.check_place(position);
+        for operation in operations {
+            self.carry(position, operation);
+        }
+        self.clients_look(position);
+        if turn.more {
+            self.wake(position, self.now + 1_000);
+        } else if turn.deadline.0 != u64::MAX {
+            let after = turn.deadline.0.saturating_sub(local).max(1_000);
+            self.wake(position, self.now + after);
+        }
+    }
+
+    fn carry(&mut self, place: usize, operation: Operation) {
+        let life = self.places[place].life;
+        match operation {
+            Operation::Disk(operation) => self.carry_disk(place, operation),
+            Operation::Send { socket, batch } => self.carry_send(place, socket, batch),
+            Operation::Receive { socket, buffer } => {
+                self.network.receive(socket, buffer);
+                self.deliver(socket);
+            }
+            Operation::Close { socket } => {
+                if let Some(other) = self.network.close(socket) {
+                    let last = self.network.end(other).map_or(0, |end| end.last_arrival);
+                    let after = last.saturating_sub(self.now) + 1;
+                    self.schedule(after, Event::Ended { socket: other });
+                }
+            }
+            Operation::Dial { peer } => {
+                let after = self.random.delay(self.swarm.network_delay);
+                self.schedule(after, Event::Dialled { place, life, peer });
+            }
+            Operation::Prepare { slot } => {
+                let after = self.random.delay(5 * MILLISECOND);
+                let ready = self.places[place].disk.volume.prepare(slot).is_ok();
+                let completion = Completion::Prepared { slot, ready };
+                self.schedule(
+                    after,
+                    Event::Complete {
+                        place,
+                        life,
+                        completion,
+                    },
+                );
+            }
+        }
+    }
+
+    fn carry_disk(&mut self, place: usize, mut operation: DiskOp) {
+        let life = self.places[place].life;
+        let mut after = self.random.delay(self.swarm.disk_delay);
+        if !self.healed && self.random.happens(self.swarm.disk_stall) {
+            after += self.random.between(100, 2_000) * MILLISECOND;
+            self.coverage.mark("disk stalled");
+        }
+        let submitted = self.places[place].disk.submit(&mut operation);
+        match operation {
+            DiskOp::Write { id, .. } => {
+                assert!(
+                    submitted.is_ok(),
+                    "the log writes where it may: {submitted:?}"
+                );
+                self.schedule(after, Event::WriteDone { place, life, id });
+            }
+            DiskOp::Read { id, buffer, .. } => {
+                let result = submitted.map(|()| buffer.len());
+                self.coverage.mark("entries read back from the disk");
+                let completion = Completion::Read { id, buffer, result };
+                self.schedule(
+                    after,
+                    Event::Complete {
+                        place,
+                        life,
+                        completion,
+                    },
+                );
+            }
+        }
+    }
+
+    fn write_done(&mut self, position: usize, life: u64, id: u64) {
+        if self.places[position].life != life {
+            return;
+        }
+        let fails = !self.healed && self.random.happens(self.swarm.disk_error);
+        let place = &mut self.places[position];
+        let result = if fails {
+            place.failed = true;
+            self.coverage.mark("write failed");
+            Err(5)
+        } else {
+            place.disk.finish(id).ok_or(5)
+        };
+        let completion = Completion::Written { id, result };
+        self.complete(position, life, completion);
+    }
+
+    pub(crate) fn complete(&mut self, position: usize, life: u64, completion: Completion) {
+        let place = &mut self.places[position];
+        if place.life == life && place.shard.is_some() {
+            place.completions.push(completion);
+            self.wake_soon(position);
+        }
+    }
+
+    fn carry_send(
+        &mut self,
+        place: usize,
+        socket: SocketId,
+        batch: pontoon::transport::SendBatch<pontoon::storage::RecordBytes>,
+    ) {
+        let life = self.places[place].life;
+        let mut bytes: Vec<u8> = batch.slices().flatten().copied().collect();
+        if self.checks.promises() {
+            self.check_promises(place, socket, &bytes);
+        }
+        if self.random.happens(100_000) {
+            let count = 1 + self.random.below(bytes.len());
+            bytes.truncate(count);
+        }
+        let result = match self.network.end(socket).map(|end| end.other) {
+            None => Err(32),
+            Some(_) => Ok(bytes.len()),
+        };
+        let other = self.network.end(socket).map(|end| end.other);
+        if !self.healed && self.random.happens(self.swarm.bit_flip) {
+            let position = self.random.below(bytes.len());
+            bytes[position] ^= 1 << self.random.below(8);
+            self.coverage.mark("bit flipped on the wire");
+        }
+        let delay = self.random.delay(self.swarm.network_delay);
+        let now = self.now;
+        if let Some(end) = other.and_then(|other| self.network.end_mut(other)) {
+            let at = (now + delay).max(end.last_arrival + 1);
+            end.last_arrival = at;
+            let socket = other.expect("it has an end");
+            self.schedule(at - now, Event::Arrive { socket, bytes });
+        }
+        let completion = Completion::Sent {
+            socket,
+            batch,
+            result,
+        };
+        let after = self.random.between(500, 5_000);
+        self.schedule(
+            after,
+            Event::Complete {
+                place,
+                life,
+                completion,
+            },
+        );
+    }
+
+    fn arrive(&mut self, socket: SocketId, bytes: Vec<u8>) {
+        let Some(end) = self.network.end(socket) else {
+            return;
+        };
+        let Some(other) = self.network.end(end.other) else {
+            // The sender is gone; what it sent still arrives.
+            self.network.arrive(socket, &bytes);
+            return self.deliver(socket);
+        };
+        let (from, to) = (self.places[other.place].node, self.places[end.place].node);
+        if self.network.is_blocked(from, to) {
+            // TCP sends it again, until the way is free. Later bytes wait behind it.
+            let again = self.now + 20 * MILLISECOND;
+            let at = end.last_arrival.max(again);
+            return self.schedule(at - self.now, Event::Arrive { socket, bytes });
+        }
+        self.network.arrive(socket, &bytes);
+        self.deliver(socket);
+    }
+
+    pub(crate) fn deliver(&mut self, socket: SocketId) {
+        let Some((place, life)) = self.network.end(socket).map(|end| (end.place, end.life)) else {
+            return;
+        };
+        if let Some(completion) = self.network.deliver(socket) {
+            self.complete(place, life, completion);
+        }
+    }
+
+    fn dialled(&mut self, place: usize, life: u64, peer: NodeId) {
+        if self.places[place].life != life || self.places[place].shard.is_none() {
+            return;
+        }
+        let (from, core) = (self.places[place].node, self.places[place].core);
+        let to = peer.0 as usize - 1;
+        let acceptor = self.place(to, core);
+        let blocked = self.network.is_blocked(from, to) || self.network.is_blocked(to, from);
+        if blocked || self.places[acceptor].shard.is_none() {
+            return self.complete(place, life, Completion::DialFailed { peer });
+        }
+        let acceptor_life = self.places[acceptor].life;
+        let sockets = self
+            .network
+            .connect([(place, life), (acceptor, acceptor_life)]);
+        self.trace.event(
+            self.now,
+            &[2, place as u64, acceptor as u64],
+            format_args!("place {place} is connected to {acceptor}"),
+        );
+        let socket = sockets[0];
+        self.complete(place, life, Completion::Connected { peer, socket });
+        let (peer, socket) = (NodeId(from as u64 + 1), sockets[1]);
+        let connected = Completion::Connected { peer, socket };
+        self.complete(acceptor, acceptor_life, connected);
+    }
+
+    /// Starts a node on what its disks hold.
+    pub(crate) fn start(&mut self, node: usize) {
+        if self.runs(node) {
+            return;
+        }
+        let now = Time(self.local_time(node));
+        self.trace.event(
+            self.now,
+            &[3, node as u64],
+            format_args!("node {node} starts"),
+        );
+        for core in 0..self.swarm.cores {
+            let position = self.place(node, core);
+            let place = &mut self.places[position];
+            place.life += 1;
+            match place.start(&self.swarm, &self.oracle, self.mutant, now) {
+                Ok(recovery) => {
+                    if !recovery.report.damage.is_empty() {
+                        self.coverage.mark("damage found at a start");
+                    }
+                    let tainted = recovery.groups.iter().filter(|group| group.tainted);
+                    self.coverage.add("tainted replica", tainted.count() as u64);
+                }
+                Err(error) => self.fail(format!("node {node} does not start: {error}")),
+            }
+            self.wake_soon(position);
+        }
+    }
+
+    pub(crate) fn note_statistics(&mut self, position: usize) {
+        let Some(shard) = &self.places[position].shard else {
+            return;
+        };
+        let statistics = shard.statistics();
+        self.coverage
+            .add("segment freed", statistics.log.segments_freed);
+        let dropped = statistics.messages_dropped.values().sum();
+        self.coverage.add("message dropped", dropped);
+    }
+
+    /// Everything is repaired, and a majority must make progress within a bound.
+    fn heal(&mut self) {
+        self.healed = true;
+        self.network.blocked.clear();
+        self.paused_until.fill(0);
+        for position in 0..self.places.len() {
+            let place = &mut self.places[position];
+            place.disk.set_full(false);
+            let node = place.node;
+            if place.failed {
+                self.crash_failed(node);
+            }
+        }
+        for node in 0..self.swarm.nodes {
+            self.start(node);
+        }
+        let until = self.now + HEALING;
+        let last_event = self.events + HEALING_EVENTS;
+        let mut probes = vec![None; usize::try_from(self.swarm.groups).expect("few groups")];
+        while self.failure.is_none() {
+            if self.agreed(&mut probes) {
+                return;
+            }
+            if self.now > until || self.events > last_event {
+                let lagging = self.describe();
+                return self.fail(format!("a healed majority makes no progress: {lagging}"));
+            }
+            for _ in 0..50 {
+                if self.failure.is_none() {
+                    self.step();
+                }
+            }
+        }
+    }
+
+    fn crash_failed(&mut self, node: usize) {
+        if self.runs(node) {
+            self.crash(node);
+        }
+    }
+
+    /// Whether every group has a leader that committed something in this phase, and every sound
+    /// replica has applied all of it.
+    fn agreed(&mut self, probes: &mut [Option<u64>]) -> bool {
+        let mut all = true;
+        for (position, probe) in probes.iter_mut().enumerate() {
+            let group = GroupId(position as u64 + 1);
+            let core = pontoon::simulation::core_of(group, self.swarm.cores);
+            let places: Vec<usize> = (0..self.swarm.nodes).map(|n| self.place(n, core)).collect();
+            let rafts: Vec<&Raft> = places
+                .iter()
+                .filter_map(|&place| raft_of(&self.places[place], group))
+                .collect();
+            let Some(leader) = rafts.iter().find(|raft| raft.is_leader()) else {
+                all = false;
+                continue;
+            };
+            // The empty entry of its term is committed, so that everything before it is.
+            let committed = leader.commit_index();
+            let in_term = leader.term_at(committed) == Some(leader.current_term());
+            if !in_term || committed != leader.last_index() {
+                all = false;
+                continue;
+            }
+            let target = *probe.get_or_insert(committed.0);
+            for raft in &rafts {
+                let status = raft.status();
+                let sound = !status.tainted;
+                if sound && status.last_applied.0 < target {
+                    all = false;
+                }
+            }
+        }
+        all
+    }
+
+    fn describe(&self) -> String {
+        let mut lines = Vec::new();
+        for place in &self.places {
+            let Some(shard) = &place.shard else {
+                lines.push(format!("node {} is down", place.node));
+                continue;
+            };
+            for (group, raft) in shard.replicas() {
+                let s = raft.status();
+                lines.push(format!(
+                    "node {} group {group}: {:?} term {} commit {} applied {} last {} tainted {}",
+                    place.node,
+                    s.role,
+                    s.current_term,
+                    s.commit_index,
+                    s.last_applied,
+                    s.last_index,
+                    s.tainted
+                ));
+            }
+        }
+        lines.join("; ")
+    }
+
+    fn check_histories(&mut self) {
+        let acknowledged = std::mem::take(&mut self.acknowledged);
+        for (group, index, operation) in &acknowledged {
+            if !lock(&self.oracle).holds(*group, *index, *operation) {
+                self.fail(format!("operation {operation} of group {group} is lost"));
+            }
+        }
+        self.acknowledged = acknowledged;
+        for ((group, key), calls) in &self.histories {
+            if !is_linearizable(calls) {
+                let message = format!("group {group} key {key} is not linearizable: {calls:?}");
+                self.failure.get_or_insert(message);
+            }
+        }
+    }
+
+    pub(crate) fn checks(&mut self) -> &mut Checks {
+        &mut self.checks
+    }
+}
+
+pub(crate) fn raft_of(place: &Place, group: GroupId) -> Option<&Raft> {
+    let mut replicas = place.shard.as_ref()?.replicas();
+    replicas.find(|(id, _)| *id == group).map(|(_, raft)| raft)
+}
