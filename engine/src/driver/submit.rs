@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::time::Duration;
 
 use io_uring::squeue::Entry;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
@@ -23,9 +22,6 @@ pub(super) const SYNC: u64 = 1 << 32;
 
 /// How often the kernel may refuse to make room in a full queue (it is out of memory, then).
 const FULL_TRIES: u32 = 1000;
-
-/// Longer waits end early: the kernel adds them to the time of day, and may not check that sum.
-const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// IORING_ENTER_GETEVENTS of io_uring_enter(2): with DEFER_TASKRUN nothing completes without it.
 const ENTER_GETEVENTS: u32 = 1;
@@ -175,7 +171,7 @@ impl UringDriver {
             }
             Wait::Forever => self.ring.submit_and_wait(1),
             Wait::For(limit) => {
-                let limit = Timespec::from(limit.min(WAIT_MAX));
+                let limit = Timespec::from(limit);
                 let arguments = SubmitArgs::new().timespec(&limit);
                 self.ring.submitter().submit_with_args(1, &arguments)
             }

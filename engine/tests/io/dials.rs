@@ -1,25 +1,30 @@
 //! Whom a node dials may be down, silent, or somebody else.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
 use pontoon::NodeId;
+use pontoon::driver::Wait;
 use pontoon::port::{Completion, Operation};
 use pontoon::transport::{HELLO_BYTES, Hello};
 
 use crate::{Core, Making, PATIENCE, directory, hello, listener};
 
-/// Accepts one connection and answers its hello so; gives the hello.
-fn answer(listener: TcpListener, answer: Vec<u8>) -> JoinHandle<Hello> {
+/// Answers the hello of a connection so; gives the hello.
+fn answer(mut stream: TcpStream, answer: Vec<u8>) -> JoinHandle<Hello> {
     std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut bytes = [0; HELLO_BYTES];
         stream.read_exact(&mut bytes).unwrap();
         stream.write_all(&answer).unwrap();
         Hello::decode(&bytes).unwrap()
     })
+}
+
+/// The same for the first connection that comes.
+fn accept_and_answer(listener: TcpListener, bytes: Vec<u8>) -> JoinHandle<Hello> {
+    std::thread::spawn(move || answer(listener.accept().unwrap().0, bytes).join().unwrap())
 }
 
 fn dial(core: &mut Core) -> Completion {
@@ -45,7 +50,7 @@ fn whoever_answers_a_dial_must_be_the_peer() {
         let (directory, listener) = (directory(), listener());
         let address = listener.local_addr().unwrap();
         let mut core = Making::new(1, directory.path()).peer(2, address).make();
-        let answering = answer(listener, bytes);
+        let answering = accept_and_answer(listener, bytes);
         assert_dial_fails(&mut core);
         core.wait_for_refusals(reason, 1);
         let heard = answering.join().unwrap();
@@ -54,7 +59,7 @@ fn whoever_answers_a_dial_must_be_the_peer() {
     let (directory, listener) = (directory(), listener());
     let address = listener.local_addr().unwrap();
     let mut core = Making::new(1, directory.path()).peer(2, address).make();
-    let answering = answer(listener, hello(2, 1).encode().to_vec());
+    let answering = accept_and_answer(listener, hello(2, 1).encode().to_vec());
     core.operations.push(Operation::Dial { peer: NodeId(2) });
     core.connected(2);
     answering.join().unwrap();
@@ -88,10 +93,14 @@ fn a_crowd_at_the_door_does_not_keep_a_node_from_dialling() {
     let (directory, listener) = (directory(), listener());
     let address = listener.local_addr().unwrap();
     let mut core = Making::new(1, directory.path()).peer(2, address).make();
-    let connect = |_| std::net::TcpStream::connect(core.address).unwrap();
-    let crowd: Vec<_> = (0..100).map(connect).collect();
-    let answering = answer(listener, hello(2, 1).encode().to_vec());
     core.operations.push(Operation::Dial { peer: NodeId(2) });
+    core.exchange(Wait::No);
+    let (dialled, _) = listener.accept().unwrap();
+    let connect = |_| TcpStream::connect(core.address).unwrap();
+    let crowd: Vec<_> = (0..100).map(connect).collect();
+    core.wait_for_refusals("half_open", 36);
+    // The dial is the oldest of all, and still there.
+    let answering = answer(dialled, hello(2, 1).encode().to_vec());
     core.connected(2);
     answering.join().unwrap();
     drop(crowd);
