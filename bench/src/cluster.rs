@@ -27,7 +27,6 @@ pub(crate) struct Shape {
 
 /// Running nodes; the first leads every group. Dropping them ends them.
 pub(crate) struct Cluster {
-    pub(crate) shape: Shape,
     nodes: Vec<Child>,
 }
 
@@ -44,7 +43,7 @@ impl Cluster {
             addresses.insert(node, address);
             nodes.push(child);
         }
-        let mut cluster = Self { shape, nodes };
+        let mut cluster = Self { nodes };
         let mut orders = Vec::new();
         for node in 1..=shape.nodes {
             let peers = addresses.iter().filter(|(peer, _)| **peer != node);

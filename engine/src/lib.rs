@@ -1,9 +1,48 @@
-//! Pontoon: an embeddable, thread-per-core, multi-Raft consensus engine.
+//! Pontoon: an embeddable, thread-per-core, multi-Raft consensus engine for storage engines that
+//! care about tail latency.
 //!
-//! This package is where the parts meet: it will own the shard, its drivers and hosts, and the
-//! API that an embedding program uses. So far it offers the parts themselves, each complete in
-//! its own right: the rules of Raft ([`core`]), the segment log ([`storage`]) and the wire
-//! ([`transport`]).
+//! A [`Node`] runs on every machine; it has one or more cores, each with a thread, a segment log
+//! and a ring of the kernel of its own. A [`Group`] is a replicated log; it lives on one core of
+//! each of its members, where a [`StateMachine`] applies what is committed. Many groups share a
+//! core, its log, and one durable write for whatever moved in a turn.
+//!
+//! ```no_run
+//! use pontoon::{Batch, Config, GroupId, Machines, Node, NodeId, StateMachine};
+//!
+//! struct Counter(u64);
+//!
+//! impl StateMachine for Counter {
+//!     fn apply(&mut self, batch: &mut Batch<'_>) {
+//!         while batch.next().is_some() {
+//!             self.0 += 1;
+//!             batch.reply(self.0.to_le_bytes().to_vec());
+//!         }
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let machines = Machines::new().register("counter", |_| Ok(Box::new(Counter(0))));
+//! let node = Node::start(Config::from_toml("pontoon.toml")?, machines)?;
+//! // Every member makes the group; after a restart it is there again.
+//! let group = node.create_group(GroupId(7), "counter", &[NodeId(1), NodeId(2), NodeId(3)])?;
+//! let applied = group.propose(b"one more".to_vec()).wait()?; // or .await, on any executor
+//! println!("entry {}: {:?}", applied.index, applied.reply);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is promised
+//! - **Nothing acknowledged is lost** while a majority of a group's members keep their disks: an
+//!   acknowledged command is durable on a majority, and applied once, in the same order, on all.
+//! - A proposal is *applied*, *rejected* (certainly not in the log), or *unknown* (leadership or
+//!   the node was lost meanwhile): [`ProposeError`] tells which.
+//! - At a limit a proposal is rejected at once; nothing in a core blocks.
+//! - After a failed write or sync nothing more is acknowledged by that core.
+//!
+//! # Features
+//! `glommio` (on by default): a core can be a task of a glommio executor
+//! ([`HostKind::Glommio`]), and tasks of the application run beside it. Needs a C compiler and git
+//! to build.
 #![deny(unsafe_code)]
 
 pub mod bulk;

@@ -1,4 +1,5 @@
 //! The configuration: what is accepted, and how everything else is refused by name.
+#![allow(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
 
 use pontoon::{Config, ConfigError};
 

@@ -193,6 +193,11 @@ impl Salt {
     pub(crate) fn payload(place: u32, payload: &[u8]) -> u32 {
         crc32c::crc32c_append(place, payload)
     }
+
+    /// The same from the payload's own checksum, which was summed as its records were staged.
+    pub(crate) fn combined(place: u32, checksum: u32, payload_bytes: usize) -> u32 {
+        crc32c::crc32c_combine(place, checksum, payload_bytes)
+    }
 }
 
 impl FrameHeader {

@@ -69,6 +69,7 @@ impl CoreLoop {
     pub(crate) fn turn(&mut self) -> Next {
         let now = Instant::now();
         let busy = !self.completions.is_empty() || self.shard.has_requests();
+        self.shard.note_enters(self.driver.statistics().enters);
         let time = now.duration_since(self.origin);
         let time = Time(u64::try_from(time.as_nanos()).expect("centuries"));
         let turn = self

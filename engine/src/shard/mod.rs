@@ -90,6 +90,8 @@ pub struct CoreStatistics {
     pub messages_dropped: BTreeMap<&'static str, u64>,
     /// Connections that ended, by reason.
     pub connections_closed: BTreeMap<&'static str, u64>,
+    /// Calls of io_uring_enter(2) by the core's driver, where that is one.
+    pub enters: u64,
     /// What the log did.
     pub log: LogStatistics,
 }
@@ -174,10 +176,16 @@ impl Shard {
         self.stopped
     }
 
-    /// Whether a request waits that would be taken now. Looked at after parking is announced, and before waiting.
+    /// Whether a request waits that would be taken now. Looked at after parking is announced, and
+    /// before waiting.
     #[must_use]
     pub fn has_requests(&self) -> bool {
         !self.gathers_requests() && !self.inbox.requests.is_empty()
+    }
+
+    /// Notes what the driver has done, for whoever asks the shard.
+    pub(crate) fn note_enters(&mut self, enters: u64) {
+        self.statistics.enters = enters;
     }
 
     /// Counts so far.

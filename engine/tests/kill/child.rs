@@ -12,7 +12,7 @@ use pontoon::{
 };
 
 /// The variable that makes the test `node_process` a node: its id, its directory, all addresses.
-pub const VARIABLE: &str = "PONTOON_TEST_NODE";
+pub(crate) const VARIABLE: &str = "PONTOON_TEST_NODE";
 
 const GROUP: GroupId = GroupId(1);
 const IN_FLIGHT: usize = 16;
@@ -31,7 +31,7 @@ impl StateMachine for Numbers {
     }
 }
 
-pub fn serve_if_told() {
+pub(crate) fn serve_if_told() {
     let Ok(told) = std::env::var(VARIABLE) else {
         return;
     };

@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Lines of all processes: which node, which of its lives, what it said.
 type Line = (usize, usize, String);
 
-pub struct Cluster {
+pub(crate) struct Cluster {
     data: tempfile::TempDir,
     addresses: Vec<SocketAddr>,
     processes: Vec<Option<Child>>,
@@ -28,7 +28,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         // Held together, so that no two are the same; free again when the nodes bind them.
         let listeners: Vec<_> = (0..3)
             .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
@@ -54,7 +54,7 @@ impl Cluster {
     }
 
     /// Starts a node's process; it proposes whenever it leads.
-    pub fn restart(&mut self, node: usize) {
+    pub(crate) fn restart(&mut self, node: usize) {
         let directory = self.data.path().join(node.to_string());
         let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
         let told = format!(
@@ -95,7 +95,7 @@ impl Cluster {
     }
 
     /// SIGKILL.
-    pub fn kill(&mut self, node: usize) {
+    pub(crate) fn kill(&mut self, node: usize) {
         let mut process = self.processes[node].take().unwrap();
         process.kill().unwrap();
         process.wait().unwrap();
@@ -127,7 +127,7 @@ impl Cluster {
     }
 
     /// Waits until a node that lives now has acknowledged so many; gives that node.
-    pub fn load_until(&mut self, count: usize) -> usize {
+    pub(crate) fn load_until(&mut self, count: usize) -> usize {
         let deadline = Instant::now() + PATIENCE;
         let mut seen = [0; 3];
         loop {
@@ -143,7 +143,7 @@ impl Cluster {
     }
 
     /// Everything acknowledged so far is applied, once, in the same order on every node.
-    pub fn verify(&mut self) {
+    pub(crate) fn verify(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         let acknowledged = self.acknowledged.clone();
         assert!(acknowledged.len() > 500, "only {}", acknowledged.len());

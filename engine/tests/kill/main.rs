@@ -2,6 +2,7 @@
 //!
 //! A kill proves nothing about durability, for the kernel keeps what was written (that is the
 //! in-memory driver's part). It proves recovery, reconnection and elections of whole nodes.
+#![allow(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
 
 mod child;
 mod cluster;

@@ -1,4 +1,5 @@
 //! Whole nodes over real files and sockets: life, bad input, refusals.
+#![allow(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
 
 mod hosts;
 mod refusals;

@@ -27,6 +27,8 @@ pub(super) struct OpenFrame {
     hole: Hole,
     records: u32,
     state_bytes: usize,
+    /// Of the payload so far, without the salt of its place, which is known when it is sealed.
+    checksum: u32,
 }
 
 impl OpenFrame {
@@ -44,6 +46,8 @@ pub(super) struct ClosedFrame {
     pub(super) hole: Hole,
     pub(super) records: u32,
     pub(super) payload_bytes: usize,
+    /// Of the payload, without the salt of its place.
+    pub(super) checksum: u32,
     /// Whole blocks.
     pub(super) bytes: usize,
 }
@@ -437,6 +441,7 @@ impl SegmentLog {
         let offset = open.slab.frontier() - open.start;
         for piece in pieces {
             open.slab.append(piece);
+            open.checksum = crc32c::crc32c_append(open.checksum, piece);
         }
         open.records += 1;
         self.statistics.record_bytes += bytes as u64;
@@ -481,6 +486,7 @@ impl SegmentLog {
             hole,
             records: 0,
             state_bytes: 0,
+            checksum: 0,
         };
         self.staging.open = Some(open);
         Ok(())
@@ -507,6 +513,7 @@ impl SegmentLog {
             records: open.records,
             slab: open.slab,
             payload_bytes,
+            checksum: open.checksum,
             bytes,
         });
     }

@@ -99,7 +99,7 @@ impl SegmentLog {
         self.frames.push(number);
         self.writer.unwitnessed = false;
         self.statistics.marks += 1;
-        let (records, payload_bytes, bytes) = (0, 0, self.block);
+        let (records, payload_bytes, checksum, bytes) = (0, 0, 0, self.block);
         let frame = ClosedFrame {
             number,
             slab,
@@ -107,6 +107,7 @@ impl SegmentLog {
             hole,
             records,
             payload_bytes,
+            checksum,
             bytes,
         };
         Some(self.write_frame(FrameKind::Mark, frame))
@@ -135,10 +136,6 @@ impl SegmentLog {
         let (slot, sequence) = (current.slot, current.sequence);
         current.last_frame = frame.number;
         let place = self.salt.at(epoch, sequence, offset);
-        let payload_start = frame.start + FRAME_HEADER_BYTES;
-        let payload = frame
-            .slab
-            .view(payload_start..payload_start + frame.payload_bytes);
         let header = FrameHeader {
             kind,
             sequence,
@@ -147,7 +144,7 @@ impl SegmentLog {
             payload_bytes: frame.payload_bytes as u32,
             records: frame.records,
             previous: self.writer.previous,
-            payload_checksum: Salt::payload(place, payload.as_ref()),
+            payload_checksum: Salt::combined(place, frame.checksum, frame.payload_bytes),
             epoch,
             oldest_live,
         };
