@@ -14,8 +14,8 @@ use crate::error::{OpenError, PrepareError};
 use crate::layout::BLOCK_BYTES_MIN;
 use crate::slab::SlabPool;
 
-/// Bytes of one write while a segment is zeroed.
-const ZERO_BYTES: usize = 1 << 20;
+/// Bytes of one write while a segment is zeroed: a durable write of the log may have to wait for it.
+const ZERO_BYTES: usize = 256 << 10;
 
 /// Largest block we lay frames on.
 const BLOCK_BYTES_MAX: usize = 64 << 10;
