@@ -14,7 +14,7 @@ use crate::error::{OpenError, PrepareError};
 use crate::layout::BLOCK_BYTES_MIN;
 use crate::slab::SlabPool;
 
-/// Bytes of one write while a segment is zeroed: a durable write of the log may have to wait for it.
+/// Bytes of one write while a segment is zeroed: as long as a write of the log may have to wait.
 const ZERO_BYTES: usize = 256 << 10;
 
 /// Largest block we lay frames on.
