@@ -185,7 +185,9 @@ fn a_node_stops_while_strangers_are_silent_and_dials_and_segments_under_way() {
     stopped.recv_timeout(PATIENCE).expect("the lane stops");
     stopping.join().unwrap();
     assert!(!partial.exists(), "nothing half done is left");
-    assert!(!directory.path().join("preparing-0041").exists());
+    for unfinished in ["segment-0040", "segment-0041", "preparing-0041"] {
+        assert!(!directory.path().join(unfinished).exists(), "{unfinished}");
+    }
     drop(driver);
 }
 
