@@ -60,6 +60,8 @@ pub mod port;
 mod proposals;
 mod request;
 pub mod shard;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod wire;
 
 pub use config::{Config, ConfigError, HostKind, Limits, LogSettings, PeerId, RaftSettings};

@@ -327,13 +327,17 @@ impl Node {
         ended
     }
 
-    /// The same core on every node with as many cores: a multiplicative hash (Knuth, TAOCP 6.4)
-    /// spreads neighbouring ids.
     fn core_of(&self, group: GroupId) -> &Core {
-        let hash = group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let cores = self.cores.len() as u64;
-        &self.cores[usize::try_from(hash % cores).expect("below the number of cores")]
+        let cores = u16::try_from(self.cores.len()).expect("as configured");
+        &self.cores[usize::from(core_of(group, cores))]
     }
+}
+
+/// The same core on every node with as many cores: a multiplicative hash (Knuth, TAOCP 6.4)
+/// spreads neighbouring ids.
+pub(crate) fn core_of(group: GroupId, cores: u16) -> u16 {
+    let hash = group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    u16::try_from(hash % u64::from(cores)).expect("below the number of cores")
 }
 
 impl Drop for Node {
@@ -461,5 +465,7 @@ fn shard_config(config: &Config) -> ShardConfig {
         proposals_pending_bytes_max: bytes(limits.proposals_pending_bytes_max),
         peer_queue_bytes_max: bytes(limits.peer_queue_bytes_max),
         groups_max: limits.groups_max,
+        #[cfg(feature = "simulation")]
+        core_mutant: None,
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::ids::{LogIndex, NodeId, Term, Time};
 use crate::message::{AppendOutcome, EntryMeta, Message};
+use crate::mutant::Mutant;
 use crate::output::{Appended, Output};
 use crate::raft::Raft;
 use crate::role::Role;
@@ -45,7 +46,12 @@ impl Raft {
             self.append_received(prev_log_index, entries, output);
             let last_new = prev_log_index.plus(u64::from(count));
             // AppendEntries 5: commitIndex = min(leaderCommit, index of last new entry).
-            self.commit_index = self.commit_index.max(leader_commit.min(last_new));
+            let held = if self.is(Mutant::CommitsBeyondSent) {
+                self.log.last_index()
+            } else {
+                last_new
+            };
+            self.commit_index = self.commit_index.max(leader_commit.min(held));
             self.replicated_everywhere = self
                 .replicated_everywhere
                 .max(replicated_everywhere.min(self.commit_index));
@@ -64,7 +70,8 @@ impl Raft {
             }
         };
         // What a tainted replica holds must not count in a quorum.
-        if !self.tainted && !self.retired {
+        let sound = !self.tainted || self.is(Mutant::TaintedTakesPart);
+        if sound && !self.retired {
             Self::send_after_persist(
                 output,
                 from,
@@ -110,7 +117,8 @@ impl Raft {
                 index > self.commit_index,
                 "a committed entry is never replaced"
             );
-            self.log.truncate(index);
+            let keep_writes = self.is(Mutant::AcknowledgesReplaced);
+            self.log.truncate(index, keep_writes);
         }
         for entry in new {
             self.log.append(entry.term, entry.bytes);

@@ -25,6 +25,9 @@ pub struct RaftConfig {
     pub messages_in_flight_max: u32,
     /// Unanswered bytes of entries, per follower, above which no further message is sent.
     pub bytes_in_flight_max: u64,
+    /// A rule to break, for the simulator.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<crate::Mutant>,
 }
 
 impl RaftConfig {
@@ -40,6 +43,8 @@ impl RaftConfig {
             bytes_per_message_max: 512 << 10,
             messages_in_flight_max: 64,
             bytes_in_flight_max: 4 << 20,
+            #[cfg(feature = "mutants")]
+            mutant: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use alloc::collections::BTreeMap;
 use crate::ids::{LogIndex, NodeId, Term, Time};
 use crate::membership::VoteResult;
 use crate::message::{AppendOutcome, Message, VoteKind};
+use crate::mutant::Mutant;
 use crate::output::Output;
 use crate::raft::Raft;
 use crate::role::{Candidate, Role};
@@ -42,6 +43,9 @@ impl Raft {
             self.current_term = self.current_term.next();
             self.voted_for = Some(self.config.id);
             candidate.own_vote = Some(self.save_hard_state(output));
+            if self.is(Mutant::CountsOwnVoteEarly) {
+                candidate.votes.insert(self.config.id, true);
+            }
         }
         self.role = Role::Candidate(candidate);
         self.request_votes(kind, output);
@@ -108,8 +112,9 @@ impl Raft {
         output: &mut Output,
     ) {
         // RequestVote 2 of figure 3.1: the candidate's log is at least as up-to-date as ours.
-        let up_to_date = candidate_last >= (self.log.last_term(), self.log.last_index());
-        let sound = !self.tainted && !self.retired;
+        let up_to_date = candidate_last >= (self.log.last_term(), self.log.last_index())
+            || self.is(Mutant::VotesForOldLog);
+        let sound = (!self.tainted || self.is(Mutant::TaintedTakesPart)) && !self.retired;
         if kind == VoteKind::PreVote {
             let granted =
                 term > self.current_term && up_to_date && sound && !self.hears_a_leader(now);
@@ -206,6 +211,9 @@ impl Raft {
             self.current_term = term;
             self.voted_for = None;
             self.save_hard_state(output);
+        }
+        if self.is(Mutant::ErasesVote) {
+            self.voted_for = None;
         }
         self.role = Role::Follower {
             leader,

@@ -38,6 +38,7 @@ mod invariants;
 mod log;
 mod membership;
 mod message;
+mod mutant;
 mod output;
 mod progress;
 mod raft;
@@ -49,6 +50,8 @@ pub use config::{Boot, RaftConfig};
 pub use ids::{GroupId, LogIndex, NodeId, Term, Time, WriteSequence};
 pub use membership::{Membership, VoteResult};
 pub use message::{AppendOutcome, EntryKind, EntryMeta, Message, VoteKind};
+#[cfg(feature = "mutants")]
+pub use mutant::Mutant;
 pub use output::{Appended, HardState, Outgoing, Output};
 pub use raft::Raft;
 pub use replication::{ProposeRejection, Proposed, TransferRejection};

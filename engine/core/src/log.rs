@@ -107,7 +107,9 @@ impl Log {
 
     /// Forgets the entries from `first` on. They stop being durable: an acknowledgement of the
     /// write that held them speaks only for what stands before.
-    pub(crate) fn truncate(&mut self, first: LogIndex) {
+    ///
+    /// `keep_writes` is a mutant: then a late acknowledgement speaks for what replaced them.
+    pub(crate) fn truncate(&mut self, first: LogIndex, keep_writes: bool) {
         assert!(first > self.compacted.0, "a compacted entry is committed");
         let removed = self.last_index.0 + 1 - first.0;
         let kept = self
@@ -120,6 +122,9 @@ impl Log {
             self.runs.pop();
         }
         self.durable_index = self.durable_index.min(self.last_index);
+        if keep_writes {
+            return;
+        }
         for (_, last) in &mut self.writes {
             *last = (*last).min(self.last_index);
         }
@@ -142,7 +147,7 @@ impl Log {
             if write > sequence {
                 break;
             }
-            self.durable_index = self.durable_index.max(last);
+            self.durable_index = self.durable_index.max(last.min(self.last_index));
             self.writes.pop_front();
         }
     }

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::ids::{LogIndex, NodeId, Term, Time};
 use crate::membership::VoteResult;
 use crate::message::{AppendOutcome, EntryMeta, Message};
+use crate::mutant::Mutant;
 use crate::output::{Appended, Output};
 use crate::progress::{Flow, Progress};
 use crate::raft::Raft;
@@ -303,6 +304,9 @@ impl Raft {
         };
         let matched = |voter: NodeId| match leader.progress.get(&voter) {
             Some(progress) => progress.match_index,
+            None if voter == self.config.id && self.is(Mutant::CountsOwnUndurable) => {
+                self.log.last_index()
+            }
             None if voter == self.config.id => self.log.durable_index(),
             None => LogIndex(0),
         };
@@ -310,7 +314,8 @@ impl Raft {
         let everywhere = leader.progress.keys().map(|&peer| matched(peer)).min();
         // Section 3.6.2, figure 3.7 (figure 8 of the paper): only entries of the leader's current
         // term are committed by counting replicas; earlier ones are committed under them.
-        if index > self.commit_index && index >= leader.noop_index {
+        let own_term = index >= leader.noop_index || self.is(Mutant::CommitsEarlierTerms);
+        if index > self.commit_index && own_term {
             self.commit_index = index;
         }
         let everywhere = everywhere.map_or(self.commit_index, |index| index.min(self.commit_index));

@@ -62,6 +62,9 @@ pub struct ShardConfig {
     pub peer_queue_bytes_max: usize,
     /// Most groups of this core.
     pub groups_max: usize,
+    /// A rule of Raft to break.
+    #[cfg(feature = "simulation")]
+    pub core_mutant: Option<pontoon_core::Mutant>,
 }
 
 /// How a turn ended.
@@ -96,6 +99,20 @@ pub struct CoreStatistics {
     pub log: LogStatistics,
 }
 
+/// A rule of the shard that tests and the simulator can break, to show that they notice.
+#[cfg(any(test, feature = "simulation"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// An answer leaves before what it promises is durable.
+    AnswersBeforeDurable,
+    /// An answer to a message that persisted nothing itself does not wait for what was before it.
+    AnswersResentEarly,
+    /// The leader counts its own entries before they are durable.
+    LeaderCountsOwnUndurable,
+    /// Entries that a leader of an earlier term named are sent as they are now.
+    SendsOverridden,
+}
+
 /// One core's part of a node.
 pub struct Shard {
     config: ShardConfig,
@@ -128,9 +145,9 @@ pub struct Shard {
     failed: bool,
     stopped: bool,
     statistics: CoreStatistics,
-    /// A fault that a test has put in.
-    #[cfg(test)]
-    mutant: Option<tests::Mutant>,
+    /// A rule to break, for tests and the simulator.
+    #[cfg(any(test, feature = "simulation"))]
+    mutant: Option<Mutant>,
 }
 
 impl std::fmt::Debug for Shard {
@@ -195,6 +212,25 @@ impl Shard {
             log: self.log.statistics(),
             ..self.statistics.clone()
         }
+    }
+
+    /// Every replica's rules.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn rafts(&self) -> impl Iterator<Item = (GroupId, &pontoon_core::Raft)> {
+        self.replicas
+            .iter()
+            .map(|replica| (replica.id, &replica.raft))
+    }
+
+    /// Breaks a rule from now on.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn set_mutant(&mut self, mutant: Mutant) {
+        self.mutant = Some(mutant);
+    }
+
+    #[cfg(any(test, feature = "simulation"))]
+    fn is(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
     }
 
     fn complete(&mut self, completion: Completion, operations: &mut Vec<Operation>) {

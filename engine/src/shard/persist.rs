@@ -19,7 +19,8 @@ impl Shard {
     /// The same after a message whose entries lie in `records`.
     pub(super) fn absorb_with(&mut self, slot: usize, records: &[u8]) {
         let mut output = std::mem::take(&mut self.output);
-        if self.stage(slot, &mut output, records).is_err() {
+        let staged = self.stage(slot, &mut output, records);
+        if staged.is_err() {
             self.fail();
         }
         if self.failed {
@@ -27,8 +28,10 @@ impl Shard {
         }
         let last_frame = self.replicas[slot].last_frame;
         let durable = last_frame <= self.log.durable_frame();
-        #[cfg(test)]
-        let durable = durable || self.mutant == Some(super::tests::Mutant::AnswersBeforeDurable);
+        #[cfg(any(test, feature = "simulation"))]
+        let durable = durable
+            || self.is(super::Mutant::AnswersBeforeDurable)
+            || (self.is(super::Mutant::AnswersResentEarly) && matches!(staged, Ok(false)));
         for outgoing in output.messages.drain(..) {
             let message = (slot, outgoing.to, outgoing.message);
             if durable || !outgoing.after_persist {
@@ -46,6 +49,8 @@ impl Shard {
         self.arm(slot);
     }
 
+    /// Gives whether anything was to be persisted.
+    ///
     /// # Panics
     /// If the log does not take what was admitted before the core was stepped: our mistake.
     fn stage(
@@ -53,7 +58,7 @@ impl Shard {
         slot: usize,
         output: &mut Output,
         records: &[u8],
-    ) -> Result<(), AppendError> {
+    ) -> Result<bool, AppendError> {
         let group = self.replicas[slot].id.0;
         let mut staged = false;
         if let Some(hard_state) = output.hard_state.take() {
@@ -80,7 +85,7 @@ impl Shard {
         if staged {
             self.note_staged(slot);
         }
-        Ok(())
+        Ok(staged)
     }
 
     /// The group's newest records are in the log's open frame.
@@ -90,12 +95,12 @@ impl Shard {
         replica.last_frame = frame;
         self.durability
             .persisted_by(frame, slot, replica.raft.write_sequence());
-        #[cfg(test)]
-        if self.mutant == Some(super::tests::Mutant::LeaderCountsOwnUndurable)
-            && replica.raft.is_leader()
-        {
-            let (now, sequence) = (self.now, replica.raft.write_sequence());
-            replica.raft.on_persisted(now, sequence, &mut self.output);
+        #[cfg(any(test, feature = "simulation"))]
+        if self.is(super::Mutant::LeaderCountsOwnUndurable) {
+            let raft = &mut self.replicas[slot].raft;
+            if raft.is_leader() {
+                raft.on_persisted(self.now, raft.write_sequence(), &mut self.output);
+            }
         }
     }
 

@@ -122,6 +122,11 @@ impl Replicas {
         self.by_id.get(&group).copied()
     }
 
+    #[cfg(feature = "simulation")]
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Replica> {
+        self.slots.iter()
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Replica> {
         self.slots.iter_mut()
     }

@@ -50,6 +50,10 @@ impl Shard {
     /// A leader's log only grows, so that the entries a message names are those it named when the
     /// core asked for it; a replica that leads no more may have overridden them since.
     pub(super) fn still_leads(&self, slot: usize, message: &Message) -> bool {
+        #[cfg(any(test, feature = "simulation"))]
+        if self.is(super::Mutant::SendsOverridden) {
+            return true;
+        }
         let raft = &self.replicas[slot].raft;
         raft.is_leader() && raft.current_term() == message.term()
     }

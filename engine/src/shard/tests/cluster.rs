@@ -59,6 +59,8 @@ pub(super) fn shard_config(node: usize, nodes: usize) -> ShardConfig {
         proposals_pending_bytes_max: 64 << 10,
         peer_queue_bytes_max: 128 << 10,
         groups_max: 16,
+        #[cfg(feature = "simulation")]
+        core_mutant: None,
     }
 }
 

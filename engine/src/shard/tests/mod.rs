@@ -6,12 +6,3 @@ mod persist_before_reply;
 mod protocol;
 mod restart;
 mod wire;
-
-/// Faults that the tests must be able to catch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mutant {
-    /// An answer leaves before what it promises is durable.
-    AnswersBeforeDurable,
-    /// The leader counts its own entries before they are durable.
-    LeaderCountsOwnUndurable,
-}

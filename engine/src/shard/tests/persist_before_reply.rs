@@ -9,10 +9,10 @@ use pontoon_core::{AppendOutcome, LogIndex, Message, NodeId, Term, VoteKind};
 use pontoon_storage::RecoveredGroup;
 use pontoon_transport::{Connection, FrameLimits, Head};
 
-use super::Mutant;
 use super::cluster::{Cluster, GROUP, poll};
 use crate::outcome::Proposal;
 use crate::port::SocketId;
+use crate::shard::Mutant;
 use crate::wire;
 
 /// Reads what passes over the sockets, as their receivers would.
@@ -132,8 +132,10 @@ fn check(cluster: &Cluster, images: &Images, node: usize, to: usize, message: &M
 
 fn watched(mutant: Option<Mutant>) -> Cluster {
     let mut cluster = Cluster::new(3);
-    for node in &mut cluster.nodes {
-        node.shard.as_mut().unwrap().mutant = mutant;
+    if let Some(mutant) = mutant {
+        for node in &mut cluster.nodes {
+            node.shard.as_mut().unwrap().set_mutant(mutant);
+        }
     }
     let (mut sniffer, images) = (Sniffer::default(), Images::default());
     cluster.watch = Some(Box::new(move |cluster, node, socket, bytes| {

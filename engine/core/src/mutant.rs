@@ -1,0 +1,41 @@
+//! Faults that the simulator puts in, to show that it would find them.
+#![allow(unreachable_pub, reason = "public with the feature `mutants` alone")]
+
+use crate::raft::Raft;
+
+/// One broken rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// Entries of earlier terms are committed by counting (figure 8).
+    CommitsEarlierTerms,
+    /// Stepping down within a term forgets the vote.
+    ErasesVote,
+    /// A follower commits up to the leader's index, beyond what it was sent.
+    CommitsBeyondSent,
+    /// A leader counts its own entries before they are durable.
+    CountsOwnUndurable,
+    /// A candidate counts its own vote before it is durable.
+    CountsOwnVoteEarly,
+    /// Votes are given without looking at the candidate's log.
+    VotesForOldLog,
+    /// A disk's acknowledgement counts for entries that were replaced since it was asked for.
+    AcknowledgesReplaced,
+    /// A damaged replica votes and acknowledges.
+    TaintedTakesPart,
+}
+
+impl Raft {
+    #[cfg(feature = "mutants")]
+    pub(crate) fn is(&self, mutant: Mutant) -> bool {
+        self.config.mutant == Some(mutant)
+    }
+
+    #[cfg(not(feature = "mutants"))]
+    #[expect(
+        clippy::unused_self,
+        reason = "without the feature there are no mutants"
+    )]
+    pub(crate) fn is(&self, _mutant: Mutant) -> bool {
+        false
+    }
+}

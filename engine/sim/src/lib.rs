@@ -1,0 +1,26 @@
+//! Deterministic clusters: the shipped shard, core, log and frames on one thread, with a seeded
+//! clock, network and disk. A seed replays a whole history exactly.
+//!
+//! [`run`] is one history in two phases: faults, then a healed majority that must make progress.
+//! What must hold is checked all along ([`check`]) and at the end ([`history`]).
+#![forbid(unsafe_code)]
+
+mod check;
+mod client;
+mod coverage;
+mod disk;
+mod history;
+mod machine;
+mod mutants;
+mod network;
+mod place;
+mod random;
+mod swarm;
+mod trace;
+mod world;
+
+pub use coverage::{Coverage, MARKS};
+pub use history::{Call, is_linearizable};
+pub use mutants::{MUTANTS, NamedMutant};
+pub use swarm::Swarm;
+pub use world::{Failure, Options, Report, run};

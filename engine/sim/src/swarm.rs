@@ -1,0 +1,76 @@
+//! What exists in one run: drawn from its seed, so that a campaign visits many worlds.
+
+use crate::random::Random;
+
+/// Nanoseconds.
+pub(crate) const MILLISECOND: u64 = 1_000_000;
+
+/// The world of one run. Rates are per million of whatever they apply to.
+#[derive(Clone, Debug)]
+pub struct Swarm {
+    /// Nodes.
+    pub nodes: usize,
+    /// Cores of each.
+    pub cores: u16,
+    /// Groups.
+    pub groups: u64,
+    /// Clients, each with one operation outstanding.
+    pub clients: usize,
+    /// Keys of each group.
+    pub keys: u64,
+    /// Machines keep their own state over crashes; otherwise they are built from the log.
+    pub durable_machines: bool,
+    /// Messages are checked against the durable image of their sender: slow, so not in every run.
+    pub checks_promises: bool,
+    pub(crate) disk_delay: u64,
+    pub(crate) disk_stall: u64,
+    pub(crate) disk_error: u64,
+    pub(crate) disk_full: bool,
+    pub(crate) bit_rot: u64,
+    pub(crate) torn_writes: bool,
+    pub(crate) network_delay: u64,
+    pub(crate) cut: u64,
+    pub(crate) bit_flip: u64,
+    pub(crate) partition: u64,
+    pub(crate) one_way: bool,
+    pub(crate) crash: u64,
+    pub(crate) pause: u64,
+    pub(crate) clock_drift: bool,
+    pub(crate) transfer: u64,
+}
+
+impl Swarm {
+    /// The world of a seed.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let random = &mut Random::new(seed ^ 0x5357_4152_4d00_0000);
+        let maybe = |random: &mut Random, rate: u64| {
+            if random.happens(400_000) { rate } else { 0 }
+        };
+        let nodes = [1, 3, 3, 3, 3, 5, 5, 7][random.below(8)];
+        Self {
+            nodes,
+            cores: [1, 1, 1, 2, 3][random.below(5)],
+            groups: [1, 1, 2, 3, 8][random.below(5)],
+            clients: 1 + random.below(6),
+            keys: 1 + random.number() % 3,
+            durable_machines: random.happens(500_000),
+            checks_promises: random.happens(250_000),
+            disk_delay: random.between(50_000, 3 * MILLISECOND),
+            disk_stall: maybe(random, 3_000),
+            disk_error: maybe(random, 300),
+            disk_full: random.happens(100_000),
+            bit_rot: maybe(random, 300_000),
+            torn_writes: random.happens(700_000),
+            network_delay: random.between(20_000, 5 * MILLISECOND),
+            cut: maybe(random, 5_000),
+            bit_flip: maybe(random, 1_000),
+            partition: maybe(random, 250_000),
+            one_way: random.happens(500_000),
+            crash: maybe(random, 300_000),
+            pause: maybe(random, 200_000),
+            clock_drift: random.happens(300_000),
+            transfer: maybe(random, 100_000),
+        }
+    }
+}

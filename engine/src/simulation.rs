@@ -1,0 +1,114 @@
+//! What the simulator sees of a core that no program needs: the shard itself, on a clock, disk and
+//! network of somebody else's. Only with the feature `simulation`.
+
+use std::sync::Arc;
+
+use pontoon_core::{GroupId, Message, NodeId, Raft, Time};
+use pontoon_storage::{Recovery, SegmentLog};
+use pontoon_transport::Head;
+
+use crate::doorbell::Doorbell;
+use crate::group::Group;
+use crate::inbox::{Answer, Core, channel};
+use crate::machine::Machines;
+use crate::port::{Completion, Operation};
+use crate::request::CreateError;
+use crate::shard::{CoreStatistics, Shard, ShardConfig, ShardOpenError, Turn};
+
+pub use crate::shard::Mutant as ShardMutant;
+pub use pontoon_core::Mutant as CoreMutant;
+
+/// A rule to break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// One of Raft's.
+    Core(CoreMutant),
+    /// One of the shard's.
+    Shard(ShardMutant),
+}
+
+/// A shard and the way to it.
+#[derive(Debug)]
+pub struct SimulatedCore {
+    shard: Shard,
+    core: Core,
+}
+
+impl SimulatedCore {
+    /// Reopens what a log held.
+    ///
+    /// # Errors
+    /// If a group can't be opened as it was.
+    ///
+    /// # Panics
+    /// If the process has no file descriptor left.
+    pub fn open(
+        config: ShardConfig,
+        log: SegmentLog,
+        recovery: &Recovery,
+        machines: Machines,
+        mutant: Option<Mutant>,
+        now: Time,
+    ) -> Result<Self, ShardOpenError> {
+        let doorbell = Arc::new(Doorbell::new().expect("a file descriptor"));
+        let waiting_max = 1024;
+        let (core, inbox) = channel(config.node, doorbell, waiting_max, config.command_bytes_max);
+        let mut shard = Shard::open_with(config, log, recovery, machines, inbox, mutant, now)?;
+        if let Some(Mutant::Shard(mutant)) = mutant {
+            shard.set_mutant(mutant);
+        }
+        Ok(Self { shard, core })
+    }
+
+    /// One turn of the shard.
+    pub fn turn(
+        &mut self,
+        now: Time,
+        completions: &mut Vec<Completion>,
+        operations: &mut Vec<Operation>,
+    ) -> Turn {
+        self.shard.turn(now, completions, operations)
+    }
+
+    /// Makes a group.
+    ///
+    /// # Errors
+    /// If the members can't be.
+    pub fn create_group(
+        &self,
+        group: GroupId,
+        kind: &str,
+        members: &[NodeId],
+    ) -> Result<Answer<Result<(), CreateError>>, CreateError> {
+        self.core.create_group(group, kind, members)
+    }
+
+    /// A handle as applications have it.
+    #[must_use]
+    pub fn group(&self, group: GroupId) -> Group {
+        Group::new(group, self.core.clone())
+    }
+
+    /// Every replica of the core.
+    pub fn replicas(&self) -> impl Iterator<Item = (GroupId, &Raft)> {
+        self.shard.rafts()
+    }
+
+    /// Counts so far.
+    #[must_use]
+    pub fn statistics(&self) -> CoreStatistics {
+        self.shard.statistics()
+    }
+}
+
+/// What a head on the wire says.
+#[must_use]
+pub fn message(head: &Head) -> Option<Message> {
+    crate::wire::message(head)
+}
+
+/// The core that a group lives on.
+#[must_use]
+pub fn core_of(group: GroupId, cores: u16) -> u16 {
+    crate::node::core_of(group, cores)
+}
