@@ -113,6 +113,12 @@ pub enum PrepareError {
         /// What the system said.
         source: io::Error,
     },
+    /// It was stopped before it was done; nothing is left behind.
+    #[error("preparing {} was stopped", path.display())]
+    Stopped {
+        /// The segment.
+        path: PathBuf,
+    },
 }
 
 /// Why a record was not taken. Nothing was staged.

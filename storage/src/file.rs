@@ -14,8 +14,8 @@ use crate::error::{OpenError, PrepareError};
 use crate::layout::BLOCK_BYTES_MIN;
 use crate::slab::SlabPool;
 
-/// Bytes of one write while a segment is zeroed.
-const ZERO_BYTES: usize = 1 << 20;
+/// Bytes of one write while a segment is zeroed: as long as a write of the log may have to wait.
+const ZERO_BYTES: usize = 256 << 10;
 
 /// Largest block we lay frames on.
 const BLOCK_BYTES_MAX: usize = 64 << 10;
@@ -185,6 +185,7 @@ impl Volume for FileVolume {
             PrepareError::Io { source, .. } => source,
             PrepareError::NoSpace { .. } => io::Error::from_raw_os_error(libc::ENOSPC),
             PrepareError::NoDirectIo { .. } => io::Error::from_raw_os_error(libc::EINVAL),
+            PrepareError::Stopped { .. } => io::Error::from_raw_os_error(libc::ECANCELED),
         })?;
         self.add(slot, file);
         Ok(())
@@ -259,16 +260,28 @@ fn probe_file(file: &OwnedFd) -> io::Result<Option<usize>> {
 /// Makes a segment ready: created, zero-written, synced, and listed durably in its directory.
 ///
 /// It gets its name only when it is whole, so a crash leaves none that is half done. A segment
-/// that exists is opened as it is. Blocks for long: run it in the bulk lane.
+/// that exists is opened as it is. Blocks for long, and takes all that the disk can give.
 pub fn prepare_segment(
     directory: &Path,
     slot: u32,
     segment_bytes: u64,
 ) -> Result<OwnedFd, PrepareError> {
+    prepare_segment_paced(directory, slot, segment_bytes, &mut || true)
+}
+
+/// The same, for the time while the log is in use: `pace` is called after each piece of zeros. It
+/// may wait there, to leave the disk to others, and stops the work by returning false.
+pub fn prepare_segment_paced(
+    directory: &Path,
+    slot: u32,
+    segment_bytes: u64,
+    pace: &mut dyn FnMut() -> bool,
+) -> Result<OwnedFd, PrepareError> {
     let path = segment_path(directory, slot);
     let refused = |errno: Errno| match errno {
         Errno::NOSPC | Errno::DQUOT => PrepareError::NoSpace { path: path.clone() },
         Errno::INVAL => PrepareError::NoDirectIo { path: path.clone() },
+        Errno::CANCELED => PrepareError::Stopped { path: path.clone() },
         errno => PrepareError::Io {
             path: path.clone(),
             source: errno.into(),
@@ -281,7 +294,7 @@ pub fn prepare_segment(
     }
     let partial = directory.join(format!("preparing-{slot:04}"));
     let file = open_direct(&partial, OFlags::CREATE | OFlags::TRUNC).map_err(refused)?;
-    let written = write_zeros(&file, segment_bytes)
+    let written = write_zeros(&file, segment_bytes, pace)
         .and_then(|()| rustix::fs::fsync(&file))
         .and_then(|()| rustix::fs::rename(&partial, &path))
         .map_err(refused);
@@ -296,7 +309,8 @@ pub fn prepare_segment(
     }
 }
 
-fn write_zeros(file: &OwnedFd, bytes: u64) -> Result<(), Errno> {
+/// ECANCELED if `pace` says so.
+fn write_zeros(file: &OwnedFd, bytes: u64, pace: &mut dyn FnMut() -> bool) -> Result<(), Errno> {
     let pool = SlabPool::new(ZERO_BYTES, ZERO_BYTES).map_err(|_| Errno::NOMEM)?;
     let zeros = pool.read_buffer(ZERO_BYTES).expect("the pool has one slab");
     let mut offset = 0;
@@ -307,6 +321,9 @@ fn write_zeros(file: &OwnedFd, bytes: u64) -> Result<(), Errno> {
         match pwritev2(file, pieces, offset, ReadWriteFlags::empty())? {
             0 => return Err(Errno::NOSPC),
             count => offset += count as u64,
+        }
+        if !pace() {
+            return Err(Errno::CANCELED);
         }
     }
     Ok(())

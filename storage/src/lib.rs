@@ -116,7 +116,10 @@ pub mod uring;
 pub use config::{Identity, LogConfig};
 pub use disk::{DiskOp, SyncMethod, Volume};
 pub use error::{AppendError, OpenError, Poisoned, PrepareError, ReadError, WriteFailure};
-pub use file::{DirectoryLock, FileVolume, measure_sync_method, prepare_segment, segment_path};
+pub use file::{
+    DirectoryLock, FileVolume, measure_sync_method, prepare_segment, prepare_segment_paced,
+    segment_path,
+};
 pub use log::{CacheRead, LogStatistics, SegmentLog};
 pub use record::RecordKind;
 pub use recovery::{Damage, RecoveredGroup, Recovery, RecoveryReport};

@@ -241,6 +241,13 @@ fn who_does_not_belong_here_is_refused_with_the_reason() {
             },
             "cores",
         ),
+        (
+            Hello {
+                frame_bytes_max: 1 << 19,
+                ..hello(1, 2)
+            },
+            "frame_bytes",
+        ),
     ];
     for (theirs, reason) in cases {
         let refused = acceptor.receive(&theirs.encode()).expect_err(reason);
@@ -267,4 +274,29 @@ fn http_and_tls_are_recognised_as_not_pontoon() {
         let refused = Hello::decode(&bytes).expect_err("no hello");
         assert_eq!(refused.reason(), "not_pontoon");
     }
+}
+
+#[test]
+fn nodes_with_frames_of_different_sizes_refuse_each_other_with_both_sizes() {
+    let small = Hello {
+        frame_bytes_max: 1 << 19,
+        ..hello(1, 2)
+    };
+    let refused = Handshake::accept(hello(2, 0), vec![1, 3]).receive(&small.encode());
+    let (theirs, ours) = (1 << 19, 1 << 20);
+    assert_eq!(refused, Err(HelloError::FrameBytes { theirs, ours }));
+    let refused = Handshake::dial(small).receive(&hello(2, 1).encode());
+    let (theirs, ours) = (1 << 20, 1 << 19);
+    assert_eq!(refused, Err(HelloError::FrameBytes { theirs, ours }));
+}
+
+#[test]
+fn something_else_is_found_out_by_its_first_byte() {
+    assert_eq!(Hello::check_prefix(b""), Ok(()));
+    let ours = hello(1, 2).encode();
+    for length in 0..=HELLO_BYTES {
+        assert_eq!(Hello::check_prefix(&ours[..length]), Ok(()));
+    }
+    let refused = Hello::check_prefix(b"G").expect_err("no hello");
+    assert_eq!(refused.reason(), "not_pontoon");
 }

@@ -1,7 +1,8 @@
 //! The bulk lane: whatever may wait runs here, off the cores. It accepts and dials, exchanges
 //! hellos, and makes segments ready; what it brings about is handed to the core it is for.
 
-mod connect;
+mod guest;
+mod lobby;
 mod prepare;
 mod refused;
 
@@ -13,12 +14,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use pontoon_core::NodeId;
 use pontoon_transport::Hello;
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::doorbell::Doorbell;
-use connect::Lobby;
+use lobby::Lobby;
+use prepare::Preparing;
 pub use refused::Refused;
 
 /// What a core asks for. At most one of each kind per peer or slot is under way.
@@ -67,13 +70,16 @@ pub struct BulkConfig {
 pub struct BulkLink {
     core: u16,
     requests: Sender<(u16, BulkRequest)>,
+    wake: Arc<OwnedFd>,
     events: Receiver<BulkEvent>,
 }
 
 impl BulkLink {
     pub(crate) fn request(&self, request: BulkRequest) {
         // A lane that has stopped answers nothing; so has the node, then.
-        let _ = self.requests.send((self.core, request));
+        if self.requests.send((self.core, request)).is_ok() {
+            wake(&self.wake);
+        }
     }
 
     pub(crate) fn next_event(&self) -> Option<BulkEvent> {
@@ -103,11 +109,18 @@ impl Cores {
     }
 }
 
-/// The threads of the lane. Dropping it stops and joins them.
+fn wake(eventfd: &OwnedFd) {
+    // The counter can't overflow: it is read whenever it is not zero.
+    let _ = rustix::io::write(eventfd, &1_u64.to_ne_bytes());
+}
+
+/// The threads of the lane. Dropping it stops and joins them at once, whatever they are at.
 #[derive(Debug)]
 pub struct BulkLane {
-    lobby: Arc<Lobby>,
-    requests: Option<Sender<(u16, BulkRequest)>>,
+    refused: Arc<Refused>,
+    /// Dropped to stop the threads.
+    running: Option<Sender<()>>,
+    wake: Arc<OwnedFd>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -120,40 +133,57 @@ impl BulkLane {
         config: BulkConfig,
         doorbells: &[Arc<Doorbell>],
     ) -> io::Result<(Self, Vec<BulkLink>)> {
+        config.listener.set_nonblocking(true)?;
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let (requests, incoming) = unbounded();
-        let (senders, receivers): (Vec<_>, Vec<_>) = doorbells.iter().map(|_| unbounded()).unzip();
+        let (events, receivers): (Vec<_>, Vec<_>) = doorbells.iter().map(|_| unbounded()).unzip();
         let cores = Cores {
-            events: senders,
+            events,
             doorbells: doorbells.to_vec(),
         };
         let link = |(core, events)| BulkLink {
             core,
             requests: requests.clone(),
+            wake: Arc::clone(&wake),
             events,
         };
         let links = (0_u16..).zip(receivers).map(link).collect();
-        let (segments, to_prepare) = unbounded();
-        let preparing = prepare::Preparing {
+        let (running, stopping) = bounded(0);
+        let (segments, wanted) = unbounded();
+        let preparing = Preparing {
             directories: config.directories,
             segment_bytes: config.segment_bytes,
             cores: cores.clone(),
+            wanted,
+            running: stopping.clone(),
         };
-        let lobby = Arc::new(Lobby::new(config.hello, config.peers, cores)?);
+        let refused = Arc::new(Refused::default());
+        let lobby = Lobby {
+            hello: config.hello,
+            peers: config.peers,
+            listener: config.listener,
+            cores,
+            refused: Arc::clone(&refused),
+            requests: incoming,
+            segments,
+            running: stopping,
+            wake: Arc::clone(&wake),
+            guests: Vec::new(),
+            accept_at: None,
+        };
         let mut lane = Self {
-            lobby: Arc::clone(&lobby),
-            requests: Some(requests),
+            refused,
+            running: Some(running),
+            wake,
             threads: Vec::new(),
         };
-        let listener = config.listener;
-        lane.spawn("listen", move || connect::listen(&lobby, &listener))?;
-        let lobby = Arc::clone(&lane.lobby);
-        lane.spawn("requests", move || serve(&incoming, &lobby, &segments))?;
-        lane.spawn("prepare", move || preparing.run(&to_prepare))?;
+        lane.spawn("pontoon-lobby", move || lobby.run())?;
+        lane.spawn("pontoon-prepare", move || preparing.run())?;
         Ok((lane, links))
     }
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let builder = std::thread::Builder::new().name(format!("pontoon-{name}"));
+        let builder = std::thread::Builder::new().name(name.to_owned());
         self.threads.push(builder.spawn(run)?);
         Ok(())
     }
@@ -161,37 +191,18 @@ impl BulkLane {
     /// How many connections were refused, by reason.
     #[must_use]
     pub fn refused(&self) -> BTreeMap<&'static str, u64> {
-        self.lobby.refused.counts()
-    }
-}
-
-/// Hands requests on until every core, and the lane, have let go of their ends.
-fn serve(
-    incoming: &Receiver<(u16, BulkRequest)>,
-    lobby: &Arc<Lobby>,
-    segments: &Sender<(u16, u32)>,
-) {
-    for (core, request) in incoming {
-        match request {
-            BulkRequest::Dial { peer } => connect::dial(lobby, core, peer),
-            BulkRequest::Prepare { slot } => {
-                // The other end lives as long as this one.
-                let _ = segments.send((core, slot));
-            }
-        }
+        self.refused.counts()
     }
 }
 
 impl Drop for BulkLane {
-    /// The links must be gone before, or their requests keep a thread alive.
     fn drop(&mut self) {
-        self.lobby.close();
-        self.requests = None;
+        self.running = None;
+        wake(&self.wake);
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the bulk lane panicked");
             }
         }
-        self.lobby.wait_until_empty();
     }
 }

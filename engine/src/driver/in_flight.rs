@@ -11,9 +11,7 @@ pub(super) enum Flight {
     /// A durable write: done when the write and, where there is one, its sync are.
     Write {
         operation: DiskOp,
-        completions_left: u8,
-        /// What the write came to, or the first error.
-        result: Result<usize, i32>,
+        outcome: WriteOutcome,
     },
     Read {
         operation: DiskOp,
@@ -26,6 +24,34 @@ pub(super) enum Flight {
         socket: SocketId,
         buffer: ReceiveBuffer,
     },
+}
+
+/// What a durable write has come to so far. Its completions may come in any order.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct WriteOutcome {
+    pub(super) written: Option<Result<usize, i32>>,
+    pub(super) synced: Option<Result<usize, i32>>,
+}
+
+impl WriteOutcome {
+    /// Of a write that is durable without a sync of its own.
+    pub(super) fn without_sync() -> Self {
+        Self {
+            written: None,
+            synced: Some(Ok(0)),
+        }
+    }
+
+    /// The result for a write of so many bytes, once all completions are there. A short count is
+    /// told as it is, although its sync was cancelled: the log takes it for the failure it is.
+    pub(super) fn result(self, bytes: usize) -> Option<Result<usize, i32>> {
+        Some(match (self.written?, self.synced?) {
+            (Err(errno), _) => Err(errno),
+            (Ok(count), Err(_)) if count < bytes => Ok(count),
+            (Ok(_), Err(errno)) => Err(errno),
+            (Ok(count), Ok(_)) => Ok(count),
+        })
+    }
 }
 
 /// All of them, each in a place that its entries carry as `user_data`.
@@ -70,5 +96,30 @@ impl InFlight {
 
     pub(super) fn writes(&self) -> usize {
         self.writes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_is_durable_only_when_its_sync_is_done_too() {
+        let of = |written, synced| WriteOutcome { written, synced }.result(4096);
+        let cancelled = Some(Err(libc::ECANCELED));
+        assert_eq!(of(Some(Ok(4096)), None), None);
+        assert_eq!(of(None, Some(Ok(0))), None);
+        assert_eq!(of(Some(Ok(4096)), Some(Ok(0))), Some(Ok(4096)));
+        assert_eq!(of(Some(Ok(4096)), Some(Err(5))), Some(Err(5)));
+        assert_eq!(of(Some(Err(5)), cancelled), Some(Err(5)));
+        assert_eq!(of(Some(Ok(512)), cancelled), Some(Ok(512)));
+        // A whole write whose sync was cancelled all the same is not durable.
+        let errno = libc::ECANCELED;
+        assert_eq!(of(Some(Ok(4096)), cancelled), Some(Err(errno)));
+        let lone = WriteOutcome {
+            written: Some(Ok(4096)),
+            ..WriteOutcome::without_sync()
+        };
+        assert_eq!(lone.result(4096), Some(Ok(4096)));
     }
 }

@@ -7,6 +7,7 @@ mod submit;
 
 use std::collections::HashMap;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,14 +95,17 @@ pub struct DriverStatistics {
     pub entries: u64,
     /// Exchanges that waited.
     pub waits: u64,
-    /// Sends and receives that had to be issued again.
+    /// Reads, sends and receives that had to be issued again.
     pub retries: u64,
+    /// Calls of io_uring_enter(2) only to make room in the submission queue.
+    pub full_queues: u64,
 }
 
 /// One core's ring. Made and used on the core's own thread.
 pub struct UringDriver {
     ring: IoUring,
-    volume: FileVolume,
+    /// Dropped by hand: it stays, and its lock too, while a write that hangs may still reach it.
+    volume: ManuallyDrop<FileVolume>,
     sync: SyncMethod,
     /// The arena is buffer 0 of the ring.
     arena_registered: bool,
@@ -110,6 +114,8 @@ pub struct UringDriver {
     /// Closed sockets whose descriptors may still stand in entries that are not submitted.
     closing: Vec<OwnedFd>,
     in_flight: InFlight,
+    /// Places of interrupted operations that the next exchange issues again.
+    again: Vec<u32>,
     bulk: BulkLink,
     doorbell: Arc<Doorbell>,
     wake: Wake,
@@ -144,18 +150,24 @@ impl UringDriver {
         self.statistics.exchanges += 1;
         // First: entries that are not submitted yet must not name a file that this replaces.
         self.take_bulk_events(completions);
-        for operation in operations.drain(..) {
-            self.submit(operation)?;
+        while let Some(place) = self.again.pop() {
+            self.issue(place, completions)?;
         }
-        self.arm_bell()?;
+        for operation in operations.drain(..) {
+            self.submit(operation, completions)?;
+        }
+        self.arm_bell(completions)?;
         let wait = if completions.is_empty() {
             wait
         } else {
             Wait::No
         };
         self.enter(wait)?;
-        self.closing.clear();
-        self.reap(completions)
+        if self.all_submitted() {
+            self.closing.clear();
+        }
+        self.reap(completions);
+        Ok(())
     }
 
     /// Whether a durable write is under way: spinning would starve the kernel's worker that

@@ -2,22 +2,22 @@
 
 use pontoon_storage::DiskOp;
 
+use super::UringDriver;
 use super::in_flight::Flight;
 use super::submit::{BELL, SYNC};
-use super::{DriverError, UringDriver};
 use crate::bulk::BulkEvent;
 use crate::port::{Completion, SocketId};
 
 impl UringDriver {
     /// Takes every completion that is there.
-    pub(super) fn reap(&mut self, completions: &mut Vec<Completion>) -> Result<(), DriverError> {
+    pub(super) fn reap(&mut self, completions: &mut Vec<Completion>) {
         loop {
             let next = self.ring.completion().next();
-            let Some(entry) = next else { return Ok(()) };
+            let Some(entry) = next else { return };
             let result = usize::try_from(entry.result()).map_err(|_| -entry.result());
             match entry.user_data() {
                 BELL => self.bell_armed = false,
-                data => self.complete(data, result, completions)?,
+                data => self.complete(data, result, completions),
             }
         }
     }
@@ -27,44 +27,28 @@ impl UringDriver {
         data: u64,
         result: Result<usize, i32>,
         completions: &mut Vec<Completion>,
-    ) -> Result<(), DriverError> {
+    ) {
         let place = u32::try_from(data & !SYNC).expect("a place of `in_flight`");
-        if let Flight::Write {
-            completions_left,
-            result: so_far,
-            ..
-        } = self.in_flight.get_mut(place)
-        {
-            *completions_left -= 1;
-            // The write's count, and the first error of write and sync. A sync that was cancelled
-            // because its write fell short leaves the short count to be told.
-            match (data & SYNC != 0, result) {
-                (false, result) => *so_far = result,
-                (true, Err(errno)) if errno != libc::ECANCELED => *so_far = so_far.and(Err(errno)),
-                (true, _) => {}
+        let result = match self.in_flight.get_mut(place) {
+            Flight::Write { operation, outcome } => {
+                if data & SYNC == 0 {
+                    outcome.written = Some(result);
+                } else {
+                    outcome.synced = Some(result);
+                }
+                let Some(result) = outcome.result(write_bytes(operation)) else {
+                    return;
+                };
+                result
             }
-            if *completions_left > 0 {
-                return Ok(());
+            _ if matches!(result, Err(libc::EINTR | libc::EAGAIN)) => {
+                self.statistics.retries += 1;
+                self.again.push(place);
+                return;
             }
-        } else if matches!(result, Err(libc::EINTR | libc::EAGAIN)) {
-            self.statistics.retries += 1;
-            return self.issue_again(place, completions);
-        }
+            _ => result,
+        };
         completions.push(completed(self.in_flight.remove(place), result));
-        Ok(())
-    }
-
-    fn issue_again(
-        &mut self,
-        place: u32,
-        completions: &mut Vec<Completion>,
-    ) -> Result<(), DriverError> {
-        if let Flight::Read { .. } = self.in_flight.get_mut(place) {
-            let flight = self.in_flight.remove(place);
-            completions.push(completed(flight, Err(libc::EINTR)));
-            return Ok(());
-        }
-        self.push_socket(place)
     }
 
     /// What the bulk lane has done for this core.
@@ -90,11 +74,16 @@ impl UringDriver {
     }
 }
 
+fn write_bytes(operation: &DiskOp) -> usize {
+    match operation {
+        DiskOp::Write { bytes, .. } => bytes.len(),
+        DiskOp::Read { .. } => unreachable!("a write's operation is a write"),
+    }
+}
+
 fn completed(flight: Flight, result: Result<usize, i32>) -> Completion {
     match flight {
-        Flight::Write {
-            operation, result, ..
-        } => Completion::Written {
+        Flight::Write { operation, .. } => Completion::Written {
             id: operation.id(),
             result,
         },

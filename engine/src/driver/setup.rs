@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
-use std::time::Duration;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
-use io_uring::{Builder, IoUring, types::CancelBuilder};
+use io_uring::{Builder, IoUring};
 
 use super::in_flight::InFlight;
 use super::{DriverConfig, DriverError, DriverStatistics, UringDriver, Wait, Wake};
@@ -15,9 +16,8 @@ use super::{DriverConfig, DriverError, DriverStatistics, UringDriver, Wait, Wake
 /// Completion entries for each submission entry.
 const COMPLETIONS_PER_ENTRY: u32 = 4;
 
-/// How often and how long the end of a driver waits for what is under way.
-const LAST_WAITS: u32 = 50;
-const LAST_WAIT: Duration = Duration::from_millis(100);
+/// How long the end of a driver waits for what is under way: only a disk that hangs takes longer.
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
 impl UringDriver {
     /// Makes the ring. Call it on the thread that will use it.
@@ -28,7 +28,7 @@ impl UringDriver {
         let ring = make_ring(config.ring_entries)?;
         let arena_registered = register_arena(&ring, config.arena);
         if config.wake == Wake::Registered {
-            let eventfd = config.doorbell.fd().as_fd().as_raw_fd();
+            let eventfd = config.doorbell.fd().as_raw_fd();
             let registered = ring.submitter().register_eventfd(eventfd);
             registered.map_err(|source| DriverError::Ring {
                 what: "registering the doorbell with the ring",
@@ -37,13 +37,14 @@ impl UringDriver {
         }
         Ok(Self {
             ring,
-            volume: config.volume,
+            volume: ManuallyDrop::new(config.volume),
             sync: config.sync,
             arena_registered,
             sockets: HashMap::new(),
             next_socket: 0,
             closing: Vec::new(),
             in_flight: InFlight::default(),
+            again: Vec::new(),
             bulk: config.bulk,
             doorbell: config.doorbell,
             wake: config.wake,
@@ -118,29 +119,49 @@ fn register_arena(ring: &IoUring, (start, bytes): (*const u8, usize)) -> bool {
 }
 
 impl Drop for UringDriver {
-    /// The kernel may write into what is under way until it has completed.
+    /// The kernel may read and write what is under way until it has completed.
     fn drop(&mut self) {
         for (_, socket) in self.sockets.drain() {
             let socket = TcpStream::from(socket);
             let _ = socket.shutdown(Shutdown::Both);
             self.closing.push(socket.into());
         }
-        let mut completions = Vec::new();
-        for _ in 0..LAST_WAITS {
-            if self.in_flight.is_empty() && !self.bell_armed {
-                return;
-            }
-            if self.bell_armed {
-                let cancel = CancelBuilder::user_data(super::submit::BELL);
-                let _ = self.ring.submitter().register_sync_cancel(None, cancel);
-            }
-            let waited = self.enter(Wait::For(LAST_WAIT));
-            if waited.is_err() || self.reap(&mut completions).is_err() {
-                break;
-            }
+        if self.wake == Wake::InRing {
+            // Ends the read of the bell.
+            let _ = rustix::io::write(self.doorbell.fd(), &1_u64.to_ne_bytes());
         }
-        tracing::error!("operations did not complete in time; their memory is given up");
+        if self.finish(Instant::now() + FINISH_LIMIT) {
+            // SAFETY: nobody uses it after this, and it is dropped only here.
+            unsafe { ManuallyDrop::drop(&mut self.volume) }
+            return;
+        }
+        tracing::error!(
+            "the disk did not complete an operation in time; its memory and the lock of the data \
+             directory are kept until the process ends"
+        );
         std::mem::forget(std::mem::take(&mut self.in_flight));
         std::mem::forget(std::mem::take(&mut self.bell));
+    }
+}
+
+impl UringDriver {
+    /// Waits until nothing is under way. False if that takes too long.
+    fn finish(&mut self, deadline: Instant) -> bool {
+        let mut completions = Vec::new();
+        loop {
+            // An interrupted operation is not issued again: it is over.
+            for place in std::mem::take(&mut self.again) {
+                drop(self.in_flight.remove(place));
+            }
+            if self.in_flight.is_empty() && !self.bell_armed {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.enter(Wait::For(left)).is_err() {
+                return false;
+            }
+            self.reap(&mut completions);
+            completions.clear();
+        }
     }
 }

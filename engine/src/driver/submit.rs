@@ -1,118 +1,98 @@
 //! From operations to entries of the ring. The only place that pushes them.
 #![allow(unsafe_code)]
 
+use std::collections::HashMap;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use io_uring::squeue::Entry;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{opcode, squeue};
-use pontoon_storage::{DiskOp, RecordBytes};
-use pontoon_transport::{ReceiveBuffer, SendBatch};
+use pontoon_storage::{DiskOp, FileVolume, SyncMethod};
 
-use super::in_flight::Flight;
+use super::in_flight::{Flight, WriteOutcome};
 use super::{DriverError, UringDriver, Wait, Wake};
 use crate::bulk::BulkRequest;
-use crate::port::{Operation, SocketId};
+use crate::port::{Completion, Operation, SocketId};
 
 /// `user_data` of the doorbell's read.
 pub(super) const BELL: u64 = u64::MAX;
 /// Set in the `user_data` of the sync that is linked to a write.
 pub(super) const SYNC: u64 = 1 << 32;
 
+/// How often the kernel may refuse to make room in a full queue (it is out of memory, then).
+const FULL_TRIES: u32 = 1000;
+
 /// IORING_ENTER_GETEVENTS of io_uring_enter(2): with DEFER_TASKRUN nothing completes without it.
 const ENTER_GETEVENTS: u32 = 1;
 
 impl UringDriver {
-    pub(super) fn submit(&mut self, operation: Operation) -> Result<(), DriverError> {
-        match operation {
-            Operation::Disk(operation) => self.submit_disk(operation),
-            Operation::Send { socket, batch } => self.submit_send(socket, batch),
-            Operation::Receive { socket, buffer } => self.submit_receive(socket, buffer),
+    pub(super) fn submit(
+        &mut self,
+        operation: Operation,
+        completions: &mut Vec<Completion>,
+    ) -> Result<(), DriverError> {
+        let flight = match operation {
+            Operation::Disk(operation @ DiskOp::Write { .. }) => Flight::Write {
+                operation,
+                outcome: match self.sync {
+                    SyncMethod::WriteDsync => WriteOutcome::without_sync(),
+                    SyncMethod::WriteThenFdatasync => WriteOutcome::default(),
+                },
+            },
+            Operation::Disk(operation @ DiskOp::Read { .. }) => Flight::Read { operation },
+            Operation::Send { socket, batch } => Flight::Send { socket, batch },
+            Operation::Receive { socket, buffer } => Flight::Receive { socket, buffer },
             Operation::Close { socket } => {
                 self.close(socket);
-                Ok(())
+                return Ok(());
             }
             Operation::Dial { peer } => {
                 self.bulk.request(BulkRequest::Dial { peer });
-                Ok(())
+                return Ok(());
             }
             Operation::Prepare { slot } => {
                 self.bulk.request(BulkRequest::Prepare { slot });
-                Ok(())
+                return Ok(());
             }
-        }
-    }
-
-    fn submit_disk(&mut self, operation: DiskOp) -> Result<(), DriverError> {
-        let slot = operation.slot();
-        let file = self.volume.file(slot);
-        let file = file.expect("the log names only segments that were prepared");
-        let fd = Fd(file.as_raw_fd());
-        let (sync, registered) = (self.sync, self.arena_registered);
-        let flight = match operation {
-            DiskOp::Write { .. } => Flight::Write {
-                operation,
-                completions_left: 1,
-                result: Ok(0),
-            },
-            DiskOp::Read { .. } => Flight::Read { operation },
         };
         let place = self.in_flight.insert(flight);
-        let (first, second) = match self.in_flight.get_mut(place) {
+        self.issue(place, completions)
+    }
+
+    /// Makes entries of an operation under way, for the first time or again.
+    pub(super) fn issue(
+        &mut self,
+        place: u32,
+        completions: &mut Vec<Completion>,
+    ) -> Result<(), DriverError> {
+        let (entry, sync) = match self.in_flight.get_mut(place) {
+            Flight::Write { operation, .. } => {
+                let fd = file_of(&self.volume, operation);
+                let registered = self.arena_registered;
+                pontoon_storage::uring::entries(operation, fd, self.sync, registered)
+            }
             Flight::Read { operation } => {
-                pontoon_storage::uring::entries(operation, fd, sync, false)
+                let fd = file_of(&self.volume, operation);
+                pontoon_storage::uring::entries(operation, fd, self.sync, false)
             }
-            Flight::Write {
-                operation,
-                completions_left,
-                ..
-            } => {
-                let entries = pontoon_storage::uring::entries(operation, fd, sync, registered);
-                *completions_left += u8::from(entries.1.is_some());
-                entries
-            }
-            _ => unreachable!("inserted above"),
-        };
-        let first = first.user_data(u64::from(place));
-        match second {
-            None => self.push(&[first]),
-            Some(second) => self.push(&[first, second.user_data(u64::from(place) | SYNC)]),
-        }
-    }
-
-    fn submit_send(
-        &mut self,
-        socket: SocketId,
-        batch: SendBatch<RecordBytes>,
-    ) -> Result<(), DriverError> {
-        let place = self.in_flight.insert(Flight::Send { socket, batch });
-        self.push_socket(place)
-    }
-
-    fn submit_receive(
-        &mut self,
-        socket: SocketId,
-        buffer: ReceiveBuffer,
-    ) -> Result<(), DriverError> {
-        let place = self.in_flight.insert(Flight::Receive { socket, buffer });
-        self.push_socket(place)
-    }
-
-    /// Issues a send or a receive, for the first time or again.
-    pub(super) fn push_socket(&mut self, place: u32) -> Result<(), DriverError> {
-        let entry = match self.in_flight.get_mut(place) {
             Flight::Send { socket, batch } => {
-                let fd = fd_of(&self.sockets, *socket);
-                pontoon_transport::uring::send_entry(batch, fd)
+                let fd = socket_of(&self.sockets, *socket);
+                (pontoon_transport::uring::send_entry(batch, fd), None)
             }
             Flight::Receive { socket, buffer } => {
-                let fd = fd_of(&self.sockets, *socket);
-                pontoon_transport::uring::receive_entry(buffer, fd)
+                let fd = socket_of(&self.sockets, *socket);
+                (pontoon_transport::uring::receive_entry(buffer, fd), None)
             }
-            _ => unreachable!("only sends and receives are issued here"),
         };
-        self.push(&[entry.user_data(u64::from(place))])
+        let entry = entry.user_data(u64::from(place));
+        match sync {
+            None => self.push(&[entry], completions),
+            Some(sync) => {
+                let sync = sync.user_data(u64::from(place) | SYNC);
+                self.push(&[entry, sync], completions)
+            }
+        }
     }
 
     /// What is under way on it completes at once; the descriptor is closed when no entry that is
@@ -126,22 +106,36 @@ impl UringDriver {
         }
     }
 
-    pub(super) fn arm_bell(&mut self) -> Result<(), DriverError> {
+    pub(super) fn arm_bell(
+        &mut self,
+        completions: &mut Vec<Completion>,
+    ) -> Result<(), DriverError> {
         if self.wake != Wake::InRing || self.bell_armed {
             return Ok(());
         }
         self.bell_armed = true;
-        let fd = Fd(self.doorbell.fd().as_fd().as_raw_fd());
+        let fd = Fd(self.doorbell.fd().as_raw_fd());
         let target = std::ptr::from_mut(&mut *self.bell).cast();
         let entry = opcode::Read::new(fd, target, 8).build().user_data(BELL);
-        self.push(&[entry])
+        self.push(&[entry], completions)
     }
 
-    /// Puts entries that belong together into the submission queue.
-    fn push(&mut self, entries: &[Entry]) -> Result<(), DriverError> {
+    /// Puts entries that belong together into the submission queue. If it is full, what is in it
+    /// is submitted first, and what has completed is taken: a full completion queue may be why
+    /// the kernel takes no more.
+    fn push(
+        &mut self,
+        entries: &[Entry],
+        completions: &mut Vec<Completion>,
+    ) -> Result<(), DriverError> {
         self.statistics.entries += entries.len() as u64;
-        if self.room() < entries.len() {
+        for _ in 0..FULL_TRIES {
+            if self.room() >= entries.len() {
+                break;
+            }
+            self.statistics.full_queues += 1;
             self.enter(Wait::No)?;
+            self.reap(completions);
         }
         let mut queue = self.ring.submission();
         // SAFETY: whatever an entry points to is owned by its place in `in_flight` (or is `bell`,
@@ -157,6 +151,11 @@ impl UringDriver {
     fn room(&mut self) -> usize {
         let queue = self.ring.submission();
         queue.capacity() - queue.len()
+    }
+
+    /// Whether every entry is submitted: then the kernel holds the files that they name.
+    pub(super) fn all_submitted(&mut self) -> bool {
+        self.ring.submission().is_empty()
     }
 
     /// One call of io_uring_enter(2): submits, and runs what has completed.
@@ -190,11 +189,14 @@ impl UringDriver {
     }
 }
 
+fn file_of(volume: &FileVolume, operation: &DiskOp) -> Fd {
+    let file = volume.file(operation.slot());
+    let file = file.expect("the log names only segments that were prepared");
+    Fd(file.as_raw_fd())
+}
+
 /// The descriptor of a socket; one that no call accepts if it is closed.
-fn fd_of(
-    sockets: &std::collections::HashMap<SocketId, std::os::fd::OwnedFd>,
-    socket: SocketId,
-) -> Fd {
+fn socket_of(sockets: &HashMap<SocketId, OwnedFd>, socket: SocketId) -> Fd {
     const CLOSED: RawFd = -1;
     Fd(sockets.get(&socket).map_or(CLOSED, AsRawFd::as_raw_fd))
 }

@@ -4,8 +4,9 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use pontoon_storage::{
-    DiskOp, FileVolume, LogConfig, OpenError, RecordKind, Recovery, SegmentLog, SyncMethod, Volume,
-    blocking, measure_sync_method, prepare_segment, segment_path,
+    DiskOp, FileVolume, LogConfig, OpenError, PrepareError, RecordKind, Recovery, SegmentLog,
+    SyncMethod, Volume, blocking, measure_sync_method, prepare_segment, prepare_segment_paced,
+    segment_path,
 };
 
 use crate::harness::{SEGMENT_BYTES, small_config};
@@ -127,6 +128,20 @@ fn preparing_is_done_once_and_leaves_nothing_half_done() {
     assert!(!directory.path().join("preparing-0003").exists());
     let volume = FileVolume::open(directory.path(), SEGMENT_BYTES).unwrap();
     assert_eq!(volume.slots(), [3]);
+}
+
+#[test]
+fn preparing_that_is_stopped_leaves_nothing_behind() {
+    let directory = directory();
+    let mut pieces = 0;
+    let mut pace = || {
+        pieces += 1;
+        pieces < 3
+    };
+    let stopped = prepare_segment_paced(directory.path(), 3, 64 << 20, &mut pace);
+    assert!(matches!(stopped, Err(PrepareError::Stopped { .. })));
+    assert_eq!(pieces, 3);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
 #[test]
