@@ -1,10 +1,12 @@
 //! The client: one thread in the leader's process, with so many proposals outstanding.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::FutureExt;
 use pontoon::{Group, Proposal, ProposeError};
 use serde::{Deserialize, Serialize};
 
@@ -114,10 +116,10 @@ impl Client<'_> {
         &mut self,
         line: usize,
         due: Instant,
+        now: Instant,
         outcome: Result<(), &ProposeError>,
         end: Option<Instant>,
     ) {
-        let now = Instant::now();
         match outcome {
             Ok(()) => {
                 self.lines[line].acknowledged += 1;
@@ -132,22 +134,46 @@ impl Client<'_> {
         }
     }
 
-    /// Each answer brings the next proposal.
+    /// Each answer brings the next proposal. Each group's are awaited in the order of its log.
     async fn closed_loop(&mut self, in_flight: usize, end: Instant) {
-        let mut outstanding = FuturesUnordered::new();
-        let ask = |client: &mut Self| {
-            let due = Instant::now();
-            let (line, proposal) = client.propose();
-            async move { (line, due, proposal.await) }
-        };
+        let mut outstanding: Vec<VecDeque<(Instant, Proposal)>> = Vec::new();
+        outstanding.resize_with(self.lines.len(), VecDeque::new);
         for _ in 0..in_flight {
-            outstanding.push(ask(self));
+            let due = Instant::now();
+            let (line, proposal) = self.propose();
+            outstanding[line].push_back((due, proposal));
         }
-        while let Some((line, due, outcome)) = outstanding.next().await {
-            self.answered(line, due, outcome.as_ref().map(drop), Some(end));
-            if Instant::now() < end {
-                outstanding.push(ask(self));
+        poll_fn(|context| self.poll_answers(&mut outstanding, end, context)).await;
+    }
+
+    /// Takes the answers that are there, until none is outstanding.
+    fn poll_answers(
+        &mut self,
+        outstanding: &mut [VecDeque<(Instant, Proposal)>],
+        end: Instant,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
+        let mut answered = true;
+        while answered {
+            answered = false;
+            for line in 0..outstanding.len() {
+                while let Some((due, proposal)) = outstanding[line].front_mut()
+                    && let Poll::Ready(outcome) = proposal.poll_unpin(context)
+                {
+                    let now = Instant::now();
+                    self.answered(line, *due, now, outcome.as_ref().map(drop), Some(end));
+                    outstanding[line].pop_front();
+                    answered = true;
+                    if now < end {
+                        let (line, proposal) = self.propose();
+                        outstanding[line].push_back((now, proposal));
+                    }
+                }
             }
+        }
+        match outstanding.iter().all(VecDeque::is_empty) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
         }
     }
 
@@ -176,7 +202,10 @@ impl Client<'_> {
                 continue;
             };
             match wait_until(&mut proposal, next) {
-                Some(outcome) => self.answered(line, proposed, outcome.as_ref().map(drop), None),
+                Some(outcome) => {
+                    let now = Instant::now();
+                    self.answered(line, proposed, now, outcome.as_ref().map(drop), None);
+                }
                 None => outstanding.push_front((line, proposed, proposal)),
             }
         }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use pontoon_core::{GroupId, LogIndex, NodeId, Term};
 use pontoon_storage::{RecordBytes, RecordKind, record};
 
-use crate::proposals::Proposals;
+use crate::outcome::Applied;
+use crate::proposals::{Answers, Proposals};
 
 /// The replicated state of one group, on one node.
 ///
@@ -83,16 +84,22 @@ pub struct Batch<'a> {
     pieces: &'a [RecordBytes],
     rest: &'a [u8],
     proposals: &'a mut Proposals,
+    answers: &'a mut Answers,
     /// The command taken last, and its reply.
     current: Option<(LogIndex, Vec<u8>)>,
 }
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(pieces: &'a [RecordBytes], proposals: &'a mut Proposals) -> Self {
+    pub(crate) fn new(
+        pieces: &'a [RecordBytes],
+        proposals: &'a mut Proposals,
+        answers: &'a mut Answers,
+    ) -> Self {
         Self {
             pieces,
             rest: &[],
             proposals,
+            answers,
             current: None,
         }
     }
@@ -129,8 +136,10 @@ impl<'a> Batch<'a> {
     }
 
     fn answer(&mut self) {
-        if let Some((index, reply)) = self.current.take() {
-            self.proposals.applied(index, reply);
+        if let Some((index, reply)) = self.current.take()
+            && let Some(promise) = self.proposals.applied(index)
+        {
+            self.answers.push(promise, Applied { index, reply });
         }
     }
 

@@ -396,6 +396,7 @@ impl Seed {
             what: "measuring how writes are made durable",
             source,
         })?;
+        log.set_writes_in_flight(std::env::var("PLACES").map_or(2, |v| v.parse().unwrap()));
         let arena = log.pool().arena();
         let shard_config = shard_config(&self.config);
         let shard = Shard::open(shard_config, log, &recovery, self.machines, inbox, Time(0))

@@ -9,6 +9,26 @@ use crate::outcome::{Applied, Outcome, Unknown};
 /// Where the outcome of one proposal goes.
 pub(crate) type Promise = oneshot::Sender<Outcome>;
 
+/// Outcomes to be told at the end of a turn, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    waiting: Vec<(Promise, Applied)>,
+}
+
+impl Answers {
+    pub(crate) fn push(&mut self, promise: Promise, applied: Applied) {
+        self.waiting.push((promise, applied));
+    }
+
+    /// Tells them, the newest first: whoever awaits proposals in the order of the log is woken
+    /// once, by the oldest, and finds all the others answered.
+    pub(crate) fn tell(&mut self) {
+        while let Some((promise, applied)) = self.waiting.pop() {
+            answer(promise, Ok(applied));
+        }
+    }
+}
+
 /// Answers a promise. That nobody waits for it any more changes nothing.
 pub(crate) fn answer(promise: Promise, outcome: Outcome) {
     let _ = promise.send(outcome);
@@ -44,19 +64,14 @@ impl Proposals {
         });
     }
 
-    /// The command at `index` is applied.
-    pub(crate) fn applied(&mut self, index: LogIndex, reply: Vec<u8>) {
-        if self
-            .waiting
-            .front()
-            .is_none_or(|front| front.index != index)
-        {
-            return;
+    /// The command at `index` is applied: where its outcome goes, if it was proposed here.
+    pub(crate) fn applied(&mut self, index: LogIndex) -> Option<Promise> {
+        if self.waiting.front()?.index != index {
+            return None;
         }
-        if let Some(front) = self.waiting.pop_front() {
-            self.bytes -= front.bytes;
-            answer(front.promise, Ok(Applied { index, reply }));
-        }
+        let front = self.waiting.pop_front()?;
+        self.bytes -= front.bytes;
+        Some(front.promise)
     }
 
     /// None of them can be told any more.

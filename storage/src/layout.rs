@@ -189,14 +189,11 @@ impl Salt {
         crc32c::crc32c_append(checksum, &offset.to_le_bytes())
     }
 
-    /// The checksum of the payload of a frame whose place has the salt `place`.
-    pub(crate) fn payload(place: u32, payload: &[u8]) -> u32 {
-        crc32c::crc32c_append(place, payload)
-    }
-
-    /// The same from the payload's own checksum, which was summed as its records were staged.
-    pub(crate) fn combined(place: u32, checksum: u32, payload_bytes: usize) -> u32 {
-        crc32c::crc32c_combine(place, checksum, payload_bytes)
+    /// What a frame's header says of a payload. `checksum` is over the headers of its records,
+    /// each of which has one over the rest of its record; it is summed while records are staged,
+    /// when the place is not known yet.
+    pub(crate) fn payload(place: u32, checksum: u32) -> u32 {
+        checksum ^ place
     }
 }
 

@@ -54,9 +54,9 @@
 //! frame     0   "PFRM"    4  version u8    5   kind u8 (1 records, 2 mark)   6  zero u16
 //! (64 bytes 8   sequence u64               16  frame number u64
 //! and       24  durable frame u64          32  payload length u32    36  record count u32
-//! payload)  40  previous frame's checksum  44  payload checksum, salted
+//! payload)  40  previous frame's checksum  44  checksum of the records' headers, xor the salt
 //!           48  epoch u64                  56  segments back to the oldest live one u32
-//!           60  checksum of bytes 0..60, salted
+//!           60  checksum of bytes 0..60, begun with the salt
 //!           64  records, then zeros to the next block
 //!
 //! record    0   group u64                  8   index u64

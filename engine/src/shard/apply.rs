@@ -33,6 +33,7 @@ impl Shard {
         if self.to_apply.is_empty() {
             self.to_apply = slots;
         }
+        self.answers.tell();
         more
     }
 
@@ -66,7 +67,7 @@ impl Shard {
             return;
         };
         let pending = replica.proposals.bytes();
-        let mut batch = Batch::new(pieces, &mut replica.proposals);
+        let mut batch = Batch::new(pieces, &mut replica.proposals, &mut self.answers);
         machine.apply(&mut batch);
         batch.finish();
         self.pending_bytes -= pending - replica.proposals.bytes();

@@ -30,6 +30,7 @@ use crate::inbox::Inbox;
 use crate::machine::Machines;
 use crate::outcome::Unknown;
 use crate::port::{Completion, Operation};
+use crate::proposals::Answers;
 use catch_up::CatchUps;
 use durability::Durability;
 use peers::Peers;
@@ -132,6 +133,8 @@ pub struct Shard {
     to_apply: Vec<usize>,
     /// Reads from the disk for that, by operation and slot.
     reads_to_apply: Vec<(u64, usize)>,
+    /// Outcomes of this turn that are not told yet.
+    answers: Answers,
     /// Slots with proposals taken in this turn.
     proposed: Vec<usize>,
     /// Bytes of commands that were taken and are not answered.

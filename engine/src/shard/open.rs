@@ -13,6 +13,7 @@ use super::{CoreStatistics, Shard, ShardConfig, Timers};
 use crate::definition::Definition;
 use crate::inbox::Inbox;
 use crate::machine::{Machines, StateMachine};
+use crate::proposals::Answers;
 
 /// Why the groups of a core were not reopened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +113,7 @@ impl Shard {
             outbox: Vec::new(),
             to_apply: Vec::new(),
             reads_to_apply: Vec::new(),
+            answers: Answers::default(),
             proposed: Vec::new(),
             pending_bytes: 0,
             output: Output::default(),

@@ -122,7 +122,7 @@ impl Shard {
 
     /// Group commit: one frame with the records of all groups, as soon as a place is free.
     pub(super) fn seal(&mut self, operations: &mut Vec<Operation>) {
-        if let Some(operation) = self.log.seal() {
+        while let Some(operation) = self.log.seal() {
             operations.push(Operation::Disk(operation));
         }
     }

@@ -27,7 +27,8 @@ pub(super) struct OpenFrame {
     hole: Hole,
     records: u32,
     state_bytes: usize,
-    /// Of the payload so far, without the salt of its place, which is known when it is sealed.
+    /// Of the records' headers so far, without the salt of its place, which is known when it is
+    /// sealed.
     checksum: u32,
 }
 
@@ -46,7 +47,7 @@ pub(super) struct ClosedFrame {
     pub(super) hole: Hole,
     pub(super) records: u32,
     pub(super) payload_bytes: usize,
-    /// Of the payload, without the salt of its place.
+    /// Of the records' headers, without the salt of its place.
     pub(super) checksum: u32,
     /// Whole blocks.
     pub(super) bytes: usize,
@@ -430,7 +431,8 @@ impl SegmentLog {
         self.stage(&[&header, &payload, padding], bytes).map(drop)
     }
 
-    /// Copies a record into the open frame, beginning one if need be.
+    /// Copies a record into the open frame, beginning one if need be. The first piece holds at
+    /// least its header.
     fn stage(&mut self, pieces: &[&[u8]], bytes: usize) -> Result<Staged, AppendError> {
         if !self.fits_open_frame(bytes) {
             self.close_frame();
@@ -441,8 +443,8 @@ impl SegmentLog {
         let offset = open.slab.frontier() - open.start;
         for piece in pieces {
             open.slab.append(piece);
-            open.checksum = crc32c::crc32c_append(open.checksum, piece);
         }
+        open.checksum = crc32c::crc32c_append(open.checksum, &pieces[0][..HEADER_BYTES]);
         open.records += 1;
         self.statistics.record_bytes += bytes as u64;
         Ok(Staged {

@@ -127,6 +127,9 @@ pub(crate) struct Group {
     pub(crate) hint: Cell<Hint>,
 }
 
+/// Cached runs that are looked at one by one, before the others are searched.
+const NEWEST_RUNS: usize = 8;
+
 impl Group {
     /// Cuts off the entries from `index` on; calls `dead` with the frame of each run that is gone.
     pub(crate) fn truncate(&mut self, index: u64, mut dead: impl FnMut(u64)) {
@@ -168,6 +171,19 @@ impl Group {
             .is_some_and(|run| run.end() <= index + 1)
         {
             self.cached.pop_front();
+        }
+    }
+
+    /// Position of the cached run that holds `index` or comes after it. Mostly it is one of the
+    /// last, which are looked at first.
+    pub(crate) fn cached_position(&self, index: u64) -> usize {
+        let newest = self.cached.len().saturating_sub(NEWEST_RUNS);
+        let is_new = |run: &CachedRun| run.first <= index;
+        if self.cached.get(newest).is_some_and(is_new) {
+            let before = self.cached.range(newest..);
+            newest + before.take_while(|run| run.end() <= index).count()
+        } else {
+            self.cached.partition_point(|run| run.end() <= index)
         }
     }
 

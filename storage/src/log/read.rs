@@ -55,7 +55,7 @@ impl SegmentLog {
         let Some(group) = found.filter(|group| first > group.state.compacted.0) else {
             return CacheRead::Miss;
         };
-        let mut position = group.cached.partition_point(|run| run.end() <= first);
+        let mut position = group.cached_position(first);
         let (mut next, mut left) = (first, bytes_max);
         while next <= last && (left > 0 || next == first) {
             let Some(run) = group.cached.get(position).filter(|run| run.first <= next) else {

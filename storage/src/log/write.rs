@@ -1,5 +1,7 @@
-//! Group commit: frames are sealed when a place in flight is free, and count when they are durable.
+//! Group commit: frames are sealed when a place in flight is free, and count once they and all
+//! before them are durable.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::SegmentLog;
@@ -10,7 +12,7 @@ use crate::error::{Poisoned, WriteFailure};
 use crate::layout::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, Salt};
 use crate::slab::Slab;
 
-/// The write that is under way.
+/// A write that is under way, or that waits for an older one to be durable.
 #[derive(Debug)]
 struct InFlight {
     id: u64,
@@ -18,6 +20,7 @@ struct InFlight {
     offset: u64,
     bytes: usize,
     purpose: Purpose,
+    complete: bool,
 }
 
 #[derive(Debug)]
@@ -31,7 +34,11 @@ enum Purpose {
 /// The end of the log.
 #[derive(Debug)]
 pub(super) struct Writer {
-    in_flight: Option<InFlight>,
+    /// Oldest first. A segment's header is in flight alone, so that whatever is found behind it
+    /// was begun when all frames before it were durable.
+    in_flight: VecDeque<InFlight>,
+    /// How many writes may be in flight.
+    places: usize,
     pub(super) durable_frame: u64,
     /// Header checksum of the last frame sealed.
     previous: u32,
@@ -45,7 +52,8 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(durable_frame: u64, previous: u32) -> Self {
         Self {
-            in_flight: None,
+            in_flight: VecDeque::new(),
+            places: 1,
             durable_frame,
             previous,
             unwitnessed: false,
@@ -56,12 +64,12 @@ impl Writer {
 }
 
 impl SegmentLog {
-    /// Seals the oldest staged frame, if there is one and no write is under way.
+    /// Seals the oldest staged frame, if there is one and a place in flight is free.
     ///
     /// Now and then the write is a new segment's header instead; the frame follows when it is
     /// complete.
     pub fn seal(&mut self) -> Option<DiskOp> {
-        if self.writer.poisoned.is_some() || self.writer.in_flight.is_some() {
+        if self.writer.poisoned.is_some() || !self.has_place() {
             return None;
         }
         self.pay_owed();
@@ -72,7 +80,11 @@ impl SegmentLog {
         self.free_segments();
         let bytes = self.staging.closed.front()?.bytes;
         if self.space.offset + bytes as u64 > self.config.segment_bytes {
-            return self.roll();
+            return if self.write_in_flight() {
+                None
+            } else {
+                self.roll()
+            };
         }
         let frame = self.staging.closed.pop_front().expect("looked at");
         self.staging.closed_bytes -= frame.bytes;
@@ -82,7 +94,7 @@ impl SegmentLog {
 
     /// When the log is idle and nothing says yet that its last frame is durable: a mark that does.
     pub fn idle(&mut self) -> Option<DiskOp> {
-        let busy = self.staged() || self.writer.in_flight.is_some();
+        let busy = self.staged() || self.write_in_flight();
         if busy || !self.writer.unwitnessed || self.writer.poisoned.is_some() {
             return None;
         }
@@ -144,7 +156,7 @@ impl SegmentLog {
             payload_bytes: frame.payload_bytes as u32,
             records: frame.records,
             previous: self.writer.previous,
-            payload_checksum: Salt::combined(place, frame.checksum, frame.payload_bytes),
+            payload_checksum: Salt::payload(place, frame.checksum),
             epoch,
             oldest_live,
         };
@@ -161,12 +173,13 @@ impl SegmentLog {
             number: frame.number,
             oldest_live,
         };
-        self.writer.in_flight = Some(InFlight {
+        self.writer.in_flight.push_back(InFlight {
             id,
             slot,
             offset,
             bytes: bytes.len(),
             purpose,
+            complete: false,
         });
         DiskOp::Write {
             id,
@@ -196,12 +209,13 @@ impl SegmentLog {
             last_frame: first_frame - 1,
         };
         let purpose = Purpose::Segment(segment);
-        self.writer.in_flight = Some(InFlight {
+        self.writer.in_flight.push_back(InFlight {
             id,
             slot,
             offset,
             bytes: bytes.len(),
             purpose,
+            complete: false,
         });
         Some(DiskOp::Write {
             id,
@@ -211,33 +225,43 @@ impl SegmentLog {
         })
     }
 
+    /// Lets so many writes be under way at once; one, unless this is called. More pay where the
+    /// drive rewards them: see [`measure_drive`](crate::measure_drive).
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn set_writes_in_flight(&mut self, places: usize) {
+        assert!(places > 0, "a log without writes acknowledges nothing");
+        self.writer.places = places;
+    }
+
     /// Whether a write is under way.
     pub fn write_in_flight(&self) -> bool {
-        self.writer.in_flight.is_some()
+        !self.writer.in_flight.is_empty()
+    }
+
+    /// Whether a frame could be sealed now.
+    pub fn has_place(&self) -> bool {
+        let in_flight = &self.writer.in_flight;
+        let rolls = |write: &InFlight| matches!(write.purpose, Purpose::Segment(_));
+        in_flight.len() < self.writer.places && !in_flight.back().is_some_and(rolls)
     }
 
     /// A write is complete and durable, or has failed. After a failure the log is closed for good:
     /// the kernel may show the lost bytes until it forgets them, so trying again proves nothing.
+    ///
+    /// Writes may complete in any order; a frame counts once all before it are durable as well.
     pub fn on_complete(&mut self, id: u64, result: Result<usize, i32>) -> Result<(), Poisoned> {
         if let Some(poisoned) = &self.writer.poisoned {
             return Err(poisoned.clone());
         }
-        let in_flight = self
-            .writer
-            .in_flight
-            .take()
-            .expect("a completion answers a write");
-        assert_eq!(in_flight.id, id, "one write is under way at a time");
-        let failure = match result {
-            Ok(written) if written == in_flight.bytes => None,
-            Ok(written) => Some(WriteFailure::Short {
-                written,
-                expected: in_flight.bytes,
-            }),
-            Err(errno) => Some(WriteFailure::Errno(errno)),
-        };
-        if let Some(failure) = failure {
-            let (slot, offset) = (in_flight.slot, in_flight.offset);
+        let in_flight = &mut self.writer.in_flight;
+        let write = in_flight.iter_mut().find(|write| write.id == id);
+        let write = write.expect("a completion answers a write");
+        assert!(!write.complete, "a write completes once");
+        write.complete = true;
+        if let Some(failure) = failure(write, result) {
+            let (slot, offset) = (write.slot, write.offset);
             let poisoned = Poisoned {
                 slot,
                 offset,
@@ -247,7 +271,20 @@ impl SegmentLog {
             self.writer.poisoned = Some(poisoned.clone());
             return Err(poisoned);
         }
-        match in_flight.purpose {
+        while self
+            .writer
+            .in_flight
+            .front()
+            .is_some_and(|write| write.complete)
+        {
+            let write = self.writer.in_flight.pop_front().expect("looked at");
+            self.on_durable(write.purpose);
+        }
+        Ok(())
+    }
+
+    fn on_durable(&mut self, purpose: Purpose) {
+        match purpose {
             Purpose::Segment(segment) => {
                 self.space.rolled(segment, self.block);
                 self.space.spread_state();
@@ -262,7 +299,6 @@ impl SegmentLog {
                 self.evict();
             }
         }
-        Ok(())
     }
 
     /// Lets go of the oldest durable entries in memory until staging has its part of the arena.
@@ -283,5 +319,16 @@ impl SegmentLog {
                 group.cached.pop_front();
             }
         }
+    }
+}
+
+fn failure(write: &InFlight, result: Result<usize, i32>) -> Option<WriteFailure> {
+    match result {
+        Ok(written) if written == write.bytes => None,
+        Ok(written) => Some(WriteFailure::Short {
+            written,
+            expected: write.bytes,
+        }),
+        Err(errno) => Some(WriteFailure::Errno(errno)),
     }
 }

@@ -4,6 +4,7 @@ use crate::config::LogConfig;
 use crate::disk::Volume;
 use crate::error::OpenError;
 use crate::layout::{FrameHeader, HeaderFault, Salt, SegmentHeader};
+use crate::record::{self, Records};
 use crate::slab::{ReadBuffer, SlabPool};
 
 /// Longest single read while a segment is loaded.
@@ -212,10 +213,21 @@ pub(super) fn payload<'a>(
     bytes.get(start..start.checked_add(header.payload_bytes as usize)?)
 }
 
+/// Whether a payload is what the frame's header says: each record verifies, and the sum over
+/// their headers is the frame's.
 fn verify_payload(bytes: &[u8], offset: usize, header: &FrameHeader, salt: Salt) -> bool {
+    let Some(payload) = payload(bytes, offset, header) else {
+        return false;
+    };
+    let (mut at, mut count, mut checksum) = (0, 0, 0);
+    for record in Records::new(payload) {
+        let Ok(record) = record else { return false };
+        checksum = crc32c::crc32c_append(checksum, &payload[at..at + record::HEADER_BYTES]);
+        at += record.encoded_bytes;
+        count += 1;
+    }
     let place = salt.at(header.epoch, header.sequence, offset as u64);
-    payload(bytes, offset, header)
-        .is_some_and(|payload| Salt::payload(place, payload) == header.payload_checksum)
+    count == header.records && Salt::payload(place, checksum) == header.payload_checksum
 }
 
 fn check_ours(
