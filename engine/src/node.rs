@@ -9,7 +9,9 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use pontoon_core::{GroupId, NodeId, Time};
-use pontoon_storage::{FileVolume, OpenError, SegmentLog, SyncMethod, Volume, measure_sync_method};
+use pontoon_storage::{
+    DriveMethod, FileVolume, OpenError, SegmentLog, SyncMethod, Volume, measure_drive,
+};
 use pontoon_transport::{FORMAT_FINGERPRINT, FrameLimits, Hello, WIRE_VERSION};
 
 use crate::bulk::{BulkConfig, BulkLane, BulkLink};
@@ -392,11 +394,11 @@ impl Seed {
             FileVolume::open(&directory, log_config.segment_bytes).map_err(log_error)?;
         let (mut log, recovery) = SegmentLog::open(&mut volume, log_config).map_err(log_error)?;
         prepare_reserve(&mut log, &mut volume);
-        let sync = faster_sync(&log, &volume).map_err(|source| StartError::System {
-            what: "measuring how writes are made durable",
+        let method = drive_method(&log, &volume).map_err(|source| StartError::System {
+            what: "measuring how the drive is written best",
             source,
         })?;
-        log.set_writes_in_flight(std::env::var("PLACES").map_or(2, |v| v.parse().unwrap()));
+        log.set_writes_in_flight(method.writes_in_flight);
         let arena = log.pool().arena();
         let shard_config = shard_config(&self.config);
         let shard = Shard::open(shard_config, log, &recovery, self.machines, inbox, Time(0))
@@ -407,7 +409,7 @@ impl Seed {
         };
         let driver = UringDriver::open(DriverConfig {
             volume,
-            sync,
+            sync: method.sync,
             arena,
             bulk: self.link,
             doorbell: Arc::clone(&self.doorbell),
@@ -439,10 +441,13 @@ fn prepare_reserve(log: &mut SegmentLog, volume: &mut FileVolume) {
 }
 
 /// Measured on a free segment; where there is none yet, the method that every drive is good at.
-fn faster_sync(log: &SegmentLog, volume: &FileVolume) -> io::Result<SyncMethod> {
+fn drive_method(log: &SegmentLog, volume: &FileVolume) -> io::Result<DriveMethod> {
     match log.free_slot().and_then(|slot| volume.file(slot)) {
-        Some(file) => measure_sync_method(file, volume.block_bytes()),
-        None => Ok(SyncMethod::WriteThenFdatasync),
+        Some(file) => measure_drive(file, volume.block_bytes()),
+        None => Ok(DriveMethod {
+            sync: SyncMethod::WriteThenFdatasync,
+            writes_in_flight: 1,
+        }),
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
-use crate::disk::{SyncMethod, Volume};
+use crate::disk::Volume;
 use crate::error::{OpenError, PrepareError};
 use crate::layout::BLOCK_BYTES_MIN;
 use crate::slab::SlabPool;
@@ -19,12 +19,6 @@ const ZERO_BYTES: usize = 256 << 10;
 
 /// Largest block we lay frames on.
 const BLOCK_BYTES_MAX: usize = 64 << 10;
-
-/// How much of a DSYNC write's time a write with fdatasync may take to be preferred.
-const FDATASYNC_ADVANTAGE: f64 = 0.8;
-
-/// Writes per method when the methods are compared.
-const SYNC_SAMPLES: usize = 32;
 
 /// A directory that only we use, until this is dropped.
 #[derive(Debug)]
@@ -327,38 +321,4 @@ fn write_zeros(file: &OwnedFd, bytes: u64, pace: &mut dyn FnMut() -> bool) -> Re
         }
     }
     Ok(())
-}
-
-/// Compares the ways to make a write durable, on a prepared segment that holds nothing.
-///
-/// Writes zeros over its zeros, so the segment stays as it was. Blocks for some milliseconds.
-pub fn measure_sync_method(file: BorrowedFd<'_>, block_bytes: usize) -> io::Result<SyncMethod> {
-    let pool = SlabPool::new(block_bytes, block_bytes)?;
-    let zeros = pool
-        .read_buffer(block_bytes)
-        .expect("the pool has one slab");
-    let once = |method, sample: usize| -> io::Result<_> {
-        let offset = ((1 + sample % 8) * block_bytes) as u64;
-        let begun = std::time::Instant::now();
-        crate::blocking::write(file, offset, zeros.as_ref(), method)
-            .map_err(io::Error::from_raw_os_error)?;
-        Ok(begun.elapsed())
-    };
-    // In turns, so that a busy moment of the disk counts against neither.
-    let (mut dsync, mut fdatasync) = (Vec::new(), Vec::new());
-    for sample in 0..SYNC_SAMPLES {
-        dsync.push(once(SyncMethod::WriteDsync, sample)?);
-        fdatasync.push(once(SyncMethod::WriteThenFdatasync, sample)?);
-    }
-    dsync.sort_unstable();
-    fdatasync.sort_unstable();
-    let (dsync, fdatasync) = (dsync[SYNC_SAMPLES / 2], fdatasync[SYNC_SAMPLES / 2]);
-    tracing::info!(?dsync, ?fdatasync, "durable write of one block");
-    // A linked fdatasync costs a ring a thread of the kernel that a lone write does not need, which
-    // these calls do not show: it must be clearly faster to be worth that.
-    Ok(if dsync.mul_f64(FDATASYNC_ADVANTAGE) <= fdatasync {
-        SyncMethod::WriteDsync
-    } else {
-        SyncMethod::WriteThenFdatasync
-    })
 }

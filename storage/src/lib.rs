@@ -107,6 +107,7 @@ mod error;
 mod file;
 mod layout;
 mod log;
+mod measure;
 pub mod memory;
 pub mod record;
 mod recovery;
@@ -116,11 +117,9 @@ pub mod uring;
 pub use config::{Identity, LogConfig};
 pub use disk::{DiskOp, SyncMethod, Volume};
 pub use error::{AppendError, OpenError, Poisoned, PrepareError, ReadError, WriteFailure};
-pub use file::{
-    DirectoryLock, FileVolume, measure_sync_method, prepare_segment, prepare_segment_paced,
-    segment_path,
-};
+pub use file::{DirectoryLock, FileVolume, prepare_segment, prepare_segment_paced, segment_path};
 pub use log::{CacheRead, LogStatistics, SegmentLog};
+pub use measure::{DriveMethod, measure_drive};
 pub use record::RecordKind;
 pub use recovery::{Damage, RecoveredGroup, Recovery, RecoveryReport};
 pub use slab::{ReadBuffer, RecordBytes, SlabPool};

@@ -11,8 +11,6 @@ pub(crate) struct Disk {
     pub(crate) volume: MemoryVolume,
     /// Grows with every change of what is durable.
     pub(crate) version: u64,
-    /// Until then no completion comes.
-    pub(crate) stalled_until: u64,
 }
 
 impl Disk {
@@ -20,7 +18,6 @@ impl Disk {
         Self {
             volume: MemoryVolume::new(SEGMENT_BYTES),
             version: 0,
-            stalled_until: 0,
         }
     }
 

@@ -5,11 +5,13 @@
 //! What must hold is checked all along ([`check`]) and at the end ([`history`]).
 #![forbid(unsafe_code)]
 
+mod carry;
 mod chaos;
 mod check;
 mod client;
 mod coverage;
 mod disk;
+mod heal;
 mod history;
 mod machine;
 mod mutants;

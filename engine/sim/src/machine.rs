@@ -83,12 +83,6 @@ impl Oracle {
         let found = self.canonical.get(&(group, index));
         found.is_some_and(|(_, applied)| *applied == operation)
     }
-
-    /// Index up to which a node's machine of a group is.
-    pub(crate) fn progress(&self, node: usize, group: u64) -> LogIndex {
-        let kept = self.kept.get(&(node, group));
-        kept.map_or(LogIndex(0), |registers| registers.applied)
-    }
 }
 
 struct Replica {

@@ -5,27 +5,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use pontoon::core::{Raft, Time};
-use pontoon::port::{Completion, Operation, SocketId};
+use pontoon::port::{Completion, SocketId};
 use pontoon::simulation::Mutant;
-use pontoon::storage::{DiskOp, Volume};
 use pontoon::{GroupId, NodeId};
 
 use crate::check::Checks;
 use crate::client::Client;
 use crate::coverage::Coverage;
 use crate::disk::Disk;
-use crate::history::{Call, is_linearizable};
+use crate::history::Call;
 use crate::machine::{Oracle, SharedOracle, lock};
 use crate::network::Network;
 use crate::place::Place;
 use crate::random::Random;
 use crate::swarm::{MILLISECOND, Swarm};
 use crate::trace::Trace;
-
-/// Simulated time that a healed majority is given to agree.
-const HEALING: u64 = 60_000 * MILLISECOND;
-/// Events of the healing, above which it is given up.
-const HEALING_EVENTS: u64 = 400_000;
 
 /// How to run.
 #[derive(Clone, Copy, Debug)]
@@ -123,7 +117,7 @@ pub(crate) struct World {
     pub(crate) now: u64,
     queue: BTreeMap<(u64, u64), Event>,
     sequence: u64,
-    events: u64,
+    pub(crate) events: u64,
     pub(crate) places: Vec<Place>,
     pub(crate) network: Network,
     pub(crate) paused_until: Vec<u64>,
@@ -136,12 +130,12 @@ pub(crate) struct World {
     pub(crate) acknowledged: Vec<(u64, u64, u64)>,
     pub(crate) rejected: Vec<u64>,
     pub(crate) oracle: SharedOracle,
-    checks: Checks,
+    pub(crate) checks: Checks,
     pub(crate) coverage: Coverage,
     pub(crate) trace: Trace,
     /// The second phase has begun: nothing goes wrong any more.
     pub(crate) healed: bool,
-    failure: Option<String>,
+    pub(crate) failure: Option<String>,
 }
 
 /// Runs one history.
@@ -243,7 +237,7 @@ impl World {
         self.places[self.place(node, 0)].shard.is_some()
     }
 
-    fn schedule(&mut self, after: u64, event: Event) {
+    pub(crate) fn schedule(&mut self, after: u64, event: Event) {
         self.sequence += 1;
         self.queue.insert((self.now + after, self.sequence), event);
     }
@@ -355,7 +349,7 @@ impl World {
         }
     }
 
-    fn local_time(&self, node: usize) -> u64 {
+    pub(crate) fn local_time(&self, node: usize) -> u64 {
         self.now + self.now / 1_000_000 * self.drift[node]
     }
 
@@ -395,202 +389,12 @@ impl World {
         }
     }
 
-    fn carry(&mut self, place: usize, operation: Operation) {
-        let life = self.places[place].life;
-        match operation {
-            Operation::Disk(operation) => self.carry_disk(place, operation),
-            Operation::Send { socket, batch } => self.carry_send(place, socket, batch),
-            Operation::Receive { socket, buffer } => {
-                self.network.receive(socket, buffer);
-                self.deliver(socket);
-            }
-            Operation::Close { socket } => {
-                if let Some(other) = self.network.close(socket) {
-                    let last = self.network.end(other).map_or(0, |end| end.last_arrival);
-                    let after = last.saturating_sub(self.now) + 1;
-                    self.schedule(after, Event::Ended { socket: other });
-                }
-            }
-            Operation::Dial { peer } => {
-                let after = self.random.delay(self.swarm.network_delay);
-                self.schedule(after, Event::Dialled { place, life, peer });
-            }
-            Operation::Prepare { slot } => {
-                let after = self.random.delay(5 * MILLISECOND);
-                let ready = self.places[place].disk.volume.prepare(slot).is_ok();
-                let completion = Completion::Prepared { slot, ready };
-                self.schedule(
-                    after,
-                    Event::Complete {
-                        place,
-                        life,
-                        completion,
-                    },
-                );
-            }
-        }
-    }
-
-    fn carry_disk(&mut self, place: usize, mut operation: DiskOp) {
-        let life = self.places[place].life;
-        let mut after = self.random.delay(self.swarm.disk_delay);
-        if !self.healed && self.random.happens(self.swarm.disk_stall) {
-            after += self.random.between(100, 2_000) * MILLISECOND;
-            self.coverage.mark("disk stalled");
-        }
-        let submitted = self.places[place].disk.submit(&mut operation);
-        match operation {
-            DiskOp::Write { id, .. } => {
-                assert!(
-                    submitted.is_ok(),
-                    "the log writes where it may: {submitted:?}"
-                );
-                self.schedule(after, Event::WriteDone { place, life, id });
-            }
-            DiskOp::Read { id, buffer, .. } => {
-                let result = submitted.map(|()| buffer.len());
-                self.coverage.mark("entries read back from the disk");
-                let completion = Completion::Read { id, buffer, result };
-                self.schedule(
-                    after,
-                    Event::Complete {
-                        place,
-                        life,
-                        completion,
-                    },
-                );
-            }
-        }
-    }
-
-    fn write_done(&mut self, position: usize, life: u64, id: u64) {
-        if self.places[position].life != life {
-            return;
-        }
-        let fails = !self.healed && self.random.happens(self.swarm.disk_error);
-        let place = &mut self.places[position];
-        let result = if fails {
-            place.failed = true;
-            self.coverage.mark("write failed");
-            Err(5)
-        } else {
-            place.disk.finish(id).ok_or(5)
-        };
-        let completion = Completion::Written { id, result };
-        self.complete(position, life, completion);
-    }
-
     pub(crate) fn complete(&mut self, position: usize, life: u64, completion: Completion) {
         let place = &mut self.places[position];
         if place.life == life && place.shard.is_some() {
             place.completions.push(completion);
             self.wake_soon(position);
         }
-    }
-
-    fn carry_send(
-        &mut self,
-        place: usize,
-        socket: SocketId,
-        batch: pontoon::transport::SendBatch<pontoon::storage::RecordBytes>,
-    ) {
-        let life = self.places[place].life;
-        let mut bytes: Vec<u8> = batch.slices().flatten().copied().collect();
-        if self.checks.promises() {
-            self.check_promises(place, socket, &bytes);
-        }
-        if self.random.happens(100_000) {
-            let count = 1 + self.random.below(bytes.len());
-            bytes.truncate(count);
-        }
-        let result = match self.network.end(socket).map(|end| end.other) {
-            None => Err(32),
-            Some(_) => Ok(bytes.len()),
-        };
-        let other = self.network.end(socket).map(|end| end.other);
-        if !self.healed && self.random.happens(self.swarm.bit_flip) {
-            let position = self.random.below(bytes.len());
-            bytes[position] ^= 1 << self.random.below(8);
-            self.coverage.mark("bit flipped on the wire");
-        }
-        let delay = self.random.delay(self.swarm.network_delay);
-        let now = self.now;
-        if let Some(end) = other.and_then(|other| self.network.end_mut(other)) {
-            let at = (now + delay).max(end.last_arrival + 1);
-            end.last_arrival = at;
-            let socket = other.expect("it has an end");
-            self.schedule(at - now, Event::Arrive { socket, bytes });
-        }
-        let completion = Completion::Sent {
-            socket,
-            batch,
-            result,
-        };
-        let after = self.random.between(500, 5_000);
-        self.schedule(
-            after,
-            Event::Complete {
-                place,
-                life,
-                completion,
-            },
-        );
-    }
-
-    fn arrive(&mut self, socket: SocketId, bytes: Vec<u8>) {
-        let Some(end) = self.network.end(socket) else {
-            return;
-        };
-        let Some(other) = self.network.end(end.other) else {
-            // The sender is gone; what it sent still arrives.
-            self.network.arrive(socket, &bytes);
-            return self.deliver(socket);
-        };
-        let (from, to) = (self.places[other.place].node, self.places[end.place].node);
-        if self.network.is_blocked(from, to) {
-            // TCP sends it again, until the way is free. Later bytes wait behind it.
-            let again = self.now + 20 * MILLISECOND;
-            let at = end.last_arrival.max(again);
-            return self.schedule(at - self.now, Event::Arrive { socket, bytes });
-        }
-        self.network.arrive(socket, &bytes);
-        self.deliver(socket);
-    }
-
-    pub(crate) fn deliver(&mut self, socket: SocketId) {
-        let Some((place, life)) = self.network.end(socket).map(|end| (end.place, end.life)) else {
-            return;
-        };
-        if let Some(completion) = self.network.deliver(socket) {
-            self.complete(place, life, completion);
-        }
-    }
-
-    fn dialled(&mut self, place: usize, life: u64, peer: NodeId) {
-        if self.places[place].life != life || self.places[place].shard.is_none() {
-            return;
-        }
-        let (from, core) = (self.places[place].node, self.places[place].core);
-        let to = peer.0 as usize - 1;
-        let acceptor = self.place(to, core);
-        let blocked = self.network.is_blocked(from, to) || self.network.is_blocked(to, from);
-        if blocked || self.places[acceptor].shard.is_none() {
-            return self.complete(place, life, Completion::DialFailed { peer });
-        }
-        let acceptor_life = self.places[acceptor].life;
-        let sockets = self
-            .network
-            .connect([(place, life), (acceptor, acceptor_life)]);
-        self.trace.event(
-            self.now,
-            &[2, place as u64, acceptor as u64],
-            format_args!("place {place} is connected to {acceptor}"),
-        );
-        let socket = sockets[0];
-        self.complete(place, life, Completion::Connected { peer, socket });
-        let (peer, socket) = (NodeId(from as u64 + 1), sockets[1]);
-        let connected = Completion::Connected { peer, socket };
-        self.complete(acceptor, acceptor_life, connected);
     }
 
     /// Starts a node on what its disks hold.
@@ -631,122 +435,6 @@ impl World {
             .add("segment freed", statistics.log.segments_freed);
         let dropped = statistics.messages_dropped.values().sum();
         self.coverage.add("message dropped", dropped);
-    }
-
-    /// Everything is repaired, and a majority must make progress within a bound.
-    fn heal(&mut self) {
-        self.healed = true;
-        self.network.blocked.clear();
-        self.paused_until.fill(0);
-        for position in 0..self.places.len() {
-            let place = &mut self.places[position];
-            place.disk.set_full(false);
-            let node = place.node;
-            if place.failed {
-                self.crash_failed(node);
-            }
-        }
-        for node in 0..self.swarm.nodes {
-            self.start(node);
-        }
-        let until = self.now + HEALING;
-        let last_event = self.events + HEALING_EVENTS;
-        let mut probes = vec![None; usize::try_from(self.swarm.groups).expect("few groups")];
-        while self.failure.is_none() {
-            if self.agreed(&mut probes) {
-                return;
-            }
-            if self.now > until || self.events > last_event {
-                let lagging = self.describe();
-                return self.fail(format!("a healed majority makes no progress: {lagging}"));
-            }
-            for _ in 0..50 {
-                if self.failure.is_none() {
-                    self.step();
-                }
-            }
-        }
-    }
-
-    fn crash_failed(&mut self, node: usize) {
-        if self.runs(node) {
-            self.crash(node);
-        }
-    }
-
-    /// Whether every group has a leader that committed something in this phase, and every sound
-    /// replica has applied all of it.
-    fn agreed(&mut self, probes: &mut [Option<u64>]) -> bool {
-        let mut all = true;
-        for (position, probe) in probes.iter_mut().enumerate() {
-            let group = GroupId(position as u64 + 1);
-            let core = pontoon::simulation::core_of(group, self.swarm.cores);
-            let places: Vec<usize> = (0..self.swarm.nodes).map(|n| self.place(n, core)).collect();
-            let rafts: Vec<&Raft> = places
-                .iter()
-                .filter_map(|&place| raft_of(&self.places[place], group))
-                .collect();
-            let Some(leader) = rafts.iter().find(|raft| raft.is_leader()) else {
-                all = false;
-                continue;
-            };
-            // The empty entry of its term is committed, so that everything before it is.
-            let committed = leader.commit_index();
-            let in_term = leader.term_at(committed) == Some(leader.current_term());
-            if !in_term || committed != leader.last_index() {
-                all = false;
-                continue;
-            }
-            let target = *probe.get_or_insert(committed.0);
-            for raft in &rafts {
-                let status = raft.status();
-                let sound = !status.tainted;
-                if sound && status.last_applied.0 < target {
-                    all = false;
-                }
-            }
-        }
-        all
-    }
-
-    fn describe(&self) -> String {
-        let mut lines = Vec::new();
-        for place in &self.places {
-            let Some(shard) = &place.shard else {
-                lines.push(format!("node {} is down", place.node));
-                continue;
-            };
-            for (group, raft) in shard.replicas() {
-                let s = raft.status();
-                lines.push(format!(
-                    "node {} group {group}: {:?} term {} commit {} applied {} last {} tainted {}",
-                    place.node,
-                    s.role,
-                    s.current_term,
-                    s.commit_index,
-                    s.last_applied,
-                    s.last_index,
-                    s.tainted
-                ));
-            }
-        }
-        lines.join("; ")
-    }
-
-    fn check_histories(&mut self) {
-        let acknowledged = std::mem::take(&mut self.acknowledged);
-        for (group, index, operation) in &acknowledged {
-            if !lock(&self.oracle).holds(*group, *index, *operation) {
-                self.fail(format!("operation {operation} of group {group} is lost"));
-            }
-        }
-        self.acknowledged = acknowledged;
-        for ((group, key), calls) in &self.histories {
-            if !is_linearizable(calls) {
-                let message = format!("group {group} key {key} is not linearizable: {calls:?}");
-                self.failure.get_or_insert(message);
-            }
-        }
     }
 
     pub(crate) fn checks(&mut self) -> &mut Checks {

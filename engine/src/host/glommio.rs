@@ -18,7 +18,7 @@ use glommio::io::BufferedFile;
 use glommio::timer::Timer;
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
 
-use super::{CoreLoop, Next};
+use super::{AbortsOnPanic, CoreLoop, Next};
 use crate::driver::DriverError;
 
 /// After this long in one piece the other tasks of the executor get their turn.
@@ -48,6 +48,7 @@ where
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
     let builder = std::thread::Builder::new().name(format!("pontoon-core-{core}"));
     let thread = builder.spawn(move || {
+        let _aborts = AbortsOnPanic;
         let executor = LocalExecutorBuilder::new(placement)
             .name("pontoon")
             .io_memory(IO_MEMORY)

@@ -34,6 +34,19 @@ pub(crate) struct CoreLoop {
     busy_at: Instant,
 }
 
+/// Held while a core runs: if it panics, an assertion of ours or of a state machine has failed, and
+/// a process that went on with some of its cores would hold up what it can't serve. Its end is
+/// a crash like any other.
+pub(crate) struct AbortsOnPanic;
+
+impl Drop for AbortsOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
 /// What the core wants after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {

@@ -3,7 +3,7 @@
 use std::io;
 use std::thread::JoinHandle;
 
-use super::{CoreLoop, Next};
+use super::{AbortsOnPanic, CoreLoop, Next};
 use crate::driver::DriverError;
 
 /// Runs a core on a thread of its own, pinned if `cpu` is given. `make` is called there first.
@@ -17,6 +17,7 @@ where
 {
     let builder = std::thread::Builder::new().name(format!("pontoon-core-{core}"));
     builder.spawn(move || {
+        let _aborts = AbortsOnPanic;
         if let Some(cpu) = cpu {
             pin(core, cpu);
         }

@@ -54,11 +54,15 @@ struct Run {
     rolls: u64,
     recycled: u64,
     seed: u64,
+    /// Writes that may be in flight at once.
+    places: usize,
+    weights: [u64; 7],
 }
 
 impl Run {
-    fn new(seed: u64) -> Self {
-        let bench = Bench::open(MemoryVolume::new(SEGMENT_BYTES), config()).unwrap();
+    fn new(seed: u64, places: usize, weights: [u64; 7]) -> Self {
+        let mut bench = Bench::open(MemoryVolume::new(SEGMENT_BYTES), config()).unwrap();
+        bench.log.set_writes_in_flight(places);
         let after_frame = BTreeMap::from([(bench.log.durable_frame(), Model::default())]);
         let chance = Chance(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         Self {
@@ -70,7 +74,14 @@ impl Run {
             rolls: 0,
             recycled: 0,
             seed,
+            places,
+            weights,
         }
+    }
+
+    fn any_change(&mut self) {
+        let change = change(&mut self.chance, &self.weights);
+        self.change(&change);
     }
 
     fn change(&mut self, change: &Change) {
@@ -82,14 +93,36 @@ impl Run {
         });
     }
 
-    /// Writes what is staged, and crashes at every write.
+    /// Writes what is staged, and crashes at every write. Where several may be in flight, more is
+    /// staged meanwhile, and they complete in any order.
     fn flush(&mut self) {
-        while let Some(op) = self.bench.log.seal() {
-            self.write(op);
+        let mut in_flight = Vec::new();
+        loop {
+            while let Some(op) = self.bench.log.seal() {
+                in_flight.push(self.submit(op));
+            }
+            if in_flight.is_empty() {
+                return;
+            }
+            self.crash_everywhere();
+            if in_flight.len() < self.places && self.chance.below(2) == 0 {
+                self.any_change();
+            } else {
+                let first = self.chance.below(in_flight.len() as u64) as usize;
+                self.complete(in_flight.swap_remove(first));
+            }
         }
     }
 
-    fn write(&mut self, mut op: DiskOp) {
+    fn mark(&mut self) {
+        if let Some(op) = self.bench.log.idle() {
+            let id = self.submit(op);
+            self.crash_everywhere();
+            self.complete(id);
+        }
+    }
+
+    fn submit(&mut self, mut op: DiskOp) -> u64 {
         if let DiskOp::Write {
             slot, offset: 0, ..
         } = &op
@@ -99,9 +132,12 @@ impl Run {
             self.recycled += u64::from(image.iter().any(|byte| *byte != 0));
         }
         self.bench.volume.submit(&mut op).unwrap();
-        self.crash_everywhere();
-        let durable = self.bench.volume.make_durable(op.id()).unwrap();
-        self.bench.log.on_complete(op.id(), Ok(durable)).unwrap();
+        op.id()
+    }
+
+    fn complete(&mut self, id: u64) {
+        let durable = self.bench.volume.make_durable(id).unwrap();
+        self.bench.log.on_complete(id, Ok(durable)).unwrap();
         self.bench.prepare();
     }
 
@@ -112,7 +148,7 @@ impl Run {
         let later = self
             .after_frame
             .range(durable + 1..)
-            .take(1)
+            .take(self.places)
             .map(|(_, model)| model);
         std::iter::once(acknowledged).chain(later).collect()
     }
@@ -185,15 +221,16 @@ impl Run {
 
     /// The process dies in the middle of a write; the next one goes on with what is left.
     fn die(&mut self) {
-        let Some(mut op) = self.bench.log.seal() else {
-            return;
-        };
-        self.bench.volume.submit(&mut op).unwrap();
+        while let Some(op) = self.bench.log.seal() {
+            self.submit(op);
+            self.any_change();
+        }
         let kept: Vec<_> = (0..self.bench.volume.pending_sectors())
             .map(|_| self.chance.below(3) > 0)
             .collect();
         let (lost, seed) = (self.chance.below(4), self.chance.next());
         let mut bench = Bench::open(self.torn(&kept, lost, seed), config()).unwrap();
+        bench.log.set_writes_in_flight(self.places);
         self.model = Model::of(&mut bench);
         assert!(self.legal().contains(&&self.model), "seed {}", self.seed);
         self.after_frame = BTreeMap::from([(bench.log.durable_frame(), self.model.clone())]);
@@ -298,24 +335,21 @@ fn change(chance: &mut Chance, weights: &[u64; 7]) -> Change {
     }
 }
 
-fn enumerate(seed: u64, steps: u64, deaths: u64, weights: [u64; 7]) -> Run {
-    let mut run = Run::new(seed);
+fn enumerate(seed: u64, places: usize, steps: u64, deaths: u64, weights: [u64; 7]) -> Run {
+    let mut run = Run::new(seed, places, weights);
     for group in 1..=3 {
         run.change(&Change::Create { group });
     }
     run.flush();
     for _ in 0..steps {
         for _ in 0..=run.chance.below(3) {
-            let change = change(&mut run.chance, &weights);
-            run.change(&change);
+            run.any_change();
         }
         match run.chance.below(60) {
             0..5 => {}
             5..10 => {
                 run.flush();
-                if let Some(op) = run.bench.log.idle() {
-                    run.write(op);
-                }
+                run.mark();
             }
             death if death >= 60 - deaths => run.die(),
             _ => run.flush(),
@@ -326,13 +360,13 @@ fn enumerate(seed: u64, steps: u64, deaths: u64, weights: [u64; 7]) -> Run {
 
 #[test]
 fn appending_and_overriding_survives_every_crash() {
-    let run = enumerate(1, 40, 4, [1, 1, 10, 6, 2, 4, 3]);
+    let run = enumerate(1, 1, 40, 4, [1, 1, 10, 6, 2, 4, 3]);
     assert!(run.images > 2000, "{} images", run.images);
 }
 
 #[test]
 fn rolling_compacting_and_recycling_survives_every_crash() {
-    let run = enumerate(2, 240, 1, [2, 1, 12, 2, 0, 1, 24]);
+    let run = enumerate(2, 1, 240, 1, [2, 1, 12, 2, 0, 1, 24]);
     let seen = (run.images, run.rolls, run.recycled);
     assert!(
         run.images > 5000 && run.rolls >= 8 && run.recycled >= 5,
@@ -342,6 +376,12 @@ fn rolling_compacting_and_recycling_survives_every_crash() {
 
 #[test]
 fn votes_creations_and_drops_survive_every_crash() {
-    let run = enumerate(3, 40, 6, [6, 4, 3, 1, 1, 10, 2]);
+    let run = enumerate(3, 1, 40, 6, [6, 4, 3, 1, 1, 10, 2]);
     assert!(run.images > 2000, "{} images", run.images);
+}
+
+#[test]
+fn several_writes_in_flight_survive_every_crash() {
+    let run = enumerate(4, 3, 40, 6, [2, 1, 10, 5, 2, 4, 8]);
+    assert!(run.images > 5000, "{} images", run.images);
 }

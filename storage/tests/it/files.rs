@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pontoon_storage::{
     DiskOp, FileVolume, LogConfig, OpenError, PrepareError, RecordKind, Recovery, SegmentLog,
-    SyncMethod, Volume, blocking, measure_sync_method, prepare_segment, prepare_segment_paced,
+    SyncMethod, Volume, blocking, measure_drive, prepare_segment, prepare_segment_paced,
     segment_path,
 };
 
@@ -148,7 +148,7 @@ fn preparing_that_is_stopped_leaves_nothing_behind() {
 fn measuring_leaves_a_prepared_segment_as_it_was() {
     let directory = directory();
     let file = prepare_segment(directory.path(), 0, SEGMENT_BYTES).unwrap();
-    measure_sync_method(file.as_fd(), 4096).unwrap();
+    measure_drive(file.as_fd(), 4096).unwrap();
     let bytes = std::fs::read(segment_path(directory.path(), 0)).unwrap();
     assert!(bytes.len() as u64 == SEGMENT_BYTES && bytes.iter().all(|byte| *byte == 0));
 }

@@ -1,0 +1,200 @@
+//! What a shard asks for, carried out on the simulated disk and network.
+
+use pontoon::NodeId;
+use pontoon::port::{Completion, Operation, SocketId};
+use pontoon::storage::{DiskOp, Volume};
+
+use crate::swarm::MILLISECOND;
+use crate::world::{Event, World};
+
+impl World {
+    pub(crate) fn carry(&mut self, place: usize, operation: Operation) {
+        let life = self.places[place].life;
+        match operation {
+            Operation::Disk(operation) => self.carry_disk(place, operation),
+            Operation::Send { socket, batch } => self.carry_send(place, socket, batch),
+            Operation::Receive { socket, buffer } => {
+                self.network.receive(socket, buffer);
+                self.deliver(socket);
+            }
+            Operation::Close { socket } => {
+                if let Some(other) = self.network.close(socket) {
+                    let last = self.network.end(other).map_or(0, |end| end.last_arrival);
+                    let after = last.saturating_sub(self.now) + 1;
+                    self.schedule(after, Event::Ended { socket: other });
+                }
+            }
+            Operation::Dial { peer } => {
+                let after = self.random.delay(self.swarm.network_delay);
+                self.schedule(after, Event::Dialled { place, life, peer });
+            }
+            Operation::Prepare { slot } => {
+                let after = self.random.delay(5 * MILLISECOND);
+                let ready = self.places[place].disk.volume.prepare(slot).is_ok();
+                let completion = Completion::Prepared { slot, ready };
+                self.schedule(
+                    after,
+                    Event::Complete {
+                        place,
+                        life,
+                        completion,
+                    },
+                );
+            }
+        }
+    }
+
+    fn carry_disk(&mut self, place: usize, mut operation: DiskOp) {
+        let life = self.places[place].life;
+        let mut after = self.random.delay(self.swarm.disk_delay);
+        if !self.healed && self.random.happens(self.swarm.disk_stall) {
+            after += self.random.between(100, 2_000) * MILLISECOND;
+            self.coverage.mark("disk stalled");
+        }
+        let submitted = self.places[place].disk.submit(&mut operation);
+        match operation {
+            DiskOp::Write { id, .. } => {
+                assert!(
+                    submitted.is_ok(),
+                    "the log writes where it may: {submitted:?}"
+                );
+                self.schedule(after, Event::WriteDone { place, life, id });
+            }
+            DiskOp::Read { id, buffer, .. } => {
+                let result = submitted.map(|()| buffer.len());
+                self.coverage.mark("entries read back from the disk");
+                let completion = Completion::Read { id, buffer, result };
+                self.schedule(
+                    after,
+                    Event::Complete {
+                        place,
+                        life,
+                        completion,
+                    },
+                );
+            }
+        }
+    }
+
+    pub(crate) fn write_done(&mut self, position: usize, life: u64, id: u64) {
+        if self.places[position].life != life {
+            return;
+        }
+        let fails = !self.healed && self.random.happens(self.swarm.disk_error);
+        let place = &mut self.places[position];
+        let result = if fails {
+            place.failed = true;
+            self.coverage.mark("write failed");
+            Err(5)
+        } else {
+            place.disk.finish(id).ok_or(5)
+        };
+        let completion = Completion::Written { id, result };
+        self.complete(position, life, completion);
+    }
+
+    fn carry_send(
+        &mut self,
+        place: usize,
+        socket: SocketId,
+        batch: pontoon::transport::SendBatch<pontoon::storage::RecordBytes>,
+    ) {
+        let life = self.places[place].life;
+        let mut bytes: Vec<u8> = batch.slices().flatten().copied().collect();
+        if self.checks.promises() {
+            self.check_promises(place, socket, &bytes);
+        }
+        if self.random.happens(100_000) {
+            let count = 1 + self.random.below(bytes.len());
+            bytes.truncate(count);
+        }
+        let result = match self.network.end(socket).map(|end| end.other) {
+            None => Err(32),
+            Some(_) => Ok(bytes.len()),
+        };
+        let other = self.network.end(socket).map(|end| end.other);
+        if !self.healed && self.random.happens(self.swarm.bit_flip) {
+            let position = self.random.below(bytes.len());
+            bytes[position] ^= 1 << self.random.below(8);
+            self.coverage.mark("bit flipped on the wire");
+        }
+        let delay = self.random.delay(self.swarm.network_delay);
+        let now = self.now;
+        if let Some(end) = other.and_then(|other| self.network.end_mut(other)) {
+            let at = (now + delay).max(end.last_arrival + 1);
+            end.last_arrival = at;
+            let socket = other.expect("it has an end");
+            self.schedule(at - now, Event::Arrive { socket, bytes });
+        }
+        let completion = Completion::Sent {
+            socket,
+            batch,
+            result,
+        };
+        let after = self.random.between(500, 5_000);
+        self.schedule(
+            after,
+            Event::Complete {
+                place,
+                life,
+                completion,
+            },
+        );
+    }
+
+    pub(crate) fn arrive(&mut self, socket: SocketId, bytes: Vec<u8>) {
+        let Some(end) = self.network.end(socket) else {
+            return;
+        };
+        let Some(other) = self.network.end(end.other) else {
+            // The sender is gone; what it sent still arrives.
+            self.network.arrive(socket, &bytes);
+            return self.deliver(socket);
+        };
+        let (from, to) = (self.places[other.place].node, self.places[end.place].node);
+        if self.network.is_blocked(from, to) {
+            // TCP sends it again, until the way is free. Later bytes wait behind it.
+            let again = self.now + 20 * MILLISECOND;
+            let at = end.last_arrival.max(again);
+            return self.schedule(at - self.now, Event::Arrive { socket, bytes });
+        }
+        self.network.arrive(socket, &bytes);
+        self.deliver(socket);
+    }
+
+    pub(crate) fn deliver(&mut self, socket: SocketId) {
+        let Some((place, life)) = self.network.end(socket).map(|end| (end.place, end.life)) else {
+            return;
+        };
+        if let Some(completion) = self.network.deliver(socket) {
+            self.complete(place, life, completion);
+        }
+    }
+
+    pub(crate) fn dialled(&mut self, place: usize, life: u64, peer: NodeId) {
+        if self.places[place].life != life || self.places[place].shard.is_none() {
+            return;
+        }
+        let (from, core) = (self.places[place].node, self.places[place].core);
+        let to = peer.0 as usize - 1;
+        let acceptor = self.place(to, core);
+        let blocked = self.network.is_blocked(from, to) || self.network.is_blocked(to, from);
+        if blocked || self.places[acceptor].shard.is_none() {
+            return self.complete(place, life, Completion::DialFailed { peer });
+        }
+        let acceptor_life = self.places[acceptor].life;
+        let sockets = self
+            .network
+            .connect([(place, life), (acceptor, acceptor_life)]);
+        self.trace.event(
+            self.now,
+            &[2, place as u64, acceptor as u64],
+            format_args!("place {place} is connected to {acceptor}"),
+        );
+        let socket = sockets[0];
+        self.complete(place, life, Completion::Connected { peer, socket });
+        let (peer, socket) = (NodeId(from as u64 + 1), sockets[1]);
+        let connected = Completion::Connected { peer, socket };
+        self.complete(acceptor, acceptor_life, connected);
+    }
+}

@@ -1,0 +1,132 @@
+//! The second phase: everything is repaired, and the cluster must agree within a bound.
+
+use pontoon::GroupId;
+use pontoon::core::Raft;
+
+use crate::history::is_linearizable;
+use crate::machine::lock;
+use crate::swarm::MILLISECOND;
+use crate::world::{World, raft_of};
+
+/// Simulated time that a healed majority is given to agree.
+const HEALING: u64 = 60_000 * MILLISECOND;
+/// Events of the healing, above which it is given up.
+const HEALING_EVENTS: u64 = 400_000;
+
+impl World {
+    /// Everything is repaired, and a majority must make progress within a bound.
+    pub(crate) fn heal(&mut self) {
+        self.healed = true;
+        self.network.blocked.clear();
+        self.paused_until.fill(0);
+        for position in 0..self.places.len() {
+            let place = &mut self.places[position];
+            place.disk.set_full(false);
+            let node = place.node;
+            if place.failed {
+                self.crash_failed(node);
+            }
+        }
+        for node in 0..self.swarm.nodes {
+            self.start(node);
+        }
+        let until = self.now + HEALING;
+        let last_event = self.events + HEALING_EVENTS;
+        let mut probes = vec![None; usize::try_from(self.swarm.groups).expect("few groups")];
+        while self.failure.is_none() {
+            if self.agreed(&mut probes) {
+                return;
+            }
+            if self.now > until || self.events > last_event {
+                let lagging = self.describe();
+                return self.fail(format!("a healed majority makes no progress: {lagging}"));
+            }
+            for _ in 0..50 {
+                if self.failure.is_none() {
+                    self.step();
+                }
+            }
+        }
+    }
+
+    fn crash_failed(&mut self, node: usize) {
+        if self.runs(node) {
+            self.crash(node);
+        }
+    }
+
+    /// Whether every group has a leader that committed something in this phase, and every sound
+    /// replica has applied all of it.
+    fn agreed(&mut self, probes: &mut [Option<u64>]) -> bool {
+        let mut all = true;
+        for (position, probe) in probes.iter_mut().enumerate() {
+            let group = GroupId(position as u64 + 1);
+            let core = pontoon::simulation::core_of(group, self.swarm.cores);
+            let places: Vec<usize> = (0..self.swarm.nodes).map(|n| self.place(n, core)).collect();
+            let rafts: Vec<&Raft> = places
+                .iter()
+                .filter_map(|&place| raft_of(&self.places[place], group))
+                .collect();
+            let Some(leader) = rafts.iter().find(|raft| raft.is_leader()) else {
+                all = false;
+                continue;
+            };
+            // The empty entry of its term is committed, so that everything before it is.
+            let committed = leader.commit_index();
+            let in_term = leader.term_at(committed) == Some(leader.current_term());
+            if !in_term || committed != leader.last_index() {
+                all = false;
+                continue;
+            }
+            let target = *probe.get_or_insert(committed.0);
+            for raft in &rafts {
+                let status = raft.status();
+                let sound = !status.tainted;
+                if sound && status.last_applied.0 < target {
+                    all = false;
+                }
+            }
+        }
+        all
+    }
+
+    fn describe(&self) -> String {
+        let mut lines = Vec::new();
+        for place in &self.places {
+            let Some(shard) = &place.shard else {
+                lines.push(format!("node {} is down", place.node));
+                continue;
+            };
+            for (group, raft) in shard.replicas() {
+                let s = raft.status();
+                lines.push(format!(
+                    "node {} group {group}: {:?} term {} commit {} applied {} last {} tainted {}",
+                    place.node,
+                    s.role,
+                    s.current_term,
+                    s.commit_index,
+                    s.last_applied,
+                    s.last_index,
+                    s.tainted
+                ));
+            }
+        }
+        lines.join("; ")
+    }
+
+    pub(crate) fn check_histories(&mut self) {
+        let acknowledged = std::mem::take(&mut self.acknowledged);
+        for (group, index, operation) in &acknowledged {
+            if !lock(&self.oracle).holds(*group, *index, *operation) {
+                self.fail(format!("operation {operation} of group {group} is lost"));
+            }
+        }
+        self.acknowledged = acknowledged;
+        for ((group, key), calls) in &self.histories {
+            if !is_linearizable(calls) {
+                let message = format!("group {group} key {key} is not linearizable: {calls:?}");
+                self.failure.get_or_insert(message);
+            }
+        }
+    }
+}
