@@ -167,7 +167,7 @@ impl SegmentLog {
     ) -> Result<(), AppendError> {
         let mut state = self.group(group)?.state.clone();
         change(&mut state);
-        self.admit(self.state_bytes(&state)?)?;
+        self.check_headroom(self.state_bytes(&state)?)?;
         self.stage_state(group, &state)?;
         self.groups.get_mut(&group).expect("looked up above").state = state;
         Ok(())
@@ -229,15 +229,7 @@ impl SegmentLog {
         voted_for: Option<u64>,
     ) -> Result<(), AppendError> {
         self.group(group)?;
-        if let Some(poisoned) = &self.writer.poisoned {
-            return Err(poisoned.clone().into());
-        }
-        let waiting = self.staging.bytes(self.block) + 2 * self.block;
-        if !self.space.has_headroom(waiting, &self.config) {
-            return Err(AppendError::NoSpace {
-                segments: self.space.segments(),
-            });
-        }
+        self.check_headroom(0)?;
         let vote = voted_for.unwrap_or(0).to_le_bytes();
         let flags = u64::from(voted_for.is_some()).to_le_bytes();
         self.stage_record(group, 0, term, RecordKind::HardState, &[&vote, &flags])?;
@@ -322,8 +314,25 @@ impl SegmentLog {
                 last,
             });
         }
-        self.admit(bytes)?;
+        self.check_headroom(bytes)?;
         Ok(bytes)
+    }
+
+    /// Whoever asked [`admit`](Self::admit) for some records together may then stage them one by
+    /// one: what is kept back for compaction also covers what the frames around them turn out to
+    /// need, so the careful estimate is not made again for each.
+    fn check_headroom(&self, bytes: usize) -> Result<(), AppendError> {
+        if let Some(poisoned) = &self.writer.poisoned {
+            return Err(poisoned.clone().into());
+        }
+        let waiting = self.staging.bytes(self.block) + bytes + 2 * self.block;
+        if self.space.has_headroom(waiting, &self.config) {
+            Ok(())
+        } else {
+            Err(AppendError::NoSpace {
+                segments: self.space.segments(),
+            })
+        }
     }
 
     /// Enters a staged entry into the group's index and cache.

@@ -437,3 +437,25 @@ fn a_read_that_does_not_verify_names_the_place() {
     };
     assert_eq!(error, expected);
 }
+
+/// Found by the simulator (seed 1273): what was admitted together was refused one by one, when the
+/// careful estimate was made again for each part.
+#[test]
+fn what_was_admitted_together_is_taken_one_by_one() {
+    let mut bench = Bench::new();
+    bench.log.create_group(1, b"definition").unwrap();
+    let payload = [7; 100];
+    let together = 3 * pontoon_storage::record::encoded_bytes(payload.len());
+    let mut index = 0;
+    let refused = loop {
+        if let Err(error) = bench.log.admit(together) {
+            break error;
+        }
+        for _ in 0..3 {
+            index += 1;
+            bench.append(1, index, 1, &payload);
+        }
+        bench.flush();
+    };
+    assert!(matches!(refused, AppendError::NoSpace { .. }), "{refused}");
+}
