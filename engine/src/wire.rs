@@ -8,9 +8,12 @@ const VOTE_RESPONSE: u8 = 2;
 const APPEND_ENTRIES: u8 = 3;
 const APPEND_RESPONSE: u8 = 4;
 const TIMEOUT_NOW: u8 = 5;
+const REPAIRED: u8 = 6;
 
 /// The vote was given, or the logs matched.
 const FLAG_YES: u8 = 1;
+/// The follower's disk lost something durable.
+const FLAG_TAINTED: u8 = 2;
 const KIND_SHIFT: u8 = 1;
 
 /// The head that says this about a group.
@@ -56,7 +59,25 @@ pub(crate) fn head(group: GroupId, message: &Message) -> Head {
             everywhere: replicated_everywhere.0,
             ..head
         },
-        Message::AppendResponse { round, outcome, .. } => append_response(head, round, outcome),
+        Message::AppendResponse {
+            round,
+            outcome,
+            incarnation,
+            tainted,
+            ..
+        } => {
+            let head = append_response(head, round, outcome);
+            Head {
+                flags: head.flags | if tainted { FLAG_TAINTED } else { 0 },
+                everywhere: incarnation,
+                ..head
+            }
+        }
+        Message::Repaired { incarnation, .. } => Head {
+            kind: REPAIRED,
+            index: incarnation,
+            ..head
+        },
         Message::TimeoutNow { .. } => Head {
             kind: TIMEOUT_NOW,
             ..head
@@ -131,6 +152,12 @@ pub(crate) fn message(head: &Head) -> Option<Message> {
                     hint_term: Term(head.log_term),
                 }
             },
+            incarnation: head.everywhere,
+            tainted: head.flags & FLAG_TAINTED != 0,
+        },
+        REPAIRED => Message::Repaired {
+            term,
+            incarnation: head.index,
         },
         TIMEOUT_NOW => Message::TimeoutNow { term },
         _ => return None,
@@ -204,9 +231,13 @@ mod tests {
                 term,
                 round: 4,
                 outcome,
+                incarnation: 5,
+                tainted: outcome == accepted,
             });
         }
         comes_back(Message::TimeoutNow { term });
+        let incarnation = 6;
+        comes_back(Message::Repaired { term, incarnation });
     }
 
     #[test]

@@ -45,6 +45,7 @@ impl Raft {
         let outcome = if self.matches(prev_log_index, prev_log_term) {
             self.append_received(prev_log_index, entries, output);
             let last_new = prev_log_index.plus(u64::from(count));
+            self.verified = self.verified.max(last_new);
             self.follow_commit(leader_commit, last_new);
             self.replicated_everywhere = self
                 .replicated_everywhere
@@ -55,7 +56,10 @@ impl Raft {
             }
         } else {
             // AppendEntries 2: false if the log has no entry at prevLogIndex with prevLogTerm.
-            let limit = prev_log_index.previous().max(self.commit_index);
+            let mut limit = prev_log_index.previous().max(self.commit_index);
+            if self.tainted {
+                limit = limit.min(self.verified);
+            }
             let (hint_index, hint_term) = self.log.last_not_above(limit, prev_log_term);
             AppendOutcome::Rejected {
                 prev_log_index,
@@ -63,18 +67,15 @@ impl Raft {
                 hint_term,
             }
         };
-        // What a tainted replica holds must not count in a quorum.
-        let sound = !self.tainted || self.is(Mutant::TaintedTakesPart);
-        if sound && !self.retired {
-            Self::send_after_persist(
-                output,
-                from,
-                Message::AppendResponse {
-                    term,
-                    round,
-                    outcome,
-                },
-            );
+        if !self.retired {
+            let answer = Message::AppendResponse {
+                term,
+                round,
+                outcome,
+                incarnation: self.incarnation,
+                tainted: self.tainted && !self.is(Mutant::TaintedTakesPart),
+            };
+            Self::send_after_persist(output, from, answer);
         }
     }
 
@@ -91,8 +92,12 @@ impl Raft {
 
     /// Whether the logs agree up to `index`: what is committed does by State Machine Safety,
     /// also where it is compacted; the rest by Log Matching.
+    ///
+    /// A damaged log may hold an entry whose replacement was lost, below others that follow the
+    /// replacement: Log Matching does not hold in it, so it is compared from where it is known.
     fn matches(&self, index: LogIndex, term: Term) -> bool {
-        index <= self.commit_index || self.log.term_at(index) == Some(term)
+        let comparable = !self.tainted || index <= self.verified;
+        index <= self.commit_index || comparable && self.log.term_at(index) == Some(term)
     }
 
     /// AppendEntries 3 and 4: an existing entry that conflicts with a new one goes, with all

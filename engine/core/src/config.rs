@@ -66,6 +66,9 @@ pub struct Boot {
     pub terms: Vec<(LogIndex, Term)>,
     /// Last entry of the log.
     pub last_index: LogIndex,
-    /// The disk lost something durable: this replica must not vote, campaign or acknowledge.
+    /// Numbers the starts of this node's log: higher at every one.
+    pub incarnation: u64,
+    /// The disk lost something durable: this replica must not vote, campaign or count. Of the log
+    /// only what is compacted is believed; commit index and `applied` are not.
     pub tainted: bool,
 }

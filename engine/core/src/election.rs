@@ -247,6 +247,8 @@ impl Raft {
                     term,
                     round,
                     outcome,
+                    incarnation: self.incarnation,
+                    tainted: self.tainted,
                 }
             }
             _ => return,

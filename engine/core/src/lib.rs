@@ -42,6 +42,7 @@ mod mutant;
 mod output;
 mod progress;
 mod raft;
+mod repair;
 mod replication;
 mod role;
 mod status;

@@ -84,6 +84,18 @@ pub enum Message {
         round: u64,
         /// Whether the logs matched.
         outcome: AppendOutcome,
+        /// Which start of the follower's log this is.
+        incarnation: u64,
+        /// The damage report: at that start something durable was missing, so that the follower
+        /// counts in no quorum until it is told that it is whole again.
+        tainted: bool,
+    },
+    /// The damage that was reported is repaired: the follower may promise again.
+    Repaired {
+        /// The leader's term.
+        term: Term,
+        /// Which start of the follower's log had found the damage.
+        incarnation: u64,
     },
     /// Campaign at once: the leader hands over (thesis 3.10).
     TimeoutNow {
@@ -120,6 +132,7 @@ impl Message {
             | Self::VoteResponse { term, .. }
             | Self::AppendEntries { term, .. }
             | Self::AppendResponse { term, .. }
+            | Self::Repaired { term, .. }
             | Self::TimeoutNow { term } => term,
         }
     }

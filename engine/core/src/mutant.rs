@@ -22,6 +22,9 @@ pub enum Mutant {
     AcknowledgesReplaced,
     /// A damaged replica votes and acknowledges.
     TaintedTakesPart,
+    /// A damaged replica counts as soon as it has what is committed, without an entry that was
+    /// proposed after its report.
+    TaintedSoundAtOnce,
 }
 
 impl Raft {

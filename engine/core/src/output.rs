@@ -54,6 +54,8 @@ pub struct Outgoing {
 pub struct Output {
     /// Term and vote to persist; the latest counts.
     pub hard_state: Option<HardState>,
+    /// The damage is repaired: to be persisted like term and vote.
+    pub repaired: bool,
     /// Entries to persist, in order.
     pub appended: Vec<Appended>,
     /// Messages to send, in order for each peer.
@@ -64,6 +66,7 @@ impl Output {
     /// Forgets everything and keeps the memory.
     pub fn clear(&mut self) {
         self.hard_state = None;
+        self.repaired = false;
         self.appended.clear();
         self.messages.clear();
     }

@@ -29,6 +29,18 @@ pub(crate) struct Progress {
     bytes_in_flight: u64,
     /// When it last answered.
     pub(crate) responded_at: Time,
+    /// The latest start of its log that is known of.
+    pub(crate) incarnation: u64,
+    /// Its damage is being repaired: it counts in no quorum.
+    pub(crate) repair: Option<Repair>,
+}
+
+/// What must be so before a damaged follower counts again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Repair {
+    /// An entry proposed after the damage was reported. To be committed by others and durable on
+    /// the follower.
+    pub(crate) barrier: LogIndex,
 }
 
 impl Progress {
@@ -40,6 +52,16 @@ impl Progress {
             in_flight: VecDeque::new(),
             bytes_in_flight: 0,
             responded_at: now,
+            incarnation: 0,
+            repair: None,
+        }
+    }
+
+    /// What it counts for in a quorum.
+    pub(crate) fn counted_index(&self) -> LogIndex {
+        match self.repair {
+            Some(_) => LogIndex(0),
+            None => self.match_index,
         }
     }
 

@@ -33,8 +33,12 @@ pub struct Raft {
     pub(crate) replicated_everywhere: LogIndex,
     pub(crate) role: Role,
     pub(crate) election_deadline: Time,
+    /// Which start of the log this is.
+    pub(crate) incarnation: u64,
     /// The disk lost something durable. It follows, and promises nothing.
     pub(crate) tainted: bool,
+    /// Of a tainted replica's log, what is known to be the leader's.
+    pub(crate) verified: LogIndex,
     /// The disk failed while running: it leads and campaigns no more.
     pub(crate) retired: bool,
     jitter: Pcg32,
@@ -49,13 +53,18 @@ impl Raft {
     pub fn new(config: RaftConfig, boot: Boot, now: Time) -> Self {
         let log = Log::new(&boot);
         let compacted = log.compacted().0;
+        // What a damaged log says of commitment may be of entries that it has no more.
+        let (commit_index, applied) = match boot.tainted {
+            true => (compacted, compacted),
+            false => (boot.commit_index, boot.applied),
+        };
         let mut raft = Self {
             jitter: Pcg32::seed_from_u64(config.seed),
             config,
             current_term: boot.hard_state.current_term.max(log.last_term()),
             voted_for: boot.hard_state.voted_for,
-            commit_index: boot.commit_index.max(compacted).min(log.last_index()),
-            last_applied: boot.applied.max(compacted),
+            commit_index: commit_index.max(compacted).min(log.last_index()),
+            last_applied: applied.max(compacted),
             replicated_everywhere: compacted,
             membership: boot.membership,
             log,
@@ -64,7 +73,9 @@ impl Raft {
                 heard_at: now,
             },
             election_deadline: now,
+            incarnation: boot.incarnation,
             tainted: boot.tainted,
+            verified: compacted,
             retired: false,
         };
         raft.commit_index = raft.commit_index.max(raft.last_applied);
@@ -106,8 +117,18 @@ impl Raft {
             Message::AppendEntries { .. } => {
                 self.handle_append_entries(now, from, message, entries, output);
             }
-            Message::AppendResponse { outcome, .. } => {
-                self.handle_append_response(now, from, outcome, output);
+            Message::AppendResponse {
+                outcome,
+                incarnation,
+                tainted,
+                ..
+            } => {
+                if self.takes_answer(now, from, incarnation, tainted, output) {
+                    self.handle_append_response(now, from, outcome, output);
+                }
+            }
+            Message::Repaired { incarnation, .. } => {
+                self.handle_repaired(from, incarnation, output);
             }
             Message::TimeoutNow { .. } => self.handle_timeout_now(now, from, output),
         }

@@ -13,7 +13,7 @@ use crate::raft::Raft;
 use crate::role::{Leader, Role, Transfer};
 
 /// Bytes of an entry without payload on the wire, as the leader's first one.
-const NOOP_BYTES: u32 = 32;
+pub(crate) const NOOP_BYTES: u32 = 32;
 
 /// Where proposals went: a run of indexes, in the term of their leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl Raft {
         self.send_to_all(now, output);
     }
 
-    fn send_to_all(&mut self, now: Time, output: &mut Output) {
+    pub(crate) fn send_to_all(&mut self, now: Time, output: &mut Output) {
         for peer in self.peers() {
             self.send_entries(peer, output);
         }
@@ -222,7 +222,10 @@ impl Raft {
         };
         let heard = |voter: NodeId| match leader.progress.get(&voter) {
             None => Some(voter == self.config.id),
-            Some(progress) => Some(now.since(progress.responded_at) < self.config.election_timeout),
+            Some(progress) => Some(
+                progress.repair.is_none()
+                    && now.since(progress.responded_at) < self.config.election_timeout,
+            ),
         };
         self.membership.vote_result(heard) == VoteResult::Won
     }
@@ -294,6 +297,7 @@ impl Raft {
             }
         }
         self.send_entries(from, output);
+        self.maybe_tell_repaired(from, output);
         self.maybe_tell_transferee(output);
     }
 
@@ -303,7 +307,7 @@ impl Raft {
             return;
         };
         let matched = |voter: NodeId| match leader.progress.get(&voter) {
-            Some(progress) => progress.match_index,
+            Some(progress) => progress.counted_index(),
             None if voter == self.config.id && self.is(Mutant::CountsOwnUndurable) => {
                 self.log.last_index()
             }
@@ -373,7 +377,8 @@ impl Raft {
         let Some(progress) = leader.progress.get(&transfer.to) else {
             return;
         };
-        if !transfer.told && progress.match_index == self.log.last_index() {
+        let sound = progress.repair.is_none();
+        if !transfer.told && sound && progress.match_index == self.log.last_index() {
             transfer.told = true;
             let message = Message::TimeoutNow {
                 term: self.current_term,

@@ -68,6 +68,8 @@ pub struct PeerStatus {
     pub messages_in_flight: usize,
     /// When it last answered.
     pub responded_at: Time,
+    /// Its disk lost something durable; it is being repaired and counts in no quorum.
+    pub tainted: bool,
 }
 
 impl Raft {
@@ -113,6 +115,7 @@ impl Raft {
             pipelined: progress.flow == Flow::Pipeline,
             messages_in_flight: progress.in_flight(),
             responded_at: progress.responded_at,
+            tainted: progress.repair.is_some(),
         });
         peers.collect()
     }

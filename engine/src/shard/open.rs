@@ -95,7 +95,7 @@ impl Shard {
         let mut replicas = Replicas::default();
         for group in &recovery.groups {
             refuse_lost_group(recovery, group)?;
-            let replica = reopen(&config, group, &machines, log.durable_frame(), now)?;
+            let replica = reopen(&config, group, &machines, &log, now)?;
             replicas.push(replica);
         }
         let mut shard = Self {
@@ -166,7 +166,7 @@ fn reopen(
     config: &ShardConfig,
     group: &RecoveredGroup,
     machines: &Machines,
-    durable_frame: u64,
+    log: &SegmentLog,
     now: Time,
 ) -> Result<Replica, ShardOpenError> {
     let id = GroupId(group.group);
@@ -176,7 +176,8 @@ fn reopen(
     let held = machine.as_ref().and_then(|machine| machine.durable_index());
     let held = held.unwrap_or(LogIndex(0));
     let last_index = LogIndex(group.last_index);
-    if held > last_index {
+    // A damaged log may have lost what the machine applied; the others give it back.
+    if held > last_index && !group.tainted {
         return Err(ShardOpenError::MachineAhead {
             group: id,
             machine: held,
@@ -199,6 +200,7 @@ fn reopen(
             .map(|&(index, term)| (LogIndex(index), Term(term)))
             .collect(),
         last_index,
+        incarnation: log.epoch(),
         tainted: group.tainted,
     };
     let raft = Raft::new(raft_config(config, id), boot, now);
@@ -209,7 +211,7 @@ fn reopen(
         raft,
         machine,
         applied,
-        durable_frame,
+        log.durable_frame(),
     ))
 }
 
@@ -235,11 +237,13 @@ pub(super) fn boot_new(
     config: &ShardConfig,
     group: GroupId,
     definition: &Definition,
+    incarnation: u64,
     now: Time,
 ) -> Raft {
     let membership: Membership = definition.membership();
     let boot = Boot {
         membership,
+        incarnation,
         ..Boot::default()
     };
     Raft::new(raft_config(config, group), boot, now)

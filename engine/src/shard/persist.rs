@@ -67,6 +67,11 @@ impl Shard {
             admitted(self.log.save_hard_state(group, term, voted_for))?;
             staged = true;
         }
+        if std::mem::take(&mut output.repaired) {
+            admitted(self.log.set_tainted(group, false))?;
+            tracing::info!(group, "the group's damage is repaired; it counts again");
+            staged = true;
+        }
         for appended in output.appended.drain(..) {
             match appended {
                 Appended::Noop { index, term } => {

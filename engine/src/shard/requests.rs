@@ -239,7 +239,7 @@ impl Shard {
         })?;
         self.log.create_group(group.0, &definition.encode())?;
         let frame = self.log.open_frame();
-        let raft = boot_new(&self.config, group, &definition, self.now);
+        let raft = boot_new(&self.config, group, &definition, self.log.epoch(), self.now);
         let replica = Replica::new(
             group,
             definition,

@@ -132,6 +132,11 @@ impl SegmentLog {
         self.writer.durable_frame
     }
 
+    /// Numbers the times this log was opened: higher at every one.
+    pub fn epoch(&self) -> u64 {
+        self.space.epoch
+    }
+
     /// The failure that closed the log, if one did.
     pub fn poisoned(&self) -> Option<&Poisoned> {
         self.writer.poisoned.as_ref()

@@ -3,5 +3,6 @@
 mod cluster;
 mod quorum;
 mod random;
+mod repair;
 mod rules;
 mod transcript;
