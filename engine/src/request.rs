@@ -67,6 +67,15 @@ pub enum CreateError {
         /// What is wrong with the members.
         reason: &'static str,
     },
+    /// The disk lost what it knew of the group, and with it what this node has promised in it.
+    #[error(
+        "durable data of group {group} is damaged beyond repair on this node: what it promised \
+         there is not known; the group goes on without it"
+    )]
+    Damaged {
+        /// The group.
+        group: GroupId,
+    },
     /// No factory makes machines of this kind.
     #[error("no state machine of kind {kind:?} is registered; register it before the node starts")]
     UnknownKind {

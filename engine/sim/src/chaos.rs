@@ -112,20 +112,11 @@ impl World {
             let torn = self.swarm.torn_writes;
             self.note_statistics(position);
             let place = &mut self.places[position];
-            place.shard = None;
-            place.completions.clear();
-            place.wake_at = None;
-            place.life += 1;
             if place.disk.power_loss(&mut self.random, torn) {
                 self.coverage.mark("power loss tore a frame");
             }
-            for socket in self.network.of_place(position) {
-                if let Some(other) = self.network.close(socket) {
-                    self.network.finish(other);
-                    self.deliver(other);
-                }
-            }
         }
+        self.end(node);
         if self.may_rot(node) && self.random.happens(self.swarm.bit_rot) {
             let core = self.random.below(usize::from(self.swarm.cores));
             let position = self.place(node, u16::try_from(core).expect("few cores"));

@@ -19,6 +19,7 @@ pub const MARKS: &[&str] = &[
     "write failed",
     "disk stalled",
     "disk was full",
+    "start refused by a full disk",
     "connection cut",
     "bit flipped on the wire",
     "network partitioned",

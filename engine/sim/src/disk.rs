@@ -1,16 +1,40 @@
 //! A disk that keeps only what was made durable, and not always that.
 
-use pontoon::storage::memory::{MemoryVolume, SECTOR_BYTES, SectorFate};
+use std::collections::VecDeque;
+
+use pontoon::storage::memory::{MemoryVolume, SectorFate};
 use pontoon::storage::{DiskOp, Volume};
 
 use crate::place::SEGMENT_BYTES;
 use crate::random::Random;
+
+/// A write, by the order of submission.
+struct Write {
+    number: u64,
+    id: u64,
+    slot: u32,
+    start: u64,
+    end: u64,
+    durable: bool,
+    /// All writes below this number were durable when it was submitted: once it is durable
+    /// itself, the log can tell that.
+    covers: u64,
+}
+
+/// Writes that are remembered as places where a sector may rot.
+const WRITES_MAX: usize = 256;
 
 /// One core's disk.
 pub(crate) struct Disk {
     pub(crate) volume: MemoryVolume,
     /// Grows with every change of what is durable.
     pub(crate) version: u64,
+    full: bool,
+    writes: VecDeque<Write>,
+    next_write: u64,
+    /// Writes below this number are known to be durable by something durable behind them. Only
+    /// there may a sector rot: damage to what nothing covers can't be told from tearing.
+    covered: u64,
 }
 
 impl Disk {
@@ -18,6 +42,10 @@ impl Disk {
         Self {
             volume: MemoryVolume::new(SEGMENT_BYTES),
             version: 0,
+            full: false,
+            writes: VecDeque::new(),
+            next_write: 0,
+            covered: 0,
         }
     }
 
@@ -30,6 +58,33 @@ impl Disk {
 
     /// Takes an operation; a read is carried out at once.
     pub(crate) fn submit(&mut self, operation: &mut DiskOp) -> Result<(), i32> {
+        if let DiskOp::Write {
+            id,
+            slot,
+            offset,
+            bytes,
+        } = operation
+        {
+            let first_open = self.writes.iter().find(|write| !write.durable);
+            let covers = first_open.map_or(self.next_write, |write| write.number);
+            let (start, end) = (*offset, *offset + bytes.len() as u64);
+            let over =
+                |write: &Write| write.slot == *slot && write.start < end && start < write.end;
+            self.writes.retain(|write| !over(write));
+            if self.writes.len() == WRITES_MAX {
+                self.writes.pop_front();
+            }
+            self.writes.push_back(Write {
+                number: self.next_write,
+                id: *id,
+                slot: *slot,
+                start,
+                end,
+                durable: false,
+                covers,
+            });
+            self.next_write += 1;
+        }
         let submitted = self.volume.submit(operation);
         submitted.map_err(|error| error.raw_os_error().unwrap_or(5))
     }
@@ -37,13 +92,25 @@ impl Disk {
     /// A write is durable.
     pub(crate) fn finish(&mut self, id: u64) -> Option<usize> {
         self.version += 1;
+        let open = |write: &&mut Write| write.id == id && !write.durable;
+        if let Some(write) = self.writes.iter_mut().find(open) {
+            write.durable = true;
+            self.covered = self.covered.max(write.covers);
+        }
         self.volume.make_durable(id)
+    }
+
+    /// A log was opened on it: its new epoch says where the one before ended.
+    pub(crate) fn opened(&mut self) {
+        self.version += 1;
+        self.covered = self.next_write;
     }
 
     /// The power fails: each sector under way is written, old, zero or garbage. True if one frame
     /// was written in part.
     pub(crate) fn power_loss(&mut self, random: &mut Random, torn: bool) -> bool {
         self.version += 1;
+        self.writes.retain(|write| write.durable);
         let whole = random.happens(500_000);
         let (mut written, mut lost) = (false, false);
         self.volume.power_loss(|_| {
@@ -62,33 +129,39 @@ impl Disk {
         written && lost
     }
 
-    /// A durable sector goes bad. False if there is nothing yet.
+    /// A durable sector that something durable covers goes bad. False if there is none yet.
     pub(crate) fn rot(&mut self, random: &mut Random) -> bool {
-        let slots = self.volume.slots();
-        let slot = slots[random.below(slots.len())];
+        let covered = self.covered;
+        let may_rot = |write: &&Write| write.durable && write.number < covered;
+        let count = self.writes.iter().filter(may_rot).count();
+        if count == 0 {
+            return false;
+        }
+        let chosen = self.writes.iter().filter(may_rot).nth(random.below(count));
+        let Some(&Write {
+            slot, start, end, ..
+        }) = chosen
+        else {
+            return false;
+        };
         let Some(image) = self.volume.image_mut(slot) else {
             return false;
         };
-        let sectors: Vec<usize> = (0..image.len() / SECTOR_BYTES)
-            .filter(|sector| {
-                let start = sector * SECTOR_BYTES;
-                image[start..start + SECTOR_BYTES]
-                    .iter()
-                    .any(|byte| *byte != 0)
-            })
-            .collect();
-        if sectors.is_empty() {
-            return false;
-        }
-        let start = sectors[random.below(sectors.len())] * SECTOR_BYTES;
-        let byte = start + random.below(SECTOR_BYTES);
+        let byte = usize::try_from(start).expect("a small disk")
+            + random.below(usize::try_from(end - start).expect("a small disk"));
         image[byte] ^= 1 << random.below(8);
         self.version += 1;
         true
     }
 
+    /// Whether no further segment finds space.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full
+    }
+
     /// No further segment finds space, or any does.
     pub(crate) fn set_full(&mut self, full: bool) {
+        self.full = full;
         let slots = self.volume.slots().len();
         self.volume
             .set_slots_max(if full { slots } else { usize::MAX });

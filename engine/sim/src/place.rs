@@ -76,8 +76,9 @@ impl Place {
         let config = shard_config(self.node, swarm);
         let log_config = self.log_config(swarm.cores);
         let opened = SegmentLog::open(&mut self.disk.volume, log_config);
-        let (log, recovery) = opened.map_err(|error| error.to_string())?;
-        self.disk.version += 1;
+        let (mut log, recovery) = opened.map_err(|error| error.to_string())?;
+        log.set_writes_in_flight(swarm.writes_in_flight);
+        self.disk.opened();
         let machines = machines(oracle, self.node, swarm.durable_machines);
         let shard = SimulatedCore::open(config, log, &recovery, machines, mutant, now);
         self.shard = Some(shard.map_err(|error| error.to_string())?);

@@ -37,6 +37,8 @@ pub struct Swarm {
     pub(crate) pause: u64,
     pub(crate) clock_drift: bool,
     pub(crate) transfer: u64,
+    /// Writes of one log under way at once; they complete in any order.
+    pub(crate) writes_in_flight: usize,
 }
 
 impl Swarm {
@@ -60,7 +62,7 @@ impl Swarm {
             disk_stall: maybe(random, 3_000),
             disk_error: maybe(random, 300),
             disk_full: random.happens(100_000),
-            bit_rot: maybe(random, 300_000),
+            bit_rot: maybe(random, 700_000),
             torn_writes: random.happens(700_000),
             network_delay: random.between(20_000, 5 * MILLISECOND),
             cut: maybe(random, 5_000),
@@ -71,6 +73,7 @@ impl Swarm {
             pause: maybe(random, 200_000),
             clock_drift: random.happens(300_000),
             transfer: maybe(random, 100_000),
+            writes_in_flight: [1, 1, 2, 3][random.below(4)],
         }
     }
 }

@@ -410,19 +410,46 @@ impl World {
         );
         for core in 0..self.swarm.cores {
             let position = self.place(node, core);
-            let place = &mut self.places[position];
-            place.life += 1;
-            match place.start(&self.swarm, &self.oracle, self.mutant, now) {
-                Ok(recovery) => {
-                    if !recovery.report.damage.is_empty() {
-                        self.coverage.mark("damage found at a start");
-                    }
-                    let tainted = recovery.groups.iter().filter(|group| group.tainted);
-                    self.coverage.add("tainted replica", tainted.count() as u64);
+            if let Err(error) = self.start_place(position, now) {
+                if !self.places[position].disk.is_full() {
+                    return self.fail(format!("node {node} does not start: {error}"));
                 }
-                Err(error) => self.fail(format!("node {node} does not start: {error}")),
+                // Its reserve went into an earlier start: it comes back when there is space.
+                self.coverage.mark("start refused by a full disk");
+                self.end(node);
+                return self.schedule_restart(node, 200 * MILLISECOND);
             }
             self.wake_soon(position);
+        }
+    }
+
+    fn start_place(&mut self, position: usize, now: Time) -> Result<(), String> {
+        let place = &mut self.places[position];
+        place.life += 1;
+        let recovery = place.start(&self.swarm, &self.oracle, self.mutant, now)?;
+        if !recovery.report.damage.is_empty() {
+            self.coverage.mark("damage found at a start");
+        }
+        let tainted = recovery.groups.iter().filter(|group| group.tainted);
+        self.coverage.add("tainted replica", tainted.count() as u64);
+        Ok(())
+    }
+
+    /// The node's process is gone; its disks stay.
+    pub(crate) fn end(&mut self, node: usize) {
+        for core in 0..self.swarm.cores {
+            let position = self.place(node, core);
+            let place = &mut self.places[position];
+            place.shard = None;
+            place.completions.clear();
+            place.wake_at = None;
+            place.life += 1;
+            for socket in self.network.of_place(position) {
+                if let Some(other) = self.network.close(socket) {
+                    self.network.finish(other);
+                    self.deliver(other);
+                }
+            }
         }
     }
 

@@ -170,8 +170,13 @@ fn reopen(
     now: Time,
 ) -> Result<Replica, ShardOpenError> {
     let id = GroupId(group.group);
-    let definition = Definition::decode(&group.definition);
-    let definition = definition.ok_or(ShardOpenError::Definition { group: id })?;
+    let definition = if group.tainted && group.definition.is_empty() {
+        tracing::warn!(group = %id, "the group's definition is lost with other durable data: it stays out");
+        Definition::lost()
+    } else {
+        let decoded = Definition::decode(&group.definition);
+        decoded.ok_or(ShardOpenError::Definition { group: id })?
+    };
     let machine = open_machine(machines, &definition, id)?;
     let held = machine.as_ref().and_then(|machine| machine.durable_index());
     let held = held.unwrap_or(LogIndex(0));

@@ -219,6 +219,9 @@ impl Shard {
         }
         if let Some(slot) = self.slot(group) {
             let replica = &self.replicas[slot];
+            if replica.definition.is_lost() {
+                return Err(CreateError::Damaged { group });
+            }
             if replica.definition != definition {
                 return Err(CreateError::Exists { group });
             }
