@@ -99,15 +99,23 @@ impl World {
             };
             for (group, raft) in shard.replicas() {
                 let s = raft.status();
+                let peers = s.peers.iter().map(|peer| {
+                    let flow = if peer.pipelined { "pipeline" } else { "probe" };
+                    format!(
+                        " ({}: {flow} {}..{})",
+                        peer.id, peer.match_index, peer.next_index
+                    )
+                });
                 lines.push(format!(
-                    "node {} group {group}: {:?} term {} commit {} applied {} last {} tainted {}",
+                    "node {} group {group}: {:?} term {} commit {} applied {} last {} tainted {}{}",
                     place.node,
                     s.role,
                     s.current_term,
                     s.commit_index,
                     s.last_applied,
                     s.last_index,
-                    s.tainted
+                    s.tainted,
+                    peers.collect::<String>(),
                 ));
             }
         }

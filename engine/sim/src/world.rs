@@ -270,7 +270,7 @@ impl World {
         for node in 0..self.swarm.nodes {
             self.start(node);
         }
-        self.create_groups();
+        self.settle();
         for client in 0..self.clients.len() {
             self.schedule_client(client, 100 * MILLISECOND);
         }
@@ -289,20 +289,21 @@ impl World {
         }
     }
 
-    fn create_groups(&mut self) {
+    /// Makes the groups, as an application does at every start: mostly they are there already.
+    fn make_groups(&mut self, node: usize) {
         let members: Vec<NodeId> = (1..=self.swarm.nodes as u64).map(NodeId).collect();
         for group in 1..=self.swarm.groups {
             let group = GroupId(group);
             let core = pontoon::simulation::core_of(group, self.swarm.cores);
-            for node in 0..self.swarm.nodes {
-                let place = self.place(node, core);
-                if let Some(shard) = &self.places[place].shard {
-                    let made = shard.create_group(group, "registers", &members);
-                    assert!(made.is_ok(), "the members are sound");
-                }
-                self.wake_soon(place);
+            let place = self.place(node, core);
+            if let Some(shard) = &self.places[place].shard {
+                let made = shard.create_group(group, "registers", &members);
+                assert!(made.is_ok(), "the members are sound");
             }
         }
+    }
+
+    fn settle(&mut self) {
         // The groups are there before anything goes wrong.
         let until = self.now + 60 * MILLISECOND;
         while self
@@ -421,6 +422,7 @@ impl World {
             }
             self.wake_soon(position);
         }
+        self.make_groups(node);
     }
 
     fn start_place(&mut self, position: usize, now: Time) -> Result<(), String> {

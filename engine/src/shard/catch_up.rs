@@ -85,6 +85,12 @@ impl Shard {
             let Some((first, last)) = entries_of(&rest) else {
                 continue;
             };
+            if first <= self.replicas[lag.slot].raft.compacted().0 {
+                // Every member has them by now: this follower says anew what it lacks.
+                lag.messages.clear();
+                self.replicas[lag.slot].raft.report_unreachable(lag.to);
+                return;
+            }
             lag.messages.push_front(rest);
             let group = self.replicas[lag.slot].id.0;
             let bytes_max = self.peers.limits().frame_bytes_max as usize / 2;

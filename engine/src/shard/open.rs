@@ -242,13 +242,14 @@ pub(super) fn boot_new(
     config: &ShardConfig,
     group: GroupId,
     definition: &Definition,
-    incarnation: u64,
+    log: &SegmentLog,
     now: Time,
 ) -> Raft {
     let membership: Membership = definition.membership();
     let boot = Boot {
         membership,
-        incarnation,
+        incarnation: log.epoch(),
+        tainted: log.is_tainted(group.0),
         ..Boot::default()
     };
     Raft::new(raft_config(config, group), boot, now)

@@ -232,6 +232,10 @@ impl Shard {
             let limit = "limits.groups_max";
             return Err(CreateError::Overloaded { limit });
         }
+        // It may have been here, and everything about it be lost: others can tell, if there are any.
+        if self.log.is_damaged() && definition.membership().members().len() == 1 {
+            return Err(CreateError::Damaged { group });
+        }
         let factory = self.machines.factory(&definition.kind);
         let factory = factory.ok_or_else(|| CreateError::UnknownKind {
             kind: definition.kind.clone(),
@@ -242,13 +246,14 @@ impl Shard {
         })?;
         self.log.create_group(group.0, &definition.encode())?;
         let frame = self.log.open_frame();
-        let raft = boot_new(&self.config, group, &definition, self.log.epoch(), self.now);
+        let held = machine.durable_index().filter(|_| self.log.is_damaged());
+        let raft = boot_new(&self.config, group, &definition, &self.log, self.now);
         let replica = Replica::new(
             group,
             definition,
             raft,
             Some(machine),
-            pontoon_core::LogIndex(0),
+            held.unwrap_or_default(),
             frame,
         );
         let slot = self.replicas.push(replica);

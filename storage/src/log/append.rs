@@ -128,6 +128,9 @@ impl SegmentLog {
     }
 
     /// Makes a group. `definition` is the engine's and comes back at recovery.
+    ///
+    /// Where damage was found when the log was opened, the group is tainted: it may have been here,
+    /// and everything about it be lost.
     pub fn create_group(&mut self, group: u64, definition: &[u8]) -> Result<(), AppendError> {
         if self.groups.contains_key(&group) {
             return Err(AppendError::GroupExists { group });
@@ -135,6 +138,7 @@ impl SegmentLog {
         let state = GroupState {
             incarnation: self.next_incarnation,
             definition: definition.to_vec(),
+            tainted: self.damaged,
             ..GroupState::default()
         };
         self.admit(self.state_bytes(&state)?)?;

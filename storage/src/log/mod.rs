@@ -75,6 +75,8 @@ pub struct SegmentLog {
     reads: Vec<PendingRead>,
     next_id: u64,
     next_incarnation: u64,
+    /// Durable data was found to be missing when the log was opened.
+    damaged: bool,
     statistics: LogStatistics,
     cache_hits: Cell<u64>,
 }
@@ -113,6 +115,7 @@ impl SegmentLog {
             reads: Vec::new(),
             next_id: 1,
             next_incarnation: recovered.next_incarnation,
+            damaged: !recovery.report.damage.is_empty(),
             statistics: LogStatistics::default(),
             cache_hits: Cell::new(0),
             pool,
@@ -153,6 +156,18 @@ impl SegmentLog {
     /// Index and term of a group's last entry, staged ones included.
     pub fn last(&self, group: u64) -> Option<(u64, u64)> {
         self.groups.get(&group).map(|group| group.state.last)
+    }
+
+    /// True when durable data was found to be missing when the log was opened.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
+    /// True when the group is in this log and has lost something durable, as far as is known.
+    pub fn is_tainted(&self, group: u64) -> bool {
+        self.groups
+            .get(&group)
+            .is_some_and(|group| group.state.tainted)
     }
 
     /// True when the group is in this log.
