@@ -306,6 +306,12 @@ impl Raft {
         }
     }
 
+    /// Whether it counts in no quorum, because its disk lost something durable.
+    #[must_use]
+    pub fn is_tainted(&self) -> bool {
+        self.tainted
+    }
+
     /// Whether this replica leads.
     #[must_use]
     pub fn is_leader(&self) -> bool {

@@ -51,6 +51,9 @@ impl World {
             after += self.random.between(100, 2_000) * MILLISECOND;
             self.coverage.mark("disk stalled");
         }
+        if self.places[place].disk.begins_used_segment(&operation) {
+            self.coverage.mark("segment used again");
+        }
         let submitted = self.places[place].disk.submit(&mut operation);
         match operation {
             DiskOp::Write { id, .. } => {

@@ -41,14 +41,23 @@ impl World {
     /// After a turn: the invariants of each replica, and Election Safety over all time.
     pub(crate) fn check_place(&mut self, position: usize) {
         let mut leading = Vec::new();
+        let mut tainted = Vec::new();
         if let Some(shard) = &self.places[position].shard {
             for (group, raft) in shard.replicas() {
                 raft.check_invariants();
+                if raft.is_tainted() {
+                    tainted.push(group);
+                }
                 if raft.is_leader() {
                     leading.push((group, raft.current_term()));
                 }
             }
         }
+        let before = std::mem::replace(&mut self.places[position].tainted, tainted);
+        let now = &self.places[position].tainted;
+        let repaired = before.iter().filter(|group| !now.contains(group)).count();
+        self.coverage
+            .add("damage refetched from a peer", repaired as u64);
         let node = NodeId(self.places[position].node as u64 + 1);
         for (group, term) in leading {
             let known = *self.checks().leaders.entry((group.0, term)).or_insert(node);

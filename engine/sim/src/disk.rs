@@ -89,6 +89,18 @@ impl Disk {
         submitted.map_err(|error| error.raw_os_error().unwrap_or(5))
     }
 
+    /// Whether it is the header of a segment that holds bytes of an earlier life.
+    pub(crate) fn begins_used_segment(&self, operation: &DiskOp) -> bool {
+        let DiskOp::Write {
+            slot, offset: 0, ..
+        } = operation
+        else {
+            return false;
+        };
+        let image = self.volume.image(*slot);
+        image.is_some_and(|image| image.iter().any(|byte| *byte != 0))
+    }
+
     /// A write is durable.
     pub(crate) fn finish(&mut self, id: u64) -> Option<usize> {
         self.version += 1;

@@ -5,7 +5,7 @@ use pontoon::shard::ShardConfig;
 use pontoon::simulation::{Mutant, SimulatedCore};
 use pontoon::storage::{Identity, LogConfig, Recovery, SegmentLog};
 use pontoon::transport::FrameLimits;
-use pontoon::{NodeId, Term};
+use pontoon::{GroupId, NodeId, Term};
 
 use crate::disk::Disk;
 use crate::machine::{SharedOracle, machines};
@@ -34,6 +34,8 @@ pub(crate) struct Place {
     pub(crate) wake_at: Option<u64>,
     /// Its log has failed.
     pub(crate) failed: bool,
+    /// Groups whose replica here counts in no quorum, as last seen.
+    pub(crate) tainted: Vec<GroupId>,
     /// Terms in which it was seen to lead, by group: for marks.
     pub(crate) last_terms: Vec<(u64, Term)>,
 }

@@ -190,6 +190,7 @@ impl World {
                     life: 0,
                     wake_at: None,
                     failed: false,
+                    tainted: Vec::new(),
                     last_terms: Vec::new(),
                 });
             }
@@ -429,6 +430,9 @@ impl World {
         let place = &mut self.places[position];
         place.life += 1;
         let recovery = place.start(&self.swarm, &self.oracle, self.mutant, now)?;
+        if recovery.report.frames_dropped > 0 {
+            self.coverage.mark("frames dropped by recovery");
+        }
         if !recovery.report.damage.is_empty() {
             self.coverage.mark("damage found at a start");
         }
@@ -443,6 +447,7 @@ impl World {
             let position = self.place(node, core);
             let place = &mut self.places[position];
             place.shard = None;
+            place.tainted.clear();
             place.completions.clear();
             place.wake_at = None;
             place.life += 1;
