@@ -145,23 +145,21 @@ impl World {
         );
     }
 
-    pub(crate) fn arrive(&mut self, socket: SocketId, bytes: Vec<u8>) {
+    pub(crate) fn arrive(&mut self, socket: SocketId, bytes: &[u8]) {
         let Some(end) = self.network.end(socket) else {
             return;
         };
-        let Some(other) = self.network.end(end.other) else {
-            // The sender is gone; what it sent still arrives.
-            self.network.arrive(socket, &bytes);
-            return self.deliver(socket);
-        };
-        let (from, to) = (self.places[other.place].node, self.places[end.place].node);
-        if self.network.is_blocked(from, to) {
-            // TCP sends it again, until the way is free. Later bytes wait behind it.
-            let again = self.now + 20 * MILLISECOND;
-            let at = end.last_arrival.max(again);
-            return self.schedule(at - self.now, Event::Arrive { socket, bytes });
+        // Where the sender is gone, what it sent still arrives.
+        let blocked = self.network.end(end.other).is_some_and(|other| {
+            let (from, to) = (self.places[other.place].node, self.places[end.place].node);
+            self.network.is_blocked(from, to)
+        });
+        self.network.arrive(socket, bytes, !blocked);
+        if blocked {
+            // TCP sends it again, until the way is free.
+            let bytes = Vec::new();
+            return self.schedule(20 * MILLISECOND, Event::Arrive { socket, bytes });
         }
-        self.network.arrive(socket, &bytes);
         self.deliver(socket);
     }
 

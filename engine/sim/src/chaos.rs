@@ -4,7 +4,7 @@ use pontoon::GroupId;
 use pontoon::port::SocketId;
 
 use crate::swarm::MILLISECOND;
-use crate::world::World;
+use crate::world::{Event, World};
 
 /// Between two moments at which something may go wrong.
 pub(crate) const CHAOS_INTERVAL: u64 = 40 * MILLISECOND;
@@ -75,6 +75,48 @@ impl World {
             self.trace
                 .event(self.now, &[8], format_args!("nothing is blocked any more"));
         }
+    }
+
+    /// A new leader is cut off soon after its election, with entries that nobody else has, and
+    /// comes back when others may have gone on without it.
+    pub(crate) fn depose(&mut self, node: usize) {
+        if !self.healed && self.swarm.nodes > 1 && self.random.happens(self.swarm.depose) {
+            let after = self.random.between(0, 80) * MILLISECOND;
+            self.schedule(after, Event::Isolate(node));
+        }
+    }
+
+    pub(crate) fn isolate(&mut self, node: usize) {
+        if self.healed {
+            return;
+        }
+        self.coverage.mark("leader isolated");
+        for other in (0..self.swarm.nodes).filter(|other| *other != node) {
+            self.network.blocked.push((node, other));
+            if !self.swarm.one_way {
+                self.network.blocked.push((other, node));
+            }
+        }
+        self.trace.event(
+            self.now,
+            &[10, node as u64],
+            format_args!("node {node} is isolated"),
+        );
+        let after = self.random.between(50, 500) * MILLISECOND;
+        self.schedule(after, Event::Rejoin(node));
+        if self.random.happens(self.swarm.crash) && self.runs(node) {
+            self.crash(node);
+        }
+    }
+
+    pub(crate) fn rejoin(&mut self, node: usize) {
+        let of_node = |pair: &(usize, usize)| pair.0 == node || pair.1 == node;
+        self.network.blocked.retain(|pair| !of_node(pair));
+        self.trace.event(
+            self.now,
+            &[11, node as u64],
+            format_args!("node {node} is back"),
+        );
     }
 
     fn transfer(&mut self) {

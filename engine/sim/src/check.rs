@@ -18,6 +18,8 @@ pub(crate) struct Checks {
     leaders: BTreeMap<(u64, Term), NodeId>,
     /// Reads what passes over each socket, as its receiver would.
     sniffers: BTreeMap<SocketId, Connection<Vec<u8>>>,
+    /// The term of each entry that any replica ever held to be committed, by group and index.
+    committed: BTreeMap<(u64, LogIndex), Term>,
     /// What each place's disk holds for good, by the version of its image.
     images: BTreeMap<usize, (u64, Vec<RecoveredGroup>)>,
 }
@@ -27,6 +29,7 @@ impl Checks {
         Self {
             promises,
             leaders: BTreeMap::new(),
+            committed: BTreeMap::new(),
             sniffers: BTreeMap::new(),
             images: BTreeMap::new(),
         }
@@ -42,11 +45,18 @@ impl World {
     pub(crate) fn check_place(&mut self, position: usize) {
         let mut leading = Vec::new();
         let mut tainted = Vec::new();
+        let mut committed = Vec::new();
         if let Some(shard) = &self.places[position].shard {
             for (group, raft) in shard.replicas() {
                 raft.check_invariants();
                 if raft.is_tainted() {
                     tainted.push(group);
+                }
+                let index = raft.commit_index();
+                if let Some(term) = raft.term_at(index)
+                    && !raft.is_tainted()
+                {
+                    committed.push((group.0, index, term));
                 }
                 if raft.is_leader() {
                     leading.push((group, raft.current_term()));
@@ -59,6 +69,16 @@ impl World {
         self.coverage
             .add("damage refetched from a peer", repaired as u64);
         let node = NodeId(self.places[position].node as u64 + 1);
+        for (group, index, term) in committed {
+            let known = self.checks().committed.entry((group, index));
+            let known = *known.or_insert(term);
+            if known != term {
+                self.fail(format!(
+                    "place {position} holds entry {index} of group {group} to be committed in \
+                     term {term}, elsewhere it is of term {known}"
+                ));
+            }
+        }
         for (group, term) in leading {
             let known = *self.checks().leaders.entry((group.0, term)).or_insert(node);
             if known != node {
@@ -78,6 +98,7 @@ impl World {
             None => terms.push((group.0, term)),
         }
         self.coverage.mark("leader changed");
+        self.depose(self.places[position].node);
         let others = self.places.iter().filter(|place| {
             raft_of(place, group)
                 .is_some_and(|raft| raft.is_leader() && raft.current_term() != term)

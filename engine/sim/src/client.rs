@@ -40,7 +40,7 @@ impl World {
         if idle && !self.healed {
             self.client_asks(number);
         }
-        let after = self.random.delay(5 * MILLISECOND);
+        let after = self.random.delay(self.swarm.think);
         self.schedule_client(number, after);
     }
 

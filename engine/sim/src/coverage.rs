@@ -26,6 +26,7 @@ pub const MARKS: &[&str] = &[
     "connection cut",
     "bit flipped on the wire",
     "network partitioned",
+    "leader isolated",
     "two leaders in different terms",
     "leader changed",
     "leadership transferred",

@@ -52,6 +52,7 @@ impl Disk {
     /// What the disk would hold if every write under way were lost.
     pub(crate) fn after_power_loss(&self) -> MemoryVolume {
         let mut volume = self.volume.clone();
+        volume.set_slots_max(usize::MAX);
         volume.power_loss(|_| SectorFate::Old);
         volume
     }

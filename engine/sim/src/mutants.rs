@@ -50,6 +50,10 @@ pub const MUTANTS: &[NamedMutant] = &[
         CoreMutant::AcknowledgesReplaced,
     ),
     core("tainted replica takes part", CoreMutant::TaintedTakesPart),
+    core(
+        "tainted replica counts once it is refilled",
+        CoreMutant::TaintedSoundAtOnce,
+    ),
     shard(
         "answers before the frame is durable",
         ShardMutant::AnswersBeforeDurable,

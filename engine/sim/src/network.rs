@@ -11,6 +11,8 @@ pub(crate) struct End {
     pub(crate) life: u64,
     pub(crate) other: SocketId,
     arrived: VecDeque<u8>,
+    /// Sent towards this end and held up where the way is blocked, in order.
+    held: Vec<u8>,
     waiting: Option<ReceiveBuffer>,
     /// Nothing more comes: the other side closed, or the connection is cut.
     ended: bool,
@@ -37,6 +39,7 @@ impl Network {
                 life,
                 other: sockets[1 - side],
                 arrived: VecDeque::new(),
+                held: Vec::new(),
                 waiting: None,
                 ended: false,
                 last_arrival: 0,
@@ -64,9 +67,13 @@ impl Network {
         }
     }
 
-    pub(crate) fn arrive(&mut self, socket: SocketId, bytes: &[u8]) {
+    /// Bytes arrive behind what is held up, or are held up with it.
+    pub(crate) fn arrive(&mut self, socket: SocketId, bytes: &[u8], passes: bool) {
         if let Some(end) = self.ends.get_mut(&socket).filter(|end| !end.ended) {
-            end.arrived.extend(bytes);
+            end.held.extend(bytes);
+            if passes {
+                end.arrived.extend(end.held.drain(..));
+            }
         }
     }
 

@@ -13,13 +13,13 @@ use crate::swarm::{MILLISECOND, Swarm};
 
 pub(crate) const SEGMENT_BYTES: u64 = 128 << 10;
 pub(crate) const LIMITS: FrameLimits = FrameLimits {
-    frame_bytes_max: 32 << 10,
+    frame_bytes_max: 12 << 10,
     receive_ahead_bytes: 8 << 10,
 };
 
 /// Of the raft groups of a simulation.
-pub(crate) const ELECTION_TIMEOUT: u64 = 300 * MILLISECOND;
-const HEARTBEAT_INTERVAL: u64 = 60 * MILLISECOND;
+pub(crate) const ELECTION_TIMEOUT: u64 = 150 * MILLISECOND;
+const HEARTBEAT_INTERVAL: u64 = 40 * MILLISECOND;
 
 /// A core and what the world knows of it.
 pub(crate) struct Place {
@@ -98,7 +98,7 @@ fn shard_config(node: usize, swarm: &Swarm) -> ShardConfig {
         heartbeat_interval: HEARTBEAT_INTERVAL,
         frame_limits: LIMITS,
         command_bytes_max: 4 << 10,
-        proposals_pending_bytes_max: 10 << 10,
+        proposals_pending_bytes_max: 24 << 10,
         peer_queue_bytes_max: 64 << 10,
         groups_max: 64,
         core_mutant: None,

@@ -16,6 +16,8 @@ pub struct Swarm {
     pub groups: u64,
     /// Clients, each with one operation outstanding.
     pub clients: usize,
+    /// How long a client waits between two looks, in nanoseconds.
+    pub(crate) think: u64,
     /// Keys of each group.
     pub keys: u64,
     /// Machines keep their own state over crashes; otherwise they are built from the log.
@@ -37,6 +39,8 @@ pub struct Swarm {
     pub(crate) pause: u64,
     pub(crate) clock_drift: bool,
     pub(crate) transfer: u64,
+    /// Leaders that are cut off from the others soon after their election.
+    pub(crate) depose: u64,
     /// Writes of one log under way at once; they complete in any order.
     pub(crate) writes_in_flight: usize,
 }
@@ -59,7 +63,7 @@ impl Swarm {
             durable_machines: random.happens(500_000),
             checks_promises: random.happens(250_000),
             disk_delay: random.between(50_000, 3 * MILLISECOND),
-            disk_stall: maybe(random, 3_000),
+            disk_stall: maybe(random, 20_000),
             disk_error: maybe(random, 300),
             disk_full: random.happens(100_000),
             bit_rot: maybe(random, 700_000),
@@ -73,6 +77,8 @@ impl Swarm {
             pause: maybe(random, 200_000),
             clock_drift: random.happens(300_000),
             transfer: maybe(random, 100_000),
+            think: [5, 20, 60][random.below(3)] * MILLISECOND,
+            depose: maybe(random, 700_000),
             writes_in_flight: [1, 1, 2, 3][random.below(4)],
         }
     }

@@ -107,6 +107,8 @@ pub(crate) enum Event {
     },
     Client(usize),
     Restart(usize),
+    Isolate(usize),
+    Rejoin(usize),
     Chaos,
 }
 
@@ -332,7 +334,7 @@ impl World {
                 completion,
             } => self.complete(place, life, completion),
             Event::WriteDone { place, life, id } => self.write_done(place, life, id),
-            Event::Arrive { socket, bytes } => self.arrive(socket, bytes),
+            Event::Arrive { socket, bytes } => self.arrive(socket, &bytes),
             Event::Ended { socket } => {
                 self.network.finish(socket);
                 self.deliver(socket);
@@ -340,6 +342,8 @@ impl World {
             Event::Dialled { place, life, peer } => self.dialled(place, life, peer),
             Event::Client(number) => self.client_acts(number),
             Event::Restart(node) => self.start(node),
+            Event::Isolate(node) => self.isolate(node),
+            Event::Rejoin(node) => self.rejoin(node),
             Event::Chaos if self.healed => {}
             Event::Chaos => {
                 self.chaos();
@@ -467,6 +471,13 @@ impl World {
         let statistics = shard.statistics();
         self.coverage
             .add("segment freed", statistics.log.segments_freed);
+        // Sound nodes send each other nothing but sense.
+        let nonsense = ["head", "record", "kind of record", "record out of place"];
+        for reason in nonsense {
+            if self.swarm.bit_flip == 0 && statistics.connections_closed.contains_key(reason) {
+                self.fail(format!("place {position} was sent nonsense: {reason}"));
+            }
+        }
         let dropped = statistics.messages_dropped.values().sum();
         self.coverage.add("message dropped", dropped);
     }

@@ -85,6 +85,8 @@ impl Shard {
 fn may_persist(message: &Message, raft: &Raft) -> bool {
     match message {
         Message::AppendEntries { count, .. } if *count > 0 => true,
+        // A damage report makes the leader append an entry.
+        Message::AppendResponse { tainted: true, .. } => true,
         Message::AppendEntries { term, .. } | Message::AppendResponse { term, .. } => {
             *term > raft.current_term()
         }
