@@ -315,7 +315,9 @@ impl Raft {
             None => LogIndex(0),
         };
         let index = self.membership.committed_index(matched);
-        let everywhere = leader.progress.keys().map(|&peer| matched(peer)).min();
+        let others = leader.progress.keys().map(|&peer| matched(peer)).min();
+        // Its own disk may be the slowest: what others compact it could not get back.
+        let everywhere = others.map(|index| index.min(self.log.durable_index()));
         // Section 3.6.2, figure 3.7 (figure 8 of the paper): only entries of the leader's current
         // term are committed by counting replicas; earlier ones are committed under them.
         let own_term = index >= leader.noop_index || self.is(Mutant::CommitsEarlierTerms);

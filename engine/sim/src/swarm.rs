@@ -46,6 +46,12 @@ pub struct Swarm {
 }
 
 impl Swarm {
+    /// Whether so many nodes lose durable data and can give it back to each other.
+    #[must_use]
+    pub fn repairs(&self, nodes: usize) -> bool {
+        self.nodes == nodes && self.bit_rot > 0 && self.crash > 0 && !self.durable_machines
+    }
+
     /// The world of a seed.
     #[must_use]
     pub fn draw(seed: u64) -> Self {

@@ -30,3 +30,10 @@ fn a_nearly_full_log_takes_what_it_admitted() {
 fn a_node_starts_without_a_group_whose_definition_is_lost() {
     [363, 1937, 3298].into_iter().for_each(holds);
 }
+
+/// A leader said that everybody held what its own disk did not: others compacted it, and after a
+/// crash nobody could give it back.
+#[test]
+fn a_leader_with_the_slowest_disk_gets_its_entries_back() {
+    [798].into_iter().for_each(holds);
+}

@@ -493,3 +493,17 @@ fn nonsense_of_peers_is_ignored() {
     step(&mut raft, TWO, append(2, (1, 1), 1, huge), &entries(&[9]));
     assert_eq!(raft.last_index(), LogIndex(1));
 }
+
+/// Found by the simulator (seed 798): a leader that told others to compact what its own slow disk
+/// did not hold yet could not get it back from anybody after a crash.
+#[test]
+fn a_leader_counts_its_own_disk_before_it_says_that_everybody_holds_an_entry() {
+    let mut raft = leader(&[]);
+    acknowledge(&mut raft, TWO, 2, 1);
+    acknowledge(&mut raft, THREE, 2, 1);
+    assert_eq!(raft.commit_index(), LogIndex(1));
+    assert_eq!(raft.replicated_everywhere(), LogIndex(0));
+    let sequence = raft.write_sequence();
+    raft.on_persisted(Time(20), sequence, &mut Output::default());
+    assert_eq!(raft.replicated_everywhere(), LogIndex(1));
+}
