@@ -1,4 +1,5 @@
-//! Histories that once broke something: each seed under the name of what it found.
+//! Histories that once broke something, under the name of what they found. A seed stands for its
+//! history only as long as the swarm draws the same: each was seen to fail without its fix.
 
 use pontoon_sim::{Options, run};
 
@@ -16,19 +17,13 @@ fn holds(seed: u64) {
 /// was compacted: the read never began, and nothing else was sent behind it.
 #[test]
 fn a_follower_goes_on_after_what_it_was_to_be_sent_is_compacted() {
-    [3013, 4671, 8820].into_iter().for_each(holds);
-}
-
-/// What was admitted to the log together was refused one by one.
-#[test]
-fn a_nearly_full_log_takes_what_it_admitted() {
-    [1273, 1298].into_iter().for_each(holds);
+    [8486, 10683, 10765, 17694].into_iter().for_each(holds);
 }
 
 /// A node whose disk had lost what a group is did not start at all.
 #[test]
 fn a_node_starts_without_a_group_whose_definition_is_lost() {
-    [363, 1937, 3298].into_iter().for_each(holds);
+    [418, 790, 878].into_iter().for_each(holds);
 }
 
 /// A leader said that everybody held what its own disk did not: others compacted it, and after a
