@@ -171,7 +171,8 @@ fn reopen(
 ) -> Result<Replica, ShardOpenError> {
     let id = GroupId(group.group);
     let definition = if group.tainted && group.definition.is_empty() {
-        tracing::warn!(group = %id, "the group's definition is lost with other durable data: it stays out");
+        let group = id;
+        tracing::warn!(%group, "its definition is lost with other durable data: it stays out");
         Definition::lost()
     } else {
         let decoded = Definition::decode(&group.definition);

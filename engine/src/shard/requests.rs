@@ -232,7 +232,7 @@ impl Shard {
             let limit = "limits.groups_max";
             return Err(CreateError::Overloaded { limit });
         }
-        // It may have been here, and everything about it be lost: others can tell, if there are any.
+        // It may have been here, and everything about it be lost. Others would know.
         if self.log.is_damaged() && definition.membership().members().len() == 1 {
             return Err(CreateError::Damaged { group });
         }
