@@ -296,6 +296,12 @@ impl Raft {
         self.replicated_everywhere
     }
 
+    /// Who received this node's vote in the current term.
+    #[must_use]
+    pub fn voted_for(&self) -> Option<NodeId> {
+        self.voted_for
+    }
+
     /// The leader of the current term, if known.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {

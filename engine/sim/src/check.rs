@@ -1,4 +1,4 @@
-//! What must hold after every turn and before every message.
+//! What must hold before every message: nothing is promised that the disk may lose.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,11 @@ use crate::world::{World, raft_of};
 pub(crate) struct Checks {
     promises: bool,
     /// Who led a group in a term, over all time.
-    leaders: BTreeMap<(u64, Term), NodeId>,
+    pub(crate) leaders: BTreeMap<(u64, Term), NodeId>,
     /// Reads what passes over each socket, as its receiver would.
     sniffers: BTreeMap<SocketId, Connection<Vec<u8>>>,
     /// The term of each entry that any replica ever held to be committed, by group and index.
-    committed: BTreeMap<(u64, LogIndex), Term>,
+    pub(crate) committed: BTreeMap<(u64, LogIndex), Term>,
     /// What each place's disk holds for good, by the version of its image.
     images: BTreeMap<usize, (u64, Vec<RecoveredGroup>)>,
 }
@@ -41,76 +41,6 @@ impl Checks {
 }
 
 impl World {
-    /// After a turn: the invariants of each replica, and Election Safety over all time.
-    pub(crate) fn check_place(&mut self, position: usize) {
-        let mut leading = Vec::new();
-        let mut tainted = Vec::new();
-        let mut committed = Vec::new();
-        if let Some(shard) = &self.places[position].shard {
-            for (group, raft) in shard.replicas() {
-                raft.check_invariants();
-                if raft.is_tainted() {
-                    tainted.push(group);
-                }
-                let index = raft.commit_index();
-                if let Some(term) = raft.term_at(index)
-                    && !raft.is_tainted()
-                {
-                    committed.push((group.0, index, term));
-                }
-                if raft.is_leader() {
-                    leading.push((group, raft.current_term()));
-                }
-            }
-        }
-        let before = std::mem::replace(&mut self.places[position].tainted, tainted);
-        let now = &self.places[position].tainted;
-        let repaired = before.iter().filter(|group| !now.contains(group)).count();
-        self.coverage
-            .add("damage refetched from a peer", repaired as u64);
-        let node = NodeId(self.places[position].node as u64 + 1);
-        for (group, index, term) in committed {
-            let known = self.checks().committed.entry((group, index));
-            let known = *known.or_insert(term);
-            if known != term {
-                self.fail(format!(
-                    "place {position} holds entry {index} of group {group} to be committed in \
-                     term {term}, elsewhere it is of term {known}"
-                ));
-            }
-        }
-        for (group, term) in leading {
-            let known = *self.checks().leaders.entry((group.0, term)).or_insert(node);
-            if known != node {
-                self.fail(format!(
-                    "nodes {known} and {node} both led {group} in term {term}"
-                ));
-            }
-            self.mark_leader(position, group, term);
-        }
-    }
-
-    fn mark_leader(&mut self, position: usize, group: GroupId, term: Term) {
-        let terms = &mut self.places[position].last_terms;
-        match terms.iter_mut().find(|(known, _)| *known == group.0) {
-            Some((_, known)) if *known == term => return,
-            Some((_, known)) => *known = term,
-            None => terms.push((group.0, term)),
-        }
-        self.coverage.mark("leader changed");
-        self.depose(self.places[position].node);
-        let others = self.places.iter().filter(|place| {
-            raft_of(place, group)
-                .is_some_and(|raft| raft.is_leader() && raft.current_term() != term)
-        });
-        if others.count() > 0 {
-            self.coverage.mark("two leaders in different terms");
-        }
-        let text = format_args!("place {position} leads group {group} in term {term}");
-        self.trace
-            .event(self.now, &[4, position as u64, group.0, term.0], text);
-    }
-
     /// Before bytes leave: each message promises only what the sender's disk holds for good
     /// (thesis 3.8), and says only that to be committed which a majority's disks hold.
     pub(crate) fn check_promises(&mut self, position: usize, socket: SocketId, bytes: &[u8]) {
@@ -164,7 +94,13 @@ impl World {
         groups.iter().find(|found| found.group == group.0).cloned()
     }
 
-    fn holds(&mut self, position: usize, group: GroupId, index: LogIndex, term: Term) -> bool {
+    pub(crate) fn holds(
+        &mut self,
+        position: usize,
+        group: GroupId,
+        index: LogIndex,
+        term: Term,
+    ) -> bool {
         let Some(image) = self.image(position, group) else {
             return index == LogIndex(0);
         };

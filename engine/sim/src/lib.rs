@@ -2,7 +2,7 @@
 //! clock, network and disk. A seed replays a whole history exactly.
 //!
 //! [`run`] is one history in two phases: faults, then a healed majority that must make progress.
-//! What must hold is checked all along ([`check`]) and at the end ([`history`]).
+//! What must hold is checked after every turn, before every message, and at the end.
 #![forbid(unsafe_code)]
 
 mod carry;
@@ -18,6 +18,7 @@ mod mutants;
 mod network;
 mod place;
 mod random;
+mod replica;
 mod swarm;
 mod trace;
 mod world;

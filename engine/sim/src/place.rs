@@ -5,10 +5,11 @@ use pontoon::shard::ShardConfig;
 use pontoon::simulation::{Mutant, SimulatedCore};
 use pontoon::storage::{Identity, LogConfig, Recovery, SegmentLog};
 use pontoon::transport::FrameLimits;
-use pontoon::{GroupId, NodeId, Term};
+use pontoon::{GroupId, LogIndex, NodeId};
 
 use crate::disk::Disk;
 use crate::machine::{SharedOracle, machines};
+use crate::replica::Seen;
 use crate::swarm::{MILLISECOND, Swarm};
 
 pub(crate) const SEGMENT_BYTES: u64 = 128 << 10;
@@ -34,10 +35,10 @@ pub(crate) struct Place {
     pub(crate) wake_at: Option<u64>,
     /// Its log has failed.
     pub(crate) failed: bool,
-    /// Groups whose replica here counts in no quorum, as last seen.
-    pub(crate) tainted: Vec<GroupId>,
-    /// Terms in which it was seen to lead, by group: for marks.
-    pub(crate) last_terms: Vec<(u64, Term)>,
+    /// Its replicas after its last turn; none just after a start.
+    pub(crate) seen: Vec<Seen>,
+    /// For each group that was found damaged at the last start, what was committed by then.
+    pub(crate) reported: Vec<(GroupId, LogIndex)>,
 }
 
 impl Place {

@@ -192,8 +192,8 @@ impl World {
                     life: 0,
                     wake_at: None,
                     failed: false,
-                    tainted: Vec::new(),
-                    last_terms: Vec::new(),
+                    seen: Vec::new(),
+                    reported: Vec::new(),
                 });
             }
         }
@@ -441,7 +441,13 @@ impl World {
             self.coverage.mark("damage found at a start");
         }
         let tainted = recovery.groups.iter().filter(|group| group.tainted);
-        self.coverage.add("tainted replica", tainted.count() as u64);
+        let tainted: Vec<GroupId> = tainted.map(|group| GroupId(group.group)).collect();
+        self.coverage.add("tainted replica", tainted.len() as u64);
+        let reported = tainted
+            .iter()
+            .map(|group| (*group, self.committed_index(*group)));
+        let reported = reported.collect();
+        self.places[position].reported = reported;
         Ok(())
     }
 
@@ -451,7 +457,7 @@ impl World {
             let position = self.place(node, core);
             let place = &mut self.places[position];
             place.shard = None;
-            place.tainted.clear();
+            place.seen.clear();
             place.completions.clear();
             place.wake_at = None;
             place.life += 1;

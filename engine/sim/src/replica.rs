@@ -1,0 +1,167 @@
+//! What must hold of each replica from turn to turn: the invariants of FAULTS.md 4.3 that one look
+//! at all replicas can tell.
+
+use pontoon::core::{LogIndex, Raft, Term};
+use pontoon::{GroupId, NodeId};
+
+use crate::world::{World, raft_of};
+
+/// A replica as it was after its place's last turn.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen {
+    group: GroupId,
+    term: Term,
+    voted_for: Option<NodeId>,
+    leads: bool,
+    tainted: bool,
+    commit: (LogIndex, Option<Term>),
+    durable: (LogIndex, Option<Term>),
+}
+
+impl Seen {
+    fn of(group: GroupId, raft: &Raft) -> Self {
+        let place = |index| (index, raft.term_at(index));
+        Self {
+            group,
+            term: raft.current_term(),
+            voted_for: raft.voted_for(),
+            leads: raft.is_leader(),
+            tainted: raft.is_tainted(),
+            commit: place(raft.commit_index()),
+            durable: place(raft.durable_index()),
+        }
+    }
+}
+
+impl World {
+    /// After a turn.
+    pub(crate) fn check_place(&mut self, position: usize) {
+        let mut seen = Vec::new();
+        if let Some(shard) = &self.places[position].shard {
+            for (group, raft) in shard.replicas() {
+                raft.check_invariants();
+                seen.push(Seen::of(group, raft));
+            }
+        }
+        for now in &seen {
+            let before = self.places[position].seen.iter();
+            let before = before.copied().find(|before| before.group == now.group);
+            if let Some(before) = before {
+                self.check_steps(position, &before, now);
+            }
+            self.check_committed(position, now);
+            self.check_leader(position, now);
+            self.check_durable(position, now);
+        }
+        self.places[position].seen = seen;
+    }
+
+    /// Nothing goes back, and a vote is given once in a term (thesis 3.3, figure 3.1).
+    fn check_steps(&mut self, position: usize, before: &Seen, now: &Seen) {
+        let group = now.group;
+        let mut broken = |rule: &str| self.fail(format!("place {position} group {group}: {rule}"));
+        if now.term < before.term {
+            broken("the term went back");
+        }
+        if now.commit.0 < before.commit.0 {
+            broken("the commit index went back");
+        }
+        let same_term = now.term == before.term;
+        if same_term && before.voted_for.is_some() && now.voted_for != before.voted_for {
+            broken("the vote changed within a term");
+        }
+        let leads_on = before.leads && now.leads && same_term;
+        let counted = leads_on && now.commit.0 > before.commit.0;
+        if counted && now.commit.1 != Some(now.term) {
+            broken("an entry of an earlier term was committed by counting");
+        }
+        if before.tainted && !now.tainted {
+            self.coverage.mark("damage refetched from a peer");
+            let reported = self.places[position].reported.iter();
+            let reported = reported.filter(|(of, _)| *of == group).map(|(_, at)| *at);
+            let reported = reported.max().unwrap_or_default();
+            if self.committed_index(group) <= reported {
+                self.fail(format!(
+                    "place {position} counts again in group {group}, and nothing was committed \
+                     since it reported its damage"
+                ));
+            }
+        }
+    }
+
+    /// Highest entry that any replica of the group ever held to be committed.
+    pub(crate) fn committed_index(&mut self, group: GroupId) -> LogIndex {
+        let of_group = (group.0, LogIndex(0))..=(group.0, LogIndex(u64::MAX));
+        let last = self.checks().committed.range(of_group).next_back();
+        last.map_or(LogIndex(0), |((_, index), _)| *index)
+    }
+
+    /// Leader Completeness and State Machine Safety, for the terms of entries.
+    fn check_committed(&mut self, position: usize, now: &Seen) {
+        let (index, Some(term)) = now.commit else {
+            return;
+        };
+        if now.tainted {
+            return;
+        }
+        let group = now.group;
+        let known = self.checks().committed.entry((group.0, index));
+        let known = *known.or_insert(term);
+        if known != term {
+            self.fail(format!(
+                "place {position} holds entry {index} of group {group} to be committed in term \
+                 {term}, elsewhere it is of term {known}"
+            ));
+        }
+    }
+
+    /// Election Safety, over all time.
+    fn check_leader(&mut self, position: usize, now: &Seen) {
+        if !now.leads {
+            return;
+        }
+        let (group, term) = (now.group, now.term);
+        let node = NodeId(self.places[position].node as u64 + 1);
+        let known = *self.checks().leaders.entry((group.0, term)).or_insert(node);
+        if known != node {
+            self.fail(format!(
+                "nodes {known} and {node} both led {group} in term {term}"
+            ));
+        }
+        let seen = self.places[position].seen.iter();
+        let mut before = seen.filter(|before| before.group == group);
+        if !before.any(|before| before.leads && before.term == term) {
+            self.on_new_leader(position, group, term);
+        }
+    }
+
+    fn on_new_leader(&mut self, position: usize, group: GroupId, term: Term) {
+        self.coverage.mark("leader changed");
+        self.depose(self.places[position].node);
+        let others = self.places.iter().filter(|place| {
+            raft_of(place, group)
+                .is_some_and(|raft| raft.is_leader() && raft.current_term() != term)
+        });
+        if others.count() > 0 {
+            self.coverage.mark("two leaders in different terms");
+        }
+        let text = format_args!("place {position} leads group {group} in term {term}");
+        self.trace
+            .event(self.now, &[4, position as u64, group.0, term.0], text);
+    }
+
+    /// What the rules take to be durable is on the disk for good. Slow: not in every run.
+    fn check_durable(&mut self, position: usize, now: &Seen) {
+        let (index, Some(term)) = now.durable else {
+            return;
+        };
+        let checked = self.checks().promises() && !now.tainted;
+        if checked && !self.holds(position, now.group, index, term) {
+            self.fail(format!(
+                "place {position} takes entry {index} of group {} for durable, its disk does not \
+                 hold it",
+                now.group
+            ));
+        }
+    }
+}
