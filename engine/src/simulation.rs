@@ -17,6 +17,7 @@ use crate::shard::{CoreStatistics, Shard, ShardConfig, ShardOpenError, Turn};
 
 pub use crate::shard::Mutant as ShardMutant;
 pub use pontoon_core::Mutant as CoreMutant;
+pub use pontoon_storage::Mutant as StorageMutant;
 
 /// A rule to break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub enum Mutant {
     Core(CoreMutant),
     /// One of the shard's.
     Shard(ShardMutant),
+    /// One of the log's: the configuration of its log says so.
+    Storage(StorageMutant),
 }
 
 /// A shard and the way to it.

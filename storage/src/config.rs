@@ -42,6 +42,9 @@ pub struct LogConfig {
     pub segments_max: u32,
     /// Bytes of repeated group state put into one frame while a segment's state is spread.
     pub state_bytes_per_frame: usize,
+    /// A rule to break.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<crate::mutant::Mutant>,
 }
 
 impl LogConfig {
@@ -57,6 +60,8 @@ impl LogConfig {
             read_bytes: 4 << 20,
             segments_max: 64,
             state_bytes_per_frame: 32 << 10,
+            #[cfg(feature = "mutants")]
+            mutant: None,
         }
     }
 

@@ -109,6 +109,7 @@ mod layout;
 mod log;
 mod measure;
 pub mod memory;
+mod mutant;
 pub mod record;
 mod recovery;
 mod slab;
@@ -120,6 +121,8 @@ pub use error::{AppendError, OpenError, Poisoned, PrepareError, ReadError, Write
 pub use file::{DirectoryLock, FileVolume, prepare_segment, prepare_segment_paced, segment_path};
 pub use log::{CacheRead, LogStatistics, SegmentLog};
 pub use measure::{DriveMethod, measure_drive};
+#[cfg(feature = "mutants")]
+pub use mutant::Mutant;
 pub use record::RecordKind;
 pub use recovery::{Damage, RecoveredGroup, Recovery, RecoveryReport};
 pub use slab::{ReadBuffer, RecordBytes, SlabPool};

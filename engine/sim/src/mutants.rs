@@ -1,6 +1,6 @@
 //! Rules to break: a simulator that does not notice has a hole.
 
-use pontoon::simulation::{CoreMutant, Mutant, ShardMutant};
+use pontoon::simulation::{CoreMutant, Mutant, ShardMutant, StorageMutant};
 
 /// A broken rule by its name.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,13 @@ const fn shard(name: &'static str, mutant: ShardMutant) -> NamedMutant {
     NamedMutant {
         name,
         mutant: Mutant::Shard(mutant),
+    }
+}
+
+const fn storage(name: &'static str, mutant: StorageMutant) -> NamedMutant {
+    NamedMutant {
+        name,
+        mutant: Mutant::Storage(mutant),
     }
 }
 
@@ -69,5 +76,18 @@ pub const MUTANTS: &[NamedMutant] = &[
     shard(
         "sends entries that were overridden",
         ShardMutant::SendsOverridden,
+    ),
+    storage(
+        "every damage is taken for a torn tail",
+        StorageMutant::EveryDamageIsTorn,
+    ),
+    storage(
+        "the accepted end of an epoch is ignored",
+        StorageMutant::IgnoresAcceptedEnds,
+    ),
+    storage("segments are freed early", StorageMutant::FreesEarly),
+    storage(
+        "a frame counts before those before it",
+        StorageMutant::CountsOutOfOrder,
     ),
 ];

@@ -77,7 +77,10 @@ impl Place {
         now: pontoon::core::Time,
     ) -> Result<Recovery, String> {
         let config = shard_config(self.node, swarm);
-        let log_config = self.log_config(swarm.cores);
+        let mut log_config = self.log_config(swarm.cores);
+        if let Some(Mutant::Storage(mutant)) = mutant {
+            log_config.mutant = Some(mutant);
+        }
         let opened = SegmentLog::open(&mut self.disk.volume, log_config);
         let (mut log, recovery) = opened.map_err(|error| error.to_string())?;
         log.set_writes_in_flight(swarm.writes_in_flight);

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use super::SegmentLog;
 use crate::config::LogConfig;
 use crate::layout::{ENDS_MAX, EpochEnd, SegmentHeader};
+use crate::mutant::Mutant;
 use crate::record::RecordKind;
 
 /// Prepared segments that rolling leaves alone, so that a full disk never blocks a restart.
@@ -355,7 +356,11 @@ impl SegmentLog {
         let before = space.freed.len();
         while space.live.len() > 1 && space.live[0].last_frame < needed {
             let segment = space.live.pop_front().expect("more than one");
-            space.freed.push_back(segment);
+            if self.config.is(Mutant::FreesEarly) {
+                space.free.push_back(segment.slot);
+            } else {
+                space.freed.push_back(segment);
+            }
         }
         let freed = space.freed.len() - before;
         if freed > 0 {

@@ -10,6 +10,7 @@ use super::space::LiveSegment;
 use crate::disk::DiskOp;
 use crate::error::{Poisoned, WriteFailure};
 use crate::layout::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, Salt};
+use crate::mutant::Mutant;
 use crate::slab::Slab;
 
 /// A write that is under way, or that waits for an older one to be durable.
@@ -271,16 +272,21 @@ impl SegmentLog {
             self.writer.poisoned = Some(poisoned.clone());
             return Err(poisoned);
         }
-        while self
-            .writer
-            .in_flight
-            .front()
-            .is_some_and(|write| write.complete)
-        {
-            let write = self.writer.in_flight.pop_front().expect("looked at");
+        while let Some(position) = self.next_durable() {
+            let write = self.writer.in_flight.remove(position).expect("just found");
             self.on_durable(write.purpose);
         }
         Ok(())
+    }
+
+    /// The oldest write, if it is complete: what is behind it counts only after it.
+    fn next_durable(&self) -> Option<usize> {
+        let position = self
+            .writer
+            .in_flight
+            .iter()
+            .position(|write| write.complete);
+        position.filter(|position| *position == 0 || self.config.is(Mutant::CountsOutOfOrder))
     }
 
     fn on_durable(&mut self, purpose: Purpose) {

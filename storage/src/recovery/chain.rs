@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 use super::scan::{Found, Segment};
 use super::{Damage, RecoveryReport};
+use crate::config::LogConfig;
 use crate::layout::EpochEnd;
+use crate::mutant::Mutant;
 
 /// The frames that count.
 #[derive(Debug, Default)]
@@ -31,6 +33,7 @@ pub(super) fn walk(
     segments: &[Segment],
     frames: &[Vec<Found>],
     oldest_live: u64,
+    config: &LogConfig,
     report: &mut RecoveryReport,
 ) -> Chain {
     let mut ends = BTreeMap::new();
@@ -57,6 +60,7 @@ pub(super) fn walk(
         let end = start + same.count();
         let accepted_end = match (ends.get(&epoch), segments.get(end)) {
             (_, None) => None,
+            _ if config.is(Mutant::IgnoresAcceptedEnds) => None,
             (Some(end), _) => Some(*end),
             // The list was lost: the next epoch's first frame still says where this one ended.
             (None, Some(next)) => {
@@ -73,6 +77,7 @@ pub(super) fn walk(
             &segments[start..end],
             &frames[start..end],
             accepted_end,
+            config,
             report,
         );
         start = end;
@@ -103,6 +108,7 @@ impl Chain {
         segments: &[Segment],
         frames: &[Vec<Found>],
         accepted_end: Option<EpochEnd>,
+        config: &LogConfig,
         report: &mut RecoveryReport,
     ) {
         let epoch = segments[0].header.epoch;
@@ -114,6 +120,10 @@ impl Chain {
                 let witnessed = found().map(|frame| frame.header.durable_frame);
                 headers.chain(witnessed).max().unwrap_or(0)
             }
+        };
+        let durable = match config.is(Mutant::EveryDamageIsTorn) {
+            true => 0,
+            false => durable,
         };
         let before = self.last.0;
         let mut place = (segments[0].slot, 0);
@@ -200,6 +210,10 @@ mod tests {
         cores: 1,
     };
 
+    fn config() -> LogConfig {
+        LogConfig::new(IDENTITY)
+    }
+
     fn segment(sequence: u64, epoch: u64, first_frame: u64, ends: Vec<EpochEnd>) -> Segment {
         let header = SegmentHeader {
             identity: IDENTITY,
@@ -249,7 +263,13 @@ mod tests {
     fn check(numbers: &[(u64, u64)]) -> (Vec<u64>, u64, Vec<(u64, u64)>) {
         let segments = [segment(1, 1, 1, Vec::new())];
         let mut report = RecoveryReport::default();
-        let chain = walk(&segments, &[frames(1, 1, numbers)], 1, &mut report);
+        let chain = walk(
+            &segments,
+            &[frames(1, 1, numbers)],
+            1,
+            &config(),
+            &mut report,
+        );
         let damage = chain
             .damage
             .iter()
@@ -297,7 +317,13 @@ mod tests {
         let segments = [segment(1, 1, 1, Vec::new())];
         let mut found = frames(1, 1, &[(1, 0), (2, 1), (3, 2)]);
         found[1].header.previous = 7;
-        let chain = walk(&segments, &[found], 1, &mut RecoveryReport::default());
+        let chain = walk(
+            &segments,
+            &[found],
+            1,
+            &config(),
+            &mut RecoveryReport::default(),
+        );
         assert_eq!(chain.damage.len(), 1);
         assert_eq!(chain.damage[0].first_frame, 2);
     }
@@ -315,7 +341,7 @@ mod tests {
             let old = frames(1, 1, &[(1, 0), (2, 1), (3, 2), (4, 3)]);
             let new = frames(2, 2, &[(3, 2)]);
             let mut report = RecoveryReport::default();
-            let chain = walk(&segments, &[old, new], 1, &mut report);
+            let chain = walk(&segments, &[old, new], 1, &config(), &mut report);
             let counted = chain
                 .frames
                 .iter()
@@ -335,7 +361,13 @@ mod tests {
         };
         let segments = [segment(1, 1, 1, Vec::new()), segment(2, 2, 3, vec![end])];
         let found = [frames(1, 1, &[(1, 0), (2, 1)]), frames(2, 2, &[(3, 2)])];
-        let chain = walk(&segments, &found, 1, &mut RecoveryReport::default());
+        let chain = walk(
+            &segments,
+            &found,
+            1,
+            &config(),
+            &mut RecoveryReport::default(),
+        );
         assert_eq!(
             (chain.damage[0].first_frame, chain.damage[0].last_frame),
             (2, 2)

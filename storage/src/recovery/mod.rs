@@ -139,7 +139,7 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         .map(|segment| loader.frames(segment))
         .collect::<Result<Vec<_>, OpenError>>()?;
     let mut report = RecoveryReport::default();
-    let chain = chain::walk(&candidates, &found, base, &mut report);
+    let chain = chain::walk(&candidates, &found, base, config, &mut report);
     let replay = replay(&mut loader, &chain)?;
     let space = begin_epoch(&mut loader, config, &survey, &chain)?;
     report.epoch = space.epoch;

@@ -1,0 +1,33 @@
+//! Faults that the simulator puts in, to show that it would find them.
+#![allow(unreachable_pub, reason = "public with the feature `mutants` alone")]
+
+use crate::config::LogConfig;
+
+/// One broken rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// Recovery takes every bad frame for the torn end of the log.
+    EveryDamageIsTorn,
+    /// Recovery believes what lies behind the accepted end of an earlier epoch.
+    IgnoresAcceptedEnds,
+    /// A segment is used again before anything durable says that it is free.
+    FreesEarly,
+    /// A frame counts as soon as it is written, whatever is still missing before it.
+    CountsOutOfOrder,
+}
+
+impl LogConfig {
+    #[cfg(feature = "mutants")]
+    pub(crate) fn is(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    #[cfg(not(feature = "mutants"))]
+    #[expect(
+        clippy::unused_self,
+        reason = "without the feature there are no mutants"
+    )]
+    pub(crate) fn is(&self, _mutant: Mutant) -> bool {
+        false
+    }
+}
