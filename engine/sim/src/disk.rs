@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use pontoon::storage::memory::{MemoryVolume, SectorFate};
+use pontoon::storage::memory::{MemoryVolume, SECTOR_BYTES, SectorFate};
 use pontoon::storage::{DiskOp, Volume};
 
 use crate::place::SEGMENT_BYTES;
@@ -119,21 +119,33 @@ impl Disk {
         self.covered = self.next_write;
     }
 
-    /// The power fails: each sector under way is written, old, zero or garbage. True if one frame
-    /// was written in part.
+    /// The power fails. Of the writes under way all are written or none, or each as a whole or
+    /// not, or each sector is written, old, zero or garbage. True if some of it was written.
     pub(crate) fn power_loss(&mut self, random: &mut Random, torn: bool) -> bool {
         self.version += 1;
+        let under_way = self.writes.iter().filter(|write| !write.durable);
+        let mut ends = Vec::new();
+        for write in under_way {
+            let sectors = (write.end - write.start) / SECTOR_BYTES as u64;
+            let before = ends.last().map_or(0, |(end, _)| *end);
+            ends.push((before + sectors, random.happens(500_000)));
+        }
         self.writes.retain(|write| write.durable);
-        let whole = random.happens(500_000);
+        let (all, by_sector) = (random.happens(500_000), random.happens(500_000));
         let (mut written, mut lost) = (false, false);
-        self.volume.power_loss(|_| {
-            let fate = match (torn, random.below(4)) {
-                (false, _) if whole => SectorFate::Written,
-                (false, _) => SectorFate::Old,
-                (true, 0) => SectorFate::Written,
-                (true, 1) => SectorFate::Old,
-                (true, 2) => SectorFate::Zero,
-                (true, _) => SectorFate::Garbage(random.number()),
+        self.volume.power_loss(|sector| {
+            let of_write = ends.iter().find(|(end, _)| (sector as u64) < *end);
+            let whole = of_write.map_or(all, |(_, whole)| *whole);
+            let kept = match (torn, by_sector) {
+                (false, _) => all,
+                (true, false) => whole,
+                (true, true) => random.below(4) == 0,
+            };
+            let fate = match (kept, torn, random.below(3)) {
+                (true, _, _) => SectorFate::Written,
+                (false, false, _) | (false, true, 0) => SectorFate::Old,
+                (false, true, 1) => SectorFate::Zero,
+                (false, true, _) => SectorFate::Garbage(random.number()),
             };
             written |= fate == SectorFate::Written;
             lost |= fate != SectorFate::Written;

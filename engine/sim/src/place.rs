@@ -12,7 +12,7 @@ use crate::machine::{SharedOracle, machines};
 use crate::replica::Seen;
 use crate::swarm::{MILLISECOND, Swarm};
 
-pub(crate) const SEGMENT_BYTES: u64 = 128 << 10;
+pub(crate) const SEGMENT_BYTES: u64 = 64 << 10;
 pub(crate) const LIMITS: FrameLimits = FrameLimits {
     frame_bytes_max: 12 << 10,
     receive_ahead_bytes: 8 << 10,
@@ -45,7 +45,7 @@ impl Place {
     pub(crate) fn log_config(&self, cores: u16) -> LogConfig {
         LogConfig {
             segment_bytes: SEGMENT_BYTES,
-            frame_bytes_max: 16 << 10,
+            frame_bytes_max: 8 << 10,
             slab_bytes: 16 << 10,
             staging_bytes: 128 << 10,
             cache_bytes: 32 << 10,
