@@ -53,6 +53,10 @@ impl World {
         }
         if self.places[place].disk.begins_used_segment(&operation) {
             self.coverage.mark("segment used again");
+            if self.random.happens(self.swarm.crash) {
+                let soon = after + self.random.between(0, 2 * MILLISECOND);
+                self.schedule(soon, Event::Crash(self.places[place].node));
+            }
         }
         let submitted = self.places[place].disk.submit(&mut operation);
         match operation {

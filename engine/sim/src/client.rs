@@ -70,7 +70,11 @@ impl World {
             key: self.random.number() % self.swarm.keys,
             write: self.random.happens(600_000).then_some(operation),
         };
-        let padding = PADDING[self.random.below(PADDING.len())];
+        let choice = match self.swarm.large {
+            true => PADDING.len() - 1,
+            false => self.random.below(PADDING.len()),
+        };
+        let padding = PADDING[choice];
         let Some(shard) = &self.places[place].shard else {
             self.clients[number].hint = self.random.below(self.swarm.nodes);
             return;

@@ -19,6 +19,7 @@ pub const MARKS: &[&str] = &[
     "damage refetched from a peer",
     "frames dropped by recovery",
     "segment used again",
+    "write landed after the next start",
     "write failed",
     "disk stalled",
     "disk was full",

@@ -15,6 +15,8 @@ struct Write {
     slot: u32,
     start: u64,
     end: u64,
+    /// What is written, until it is durable.
+    bytes: Vec<u8>,
     durable: bool,
     /// All writes below this number were durable when it was submitted: once it is durable
     /// itself, the log can tell that.
@@ -30,6 +32,8 @@ pub(crate) struct Disk {
     /// Grows with every change of what is durable.
     pub(crate) version: u64,
     full: bool,
+    /// A write that the drive seemed to have lost, and that lands after the next start.
+    late: Option<Write>,
     writes: VecDeque<Write>,
     next_write: u64,
     /// Writes below this number are known to be durable by something durable behind them. Only
@@ -43,6 +47,7 @@ impl Disk {
             volume: MemoryVolume::new(SEGMENT_BYTES),
             version: 0,
             full: false,
+            late: None,
             writes: VecDeque::new(),
             next_write: 0,
             covered: 0,
@@ -81,6 +86,7 @@ impl Disk {
                 slot: *slot,
                 start,
                 end,
+                bytes: bytes.as_ref().to_vec(),
                 durable: false,
                 covers,
             });
@@ -108,6 +114,7 @@ impl Disk {
         let open = |write: &&mut Write| write.id == id && !write.durable;
         if let Some(write) = self.writes.iter_mut().find(open) {
             write.durable = true;
+            write.bytes = Vec::new();
             self.covered = self.covered.max(write.covers);
         }
         self.volume.make_durable(id)
@@ -117,6 +124,21 @@ impl Disk {
     pub(crate) fn opened(&mut self) {
         self.version += 1;
         self.covered = self.next_write;
+    }
+
+    /// What the drive held back lands, behind the back of the log that was opened meanwhile: it
+    /// has told nobody that it was there. True if there was anything.
+    pub(crate) fn land_late_write(&mut self) -> bool {
+        let Some(write) = self.late.take() else {
+            return false;
+        };
+        let Some(image) = self.volume.image_mut(write.slot) else {
+            return false;
+        };
+        let start = usize::try_from(write.start).expect("a small disk");
+        image[start..start + write.bytes.len()].copy_from_slice(&write.bytes);
+        self.version += 1;
+        true
     }
 
     /// The power fails. Of the writes under way all are written or none, or each as a whole or
@@ -130,13 +152,21 @@ impl Disk {
             let before = ends.last().map_or(0, |(end, _)| *end);
             ends.push((before + sectors, random.happens(500_000)));
         }
+        self.late = None;
+        let last = self.writes.back().is_some_and(|write| !write.durable);
+        if torn && last && random.happens(200_000) {
+            self.late = self.writes.pop_back().filter(|write| write.start > 0);
+        }
         self.writes.retain(|write| write.durable);
+        let held_back = self.late.is_some();
+        let held_from = ends.iter().rev().nth(1).map_or(0, |(end, _)| *end);
         let (all, by_sector) = (random.happens(500_000), random.happens(500_000));
         let (mut written, mut lost) = (false, false);
         self.volume.power_loss(|sector| {
             let of_write = ends.iter().find(|(end, _)| (sector as u64) < *end);
             let whole = of_write.map_or(all, |(_, whole)| *whole);
             let kept = match (torn, by_sector) {
+                _ if held_back && sector as u64 >= held_from => false,
                 (false, _) => all,
                 (true, false) => whole,
                 (true, true) => random.below(4) == 0,
@@ -144,6 +174,7 @@ impl Disk {
             let fate = match (kept, torn, random.below(3)) {
                 (true, _, _) => SectorFate::Written,
                 (false, false, _) | (false, true, 0) => SectorFate::Old,
+                _ if held_back && sector as u64 >= held_from => SectorFate::Old,
                 (false, true, 1) => SectorFate::Zero,
                 (false, true, _) => SectorFate::Garbage(random.number()),
             };

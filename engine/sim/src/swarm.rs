@@ -16,6 +16,8 @@ pub struct Swarm {
     pub groups: u64,
     /// Clients, each with one operation outstanding.
     pub clients: usize,
+    /// Commands are large: segments come and go.
+    pub(crate) large: bool,
     /// How long a client waits between two looks, in nanoseconds.
     pub(crate) think: u64,
     /// Keys of each group.
@@ -83,6 +85,7 @@ impl Swarm {
             pause: maybe(random, 200_000),
             clock_drift: random.happens(300_000),
             transfer: maybe(random, 100_000),
+            large: random.happens(300_000),
             think: [5, 20, 60][random.below(3)] * MILLISECOND,
             depose: maybe(random, 700_000),
             writes_in_flight: [1, 1, 2, 3][random.below(4)],

@@ -107,6 +107,7 @@ pub(crate) enum Event {
     },
     Client(usize),
     Restart(usize),
+    Crash(usize),
     Isolate(usize),
     Rejoin(usize),
     Chaos,
@@ -342,6 +343,8 @@ impl World {
             Event::Dialled { place, life, peer } => self.dialled(place, life, peer),
             Event::Client(number) => self.client_acts(number),
             Event::Restart(node) => self.start(node),
+            Event::Crash(node) if self.healed || !self.runs(node) => {}
+            Event::Crash(node) => self.crash(node),
             Event::Isolate(node) => self.isolate(node),
             Event::Rejoin(node) => self.rejoin(node),
             Event::Chaos if self.healed => {}
@@ -434,6 +437,9 @@ impl World {
         let place = &mut self.places[position];
         place.life += 1;
         let recovery = place.start(&self.swarm, &self.oracle, self.mutant, now)?;
+        if self.places[position].disk.land_late_write() {
+            self.coverage.mark("write landed after the next start");
+        }
         if recovery.report.frames_dropped > 0 {
             self.coverage.mark("frames dropped by recovery");
         }

@@ -1,5 +1,8 @@
-//! Histories that once broke something, under the name of what they found. A seed stands for its
-//! history only as long as the swarm draws the same: each was seen to fail without its fix.
+//! Histories that once broke something, under the name of what they found.
+//!
+//! A seed stands for its history only as long as the swarm draws the same: these failed without
+//! their fixes in the simulator of the day (2026-11-25), and go on as further seeds since. What a
+//! rule or a log alone can show has a test there as well.
 
 use pontoon_sim::{Options, run};
 

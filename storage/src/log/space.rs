@@ -357,7 +357,7 @@ impl SegmentLog {
         while space.live.len() > 1 && space.live[0].last_frame < needed {
             let segment = space.live.pop_front().expect("more than one");
             if self.config.is(Mutant::FreesEarly) {
-                space.free.push_back(segment.slot);
+                space.free.push_front(segment.slot);
             } else {
                 space.freed.push_back(segment);
             }
