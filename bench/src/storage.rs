@@ -1,8 +1,9 @@
 //! The log's writer alone, beside plain durable writes of the same size in the same run.
 //!
-//! One frame after the other, nothing else on the disk. Both sides use a plain parked ring and the
+//! One frame after the other, nothing else on the disk. All sides use a plain parked ring and the
 //! same sync method, and take turns every quarter of a second, so that a disk that changes its
-//! mind meanwhile does it to both.
+//! mind meanwhile does it to all. The plain writes are of the same bytes again and again, which is
+//! what the log is held against, and beside them of new bytes, which is what a log has to write.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use serde::Serialize;
 use crate::cli::StorageArguments;
 use crate::data::{BLOCK_BYTES, DataDirectory, prepare_file, write_result};
 use crate::environment::Environment;
-use crate::floor::leader::{File, durable_writes};
+use crate::floor::leader::{Content, File, durable_writes};
 use crate::floor::{Stage, SyncMethod};
 use crate::histogram::{self, Latencies, median, percentile_us};
 use crate::output;
@@ -57,12 +58,15 @@ struct Comparison {
     frame_bytes: usize,
     plain_p50_us: f64,
     plain_p99_us: f64,
+    new_bytes_p50_us: f64,
     log_p50_us: f64,
     log_p99_us: f64,
     plain_megabytes_per_second: f64,
+    new_bytes_megabytes_per_second: f64,
     log_megabytes_per_second: f64,
     p50_ratio: f64,
     bandwidth_ratio: f64,
+    bandwidth_ratio_to_new_bytes: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -134,43 +138,62 @@ impl Side {
     }
 }
 
+/// The same size, written in three ways in turn.
+struct Sides {
+    plain: Side,
+    new_bytes: Side,
+    log: Side,
+}
+
 fn compare(
     file: &File,
     log: &mut Writer,
     frame: Frame,
     sync: SyncMethod,
     seconds: f64,
-) -> Result<(Side, Side)> {
-    let (mut plain, mut logged) = (Side::new(), Side::new());
-    while plain.seconds < seconds {
-        let slice = durable_writes(file, sync, frame.bytes, SLICE)?;
-        plain.add(
-            &slice.latencies,
-            slice.latencies.len() as f64 / slice.rounds_per_second,
-        )?;
+) -> Result<Sides> {
+    let mut sides = Sides {
+        plain: Side::new(),
+        new_bytes: Side::new(),
+        log: Side::new(),
+    };
+    while sides.plain.seconds < seconds {
+        for (side, content) in [
+            (&mut sides.plain, Content::Unchanged),
+            (&mut sides.new_bytes, Content::New),
+        ] {
+            let slice = durable_writes(file, sync, frame.bytes, content, SLICE)?;
+            let seconds = slice.latencies.len() as f64 / slice.rounds_per_second;
+            side.add(&slice.latencies, seconds)?;
+        }
         let begun = Instant::now();
         let slice = log.write_for(frame, SLICE)?;
-        logged.add(&slice, begun.elapsed().as_secs_f64())?;
+        sides.log.add(&slice, begun.elapsed().as_secs_f64())?;
         log.prepare_segments()?;
     }
-    Ok((plain, logged))
+    Ok(sides)
 }
 
-fn median_of(frame: Frame, repetitions: &[(Side, Side)]) -> Comparison {
-    let of = |figure: &dyn Fn(&(Side, Side)) -> f64| median(repetitions.iter().map(figure));
+fn median_of(frame: Frame, repetitions: &[Sides]) -> Comparison {
+    let of = |figure: &dyn Fn(&Sides) -> f64| median(repetitions.iter().map(figure));
     let p50 = |side: &Side| percentile_us(&side.latencies, 50.0);
     let p99 = |side: &Side| percentile_us(&side.latencies, 99.0);
     let bandwidth = |side: &Side| side.megabytes_per_second(frame);
     Comparison {
         frame_bytes: frame.bytes,
-        plain_p50_us: of(&|(plain, _)| p50(plain)),
-        plain_p99_us: of(&|(plain, _)| p99(plain)),
-        log_p50_us: of(&|(_, log)| p50(log)),
-        log_p99_us: of(&|(_, log)| p99(log)),
-        plain_megabytes_per_second: of(&|(plain, _)| bandwidth(plain)),
-        log_megabytes_per_second: of(&|(_, log)| bandwidth(log)),
-        p50_ratio: of(&|(plain, log)| p50(log) / p50(plain)),
-        bandwidth_ratio: of(&|(plain, log)| bandwidth(log) / bandwidth(plain)),
+        plain_p50_us: of(&|sides| p50(&sides.plain)),
+        plain_p99_us: of(&|sides| p99(&sides.plain)),
+        new_bytes_p50_us: of(&|sides| p50(&sides.new_bytes)),
+        log_p50_us: of(&|sides| p50(&sides.log)),
+        log_p99_us: of(&|sides| p99(&sides.log)),
+        plain_megabytes_per_second: of(&|sides| bandwidth(&sides.plain)),
+        new_bytes_megabytes_per_second: of(&|sides| bandwidth(&sides.new_bytes)),
+        log_megabytes_per_second: of(&|sides| bandwidth(&sides.log)),
+        p50_ratio: of(&|sides| p50(&sides.log) / p50(&sides.plain)),
+        bandwidth_ratio: of(&|sides| bandwidth(&sides.log) / bandwidth(&sides.plain)),
+        bandwidth_ratio_to_new_bytes: of(&|sides| {
+            bandwidth(&sides.log) / bandwidth(&sides.new_bytes)
+        }),
     }
 }
 
@@ -179,25 +202,31 @@ fn print(environment: &Environment, comparisons: &[Comparison]) {
     let header = [
         "frame",
         "plain p50 µs",
+        "new bytes p50",
         "log p50 µs",
         "ratio",
         "plain p99 µs",
         "log p99 µs",
         "plain MB/s",
+        "new bytes",
         "log MB/s",
         "share",
+        "of new bytes",
     ];
     let row = |each: &Comparison| {
         vec![
             format!("{} KiB", each.frame_bytes >> 10),
             format!("{:.0}", each.plain_p50_us),
+            format!("{:.0}", each.new_bytes_p50_us),
             format!("{:.0}", each.log_p50_us),
             format!("{:.2}", each.p50_ratio),
             format!("{:.0}", each.plain_p99_us),
             format!("{:.0}", each.log_p99_us),
             format!("{:.1}", each.plain_megabytes_per_second),
+            format!("{:.1}", each.new_bytes_megabytes_per_second),
             format!("{:.1}", each.log_megabytes_per_second),
             format!("{:.2}", each.bandwidth_ratio),
+            format!("{:.2}", each.bandwidth_ratio_to_new_bytes),
         ]
     };
     output::table(&header, &comparisons.iter().map(row).collect::<Vec<_>>());

@@ -41,6 +41,8 @@ pub(crate) struct Dance<'a> {
     pub(crate) message: Message,
     /// A round is over when so many replicas are done with it.
     pub(crate) quorum: usize,
+    /// What the bytes are. New ones only for a leader alone.
+    pub(crate) content: Content,
     /// For how long.
     pub(crate) time: Duration,
 }
@@ -73,11 +75,23 @@ pub(crate) fn dance(dance: Dance<'_>) -> Result<Danced> {
     })
 }
 
+/// What a plain writer writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// The same bytes in the same memory, never touched.
+    Unchanged,
+    /// Bytes that are new in every write, put into memory while the write before is under way, as
+    /// whoever has something to say must do. They cost the device more: it fetches them from the
+    /// cache of the processor that wrote them.
+    New,
+}
+
 /// Durable writes of `bytes` bytes to one file, one after the other.
 pub(crate) fn durable_writes(
     file: &File,
     sync: SyncMethod,
     bytes: usize,
+    content: Content,
     time: Duration,
 ) -> Result<Danced> {
     let message = Message {
@@ -91,6 +105,7 @@ pub(crate) fn durable_writes(
         followers: Vec::new(),
         message,
         quorum: 1,
+        content,
         time,
     })
 }
@@ -120,6 +135,8 @@ struct Leader<'a> {
     message: Message,
     quorum: usize,
     bytes: AlignedBytes,
+    /// The bytes of the next round, if they are to be new.
+    next: Option<AlignedBytes>,
     round: u64,
 }
 
@@ -154,6 +171,7 @@ impl<'a> Leader<'a> {
             message: dance.message,
             quorum: dance.quorum,
             bytes: AlignedBytes::new(length, 3),
+            next: (dance.content == Content::New).then(|| AlignedBytes::new(length, 4)),
             round: 0,
         })
     }
@@ -161,6 +179,10 @@ impl<'a> Leader<'a> {
     /// One round: everything goes out with one system call; over when a quorum is done.
     fn round(&mut self) -> Result<()> {
         self.round += 1;
+        if let Some(next) = &mut self.next {
+            ensure!(self.in_flight == 0, "new bytes are for a leader alone");
+            std::mem::swap(&mut self.bytes, next);
+        }
         while self.replicas_done(self.round) < self.quorum {
             self.turn()?;
         }
@@ -188,9 +210,13 @@ impl<'a> Leader<'a> {
         for number in 0..self.followers.len() {
             self.start_send(number)?;
         }
-        self.start_write()?;
+        let write_started = self.start_write()?;
         for number in 0..self.followers.len() {
             self.start_receive(number)?;
+        }
+        if write_started && let Some(next) = &mut self.next {
+            self.ring.submit().context("io_uring_enter")?;
+            next.as_mut_slice().fill(self.round as u8);
         }
         self.ring.submit_and_wait(1).context("io_uring_enter")?;
         loop {
@@ -231,10 +257,13 @@ impl<'a> Leader<'a> {
         self.push(&entry.user_data(RECEIVE + number as u64))
     }
 
-    fn start_write(&mut self) -> Result<()> {
-        let Some(file) = self.file else { return Ok(()) };
+    /// Whether there was one to start.
+    fn start_write(&mut self) -> Result<bool> {
+        let Some(file) = self.file else {
+            return Ok(false);
+        };
         if self.write_in_flight || self.write_started == self.round {
-            return Ok(());
+            return Ok(false);
         }
         let length = self.message.write_bytes;
         if self.offset + length as u64 > file.bytes {
@@ -249,15 +278,16 @@ impl<'a> Leader<'a> {
             .offset(offset);
         match self.sync {
             SyncMethod::WriteDsync => {
-                self.push(&write.rw_flags(libc::RWF_DSYNC).build().user_data(WRITE))
+                self.push(&write.rw_flags(libc::RWF_DSYNC).build().user_data(WRITE))?;
             }
             SyncMethod::WriteThenFdatasync => {
                 let write = write.build().flags(squeue::Flags::IO_LINK).user_data(WRITE);
                 self.push(&write)?;
                 let sync = opcode::Fsync::new(descriptor).flags(types::FsyncFlags::DATASYNC);
-                self.push(&sync.build().user_data(SYNC))
+                self.push(&sync.build().user_data(SYNC))?;
             }
         }
+        Ok(true)
     }
 
     fn push(&mut self, entry: &squeue::Entry) -> Result<()> {

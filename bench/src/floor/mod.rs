@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use self::follower::{Answer, Message, Order};
-use self::leader::{Dance, Danced, File, dance, durable_writes};
+use self::leader::{Content, Dance, Danced, File, dance, durable_writes};
 use crate::child::Child;
 use crate::cli::FloorArguments;
 use crate::data::{BLOCK_BYTES, DataDirectory, prepare_file, write_result};
@@ -219,7 +219,13 @@ impl Stage {
         let mut samples = [Vec::new(), Vec::new()];
         for _ in 0..SYNC_TURNS {
             for (method, samples) in methods.iter().zip(&mut samples) {
-                let slice = durable_writes(&self.file, *method, BLOCK_BYTES, SYNC_SLICE)?;
+                let slice = durable_writes(
+                    &self.file,
+                    *method,
+                    BLOCK_BYTES,
+                    Content::Unchanged,
+                    SYNC_SLICE,
+                )?;
                 samples.push(percentile_us(&slice.latencies, 50.0));
             }
         }
@@ -254,6 +260,7 @@ impl Stage {
             followers,
             message,
             quorum: QUORUM,
+            content: Content::Unchanged,
             time,
         })?;
         self.disconnected(FOLLOWERS)?;
@@ -274,6 +281,7 @@ impl Stage {
             followers,
             message,
             quorum: 1,
+            content: Content::Unchanged,
             time,
         })?;
         self.disconnected(1)?;
@@ -281,7 +289,7 @@ impl Stage {
     }
 
     fn durable_writes(&self, time: Duration) -> Result<Latencies> {
-        Ok(durable_writes(&self.file, self.sync, BLOCK_BYTES, time)?.latencies)
+        Ok(durable_writes(&self.file, self.sync, BLOCK_BYTES, Content::Unchanged, time)?.latencies)
     }
 
     fn durable_writes_of_three(&mut self, time: Duration) -> Result<Latencies> {
