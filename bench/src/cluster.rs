@@ -11,6 +11,7 @@ use crate::histogram::Buckets;
 use crate::load::{Load, Loaded};
 use crate::machine::Applied;
 use crate::node::{Answer, Host, Order, Setup};
+use crate::placement;
 use crate::usage::Usage;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -54,6 +55,7 @@ impl Cluster {
                 cores: shape.cores,
                 host: shape.host,
                 spin_us: shape.spin_us,
+                pin: pins(node, shape.cores),
             }));
         }
         cluster.tell_each(&orders)?;
@@ -125,6 +127,13 @@ impl Cluster {
             }
         }
     }
+}
+
+/// The processor of each core of a node.
+fn pins(node: u64, cores: u16) -> Vec<usize> {
+    let (node, cores) = (node as usize - 1, usize::from(cores));
+    let processors = (0..cores).map(|core| placement::processor_of(node, core, cores));
+    processors.collect::<Option<_>>().unwrap_or_default()
 }
 
 /// Compares the replicas: the first node has the clients.

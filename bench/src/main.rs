@@ -17,6 +17,7 @@ mod load;
 mod machine;
 mod node;
 mod output;
+mod placement;
 mod report;
 mod run;
 mod storage;

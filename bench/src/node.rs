@@ -36,6 +36,8 @@ pub(crate) struct Setup {
     pub(crate) cores: u16,
     pub(crate) host: Host,
     pub(crate) spin_us: u64,
+    /// The processor of each core, or none.
+    pub(crate) pin: Vec<usize>,
 }
 
 /// What a node is told.
@@ -118,6 +120,7 @@ impl Server {
             config = config.peer(peer, address);
         }
         config.spin = Duration::from_micros(setup.spin_us);
+        config.pin = setup.pin;
         config.host = match setup.host {
             Host::Thread => HostKind::Thread,
             Host::Glommio => HostKind::Glommio,

@@ -14,12 +14,17 @@ use super::SyncMethod;
 use crate::child;
 use crate::data::{AlignedBytes, prepare_file};
 use crate::histogram::{self, Buckets};
+use crate::placement;
 
 /// What the leader of the floor asks of a follower.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Make the file to write to.
-    Prepare { path: PathBuf, bytes: u64 },
+    /// Make the file to write to, and run on this processor from now on.
+    Prepare {
+        path: PathBuf,
+        bytes: u64,
+        processor: Option<usize>,
+    },
     /// Connect; write and answer each message until the connection ends.
     Serve {
         address: SocketAddr,
@@ -58,7 +63,12 @@ pub(crate) enum Answer {
 pub(crate) fn serve() -> Result<()> {
     let mut file = None;
     child::answer_orders(|order| match order {
-        Order::Prepare { path, bytes } => {
+        Order::Prepare {
+            path,
+            bytes,
+            processor,
+        } => {
+            placement::pin(processor);
             file = Some(BlockingFile {
                 file: prepare_file(&path, bytes)?,
                 bytes,

@@ -11,6 +11,7 @@ use super::SyncMethod;
 use super::follower::Message;
 use crate::data::AlignedBytes;
 use crate::histogram::{self, Latencies};
+use crate::placement;
 
 /// Rounds a straggler may be behind before the next round waits for it.
 const LAG_ROUNDS_MAX: u64 = 4;
@@ -56,7 +57,22 @@ pub(crate) struct Danced {
 }
 
 /// Performs rounds until the time is over.
+///
+/// # Panics
+/// If what is danced panics.
 pub(crate) fn dance(dance: Dance<'_>) -> Result<Danced> {
+    // On a thread of its own, so that nothing else of this process is pinned with it.
+    std::thread::scope(|scope| {
+        let leader = scope.spawn(|| {
+            placement::pin(placement::processor_of(0, 0, 1));
+            lead(dance)
+        });
+        let led = leader.join();
+        led.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn lead(dance: Dance<'_>) -> Result<Danced> {
     let time = dance.time;
     let mut leader = Leader::new(dance)?;
     let mut latencies = histogram::latencies();

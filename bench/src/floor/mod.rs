@@ -21,6 +21,7 @@ use crate::data::{BLOCK_BYTES, DataDirectory, prepare_file, write_result};
 use crate::environment::Environment;
 use crate::histogram::{self, Latencies, median, percentile_us};
 use crate::output;
+use crate::placement;
 
 /// A log frame's header, and what precedes the records of an append on the wire.
 const FRAME_HEADER_BYTES: usize = 64;
@@ -190,6 +191,7 @@ impl Stage {
                 &Order::Prepare {
                     path,
                     bytes: FILE_BYTES,
+                    processor: placement::processor_of(number, 0, 1),
                 },
                 PATIENCE,
             )?;
