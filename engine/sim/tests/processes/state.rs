@@ -156,8 +156,11 @@ impl State {
         }
     }
 
-    /// The end of a life's output: what it has not answered it never will.
+    /// The end of a life's output: what it has not answered it never will, and it is asked for
+    /// nothing more.
     fn fall_silent(&mut self, life: u64) {
+        let ended = self.nodes.iter_mut().filter(|node| node.number == life);
+        ended.for_each(|node| node.orders = None);
         self.pending.retain(|_, (_, _, asked)| *asked != life);
     }
 
