@@ -16,9 +16,11 @@ mod state;
 
 use std::io::Write;
 use std::path::Path;
+use std::time::Instant;
 
 use cluster::{Cluster, NODES};
 use network::Network;
+use state::{PATIENCE, State};
 
 /// The variable with another seed than the usual one.
 const SEED: &str = "PONTOON_PROCESSES_SEED";
@@ -76,6 +78,32 @@ fn histories_hold_while_nodes_are_cut_off_killed_and_stopped() {
     ] {
         assert!(count > 0, "{what}: never seen");
     }
+}
+
+/// TCP alone holds on to a connection for a quarter of an hour, and asks so seldom after a while
+/// that a node which is joined again is not heard for as long as it had been cut off.
+#[test]
+fn a_silent_connection_is_given_up_while_the_cable_is_out() {
+    let Some(network) = network() else { return };
+    let mut cluster = Cluster::start(network, 0);
+    cluster.load();
+    let first = |state: &State| (!state.acknowledged.is_empty()).then_some(());
+    cluster
+        .shared
+        .await_that("something is acknowledged", first);
+    let leads = |state: &State| state.leader();
+    let leader = cluster.shared.await_that("somebody leads", leads).node;
+    let (cut, other) = ((leader + 1) % NODES, (leader + 2) % NODES);
+    cluster.catch_up(cut);
+    let closed = |node| cluster.summary(node).connections_closed;
+    let before = closed(leader) + closed(other);
+    cluster.cut(cut);
+    let deadline = Instant::now() + PATIENCE;
+    while closed(leader) + closed(other) == before {
+        assert!(Instant::now() < deadline, "nobody gives up on node {cut}");
+    }
+    cluster.heal(cut);
+    cluster.catch_up(cut);
 }
 
 #[test]
