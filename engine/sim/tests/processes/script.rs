@@ -22,10 +22,11 @@ enum Fault {
     KillLeader,
     KillEveryone,
     KillLeaderWhileCut,
+    KillLeaderWhileFollowerCut,
     StopLeader,
 }
 
-const FAULTS: [Fault; 11] = [
+const FAULTS: [Fault; 13] = [
     Fault::CutLeader,
     Fault::CutLeader,
     Fault::CutFollower,
@@ -33,7 +34,9 @@ const FAULTS: [Fault; 11] = [
     Fault::KillLeader,
     Fault::KillLeader,
     Fault::KillEveryone,
+    Fault::KillEveryone,
     Fault::KillLeaderWhileCut,
+    Fault::KillLeaderWhileFollowerCut,
     Fault::StopLeader,
     Fault::StopLeader,
     Fault::StopLeader,
@@ -108,6 +111,7 @@ impl Script<'_> {
             Fault::KillLeader => self.kill_leader(),
             Fault::KillEveryone => self.kill_everyone(),
             Fault::KillLeaderWhileCut => self.kill_leader_while_cut(),
+            Fault::KillLeaderWhileFollowerCut => self.kill_leader_while_follower_cut(),
             Fault::StopLeader => self.stop_leader(),
         }
     }
@@ -176,6 +180,19 @@ impl Script<'_> {
         self.cluster.start_node(old.node);
         self.cluster.heal(old.node);
         self.maybe_catch_up(old.node);
+    }
+
+    /// Nothing can be decided before the leader is there again, with what it had acknowledged.
+    fn kill_leader_while_follower_cut(&mut self) {
+        let leader = self.leader().node;
+        let follower = (leader + 1 + self.draw(NODES - 1)) % NODES;
+        self.cluster.cut(follower);
+        self.seen.acknowledged_while_cut += self.progress();
+        self.cluster.kill(&[leader]);
+        self.cluster.start_node(leader);
+        self.seen.acknowledged_while_cut += self.progress();
+        self.cluster.heal(follower);
+        self.maybe_catch_up(follower);
     }
 
     /// The old leader wakes up as one, and finds operations to carry out: it must not tell what
