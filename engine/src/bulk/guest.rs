@@ -10,6 +10,12 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+/// A connection on which nothing of what was sent arrives for this long is broken, in milliseconds.
+///
+/// Left to itself TCP tries for a quarter of an hour, at intervals that double: when the network
+/// is whole again, the peer stays unheard for about as long as it had been cut off.
+const SILENCE_MAX_MS: u32 = 5_000;
+
 /// Who began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -206,10 +212,12 @@ impl Guest {
         Ok(None)
     }
 
-    /// Makes the socket what a ring wants: blocking, and small frames leave at once.
+    /// Makes the socket what a ring wants: blocking, and small frames leave at once. It fails by
+    /// itself when the other end does not answer.
     pub(super) fn into_stream(self) -> io::Result<TcpStream> {
         self.stream.set_nonblocking(false)?;
         self.stream.set_nodelay(true)?;
+        rustix::net::sockopt::set_tcp_user_timeout(&self.stream, SILENCE_MAX_MS)?;
         Ok(self.stream)
     }
 }
