@@ -97,6 +97,18 @@ impl SimulatedCore {
         self.shard.rafts()
     }
 
+    /// Whether everything that a group has written so far is durable.
+    #[must_use]
+    pub fn is_settled(&self, group: GroupId) -> bool {
+        self.shard.is_settled(group)
+    }
+
+    /// Whether the log has failed, so that nothing is acknowledged any more.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.shard.has_failed()
+    }
+
     /// Counts so far.
     #[must_use]
     pub fn statistics(&self) -> CoreStatistics {

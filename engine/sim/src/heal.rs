@@ -2,7 +2,9 @@
 
 use pontoon::GroupId;
 use pontoon::core::Raft;
+use pontoon::simulation::SimulatedCore;
 
+use crate::clock;
 use crate::history::is_linearizable;
 use crate::machine::lock;
 use crate::swarm::MILLISECOND;
@@ -22,10 +24,9 @@ impl World {
         for position in 0..self.places.len() {
             let place = &mut self.places[position];
             place.disk.set_full(false);
-            let node = place.node;
-            if place.failed {
-                self.crash_failed(node);
-            }
+        }
+        for clock in &mut self.clocks {
+            clock.set_rate(self.now, clock::within_bound(&mut self.random));
         }
         for node in 0..self.swarm.nodes {
             self.start(node);
@@ -34,6 +35,7 @@ impl World {
         let last_event = self.events + HEALING_EVENTS;
         let mut probes = vec![None; usize::try_from(self.swarm.groups).expect("few groups")];
         while self.failure.is_none() {
+            self.restart_failed();
             if self.agreed(&mut probes) {
                 return;
             }
@@ -49,9 +51,15 @@ impl World {
         }
     }
 
-    fn crash_failed(&mut self, node: usize) {
-        if self.runs(node) {
-            self.crash(node);
+    /// A core whose log has failed stays as it is until somebody starts its node again.
+    fn restart_failed(&mut self) {
+        for position in 0..self.places.len() {
+            let place = &self.places[position];
+            let failed = place.shard.as_ref().is_some_and(SimulatedCore::has_failed);
+            if failed {
+                let node = place.node;
+                self.crash(node);
+            }
         }
     }
 

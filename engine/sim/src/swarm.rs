@@ -31,15 +31,31 @@ pub struct Swarm {
     pub(crate) disk_error: u64,
     pub(crate) disk_full: bool,
     pub(crate) bit_rot: u64,
+    /// Of all writes of the drives that lose what they acknowledge.
+    pub(crate) lost_write: u64,
+    pub(crate) misdirected_write: u64,
+    /// Of all reads, while a node runs.
+    pub(crate) read_error: u64,
+    pub(crate) wrong_read: u64,
+    /// Of all starts of a core.
+    pub(crate) read_error_in_recovery: u64,
+    pub(crate) crash_in_recovery: u64,
+    pub(crate) foreign_disk: u64,
     pub(crate) torn_writes: bool,
     pub(crate) network_delay: u64,
     pub(crate) cut: u64,
+    pub(crate) duplication: u64,
+    pub(crate) clog: u64,
     pub(crate) bit_flip: u64,
     pub(crate) partition: u64,
     pub(crate) one_way: bool,
     pub(crate) crash: u64,
     pub(crate) pause: u64,
-    pub(crate) clock_drift: bool,
+    /// A pause within a turn, between reading the clock and all that follows.
+    pub(crate) pause_in_turn: u64,
+    /// Rates of clocks that change: within the bound, or beyond it.
+    pub(crate) clock_drift: u64,
+    pub(crate) clock_beyond_bound: u64,
     pub(crate) transfer: u64,
     /// Leaders that are cut off from the others soon after their election.
     pub(crate) depose: u64,
@@ -52,6 +68,11 @@ impl Swarm {
     #[must_use]
     pub fn repairs(&self, nodes: usize) -> bool {
         self.nodes == nodes && self.bit_rot > 0 && self.crash > 0 && !self.durable_machines
+    }
+
+    /// Whether some drives lose what they had acknowledged.
+    pub(crate) fn loses_durable_data(&self) -> bool {
+        self.bit_rot > 0 || self.lost_write > 0 || self.misdirected_write > 0
     }
 
     /// The world of a seed.
@@ -75,15 +96,26 @@ impl Swarm {
             disk_error: maybe(random, 300),
             disk_full: random.happens(100_000),
             bit_rot: maybe(random, 700_000),
+            lost_write: maybe(random, 10_000),
+            misdirected_write: maybe(random, 10_000),
+            read_error: maybe(random, 50_000),
+            wrong_read: maybe(random, 50_000),
+            read_error_in_recovery: maybe(random, 200_000),
+            crash_in_recovery: maybe(random, 150_000),
+            foreign_disk: maybe(random, 150_000),
             torn_writes: random.happens(700_000),
             network_delay: random.between(20_000, 5 * MILLISECOND),
             cut: maybe(random, 5_000),
+            duplication: maybe(random, 20_000),
+            clog: maybe(random, 5_000),
             bit_flip: maybe(random, 1_000),
             partition: maybe(random, 250_000),
             one_way: random.happens(500_000),
             crash: maybe(random, 300_000),
             pause: maybe(random, 200_000),
-            clock_drift: random.happens(300_000),
+            pause_in_turn: maybe(random, 2_000),
+            clock_drift: maybe(random, 20_000),
+            clock_beyond_bound: maybe(random, 10_000),
             transfer: maybe(random, 100_000),
             large: random.happens(300_000),
             think: [5, 20, 60][random.below(3)] * MILLISECOND,

@@ -18,7 +18,7 @@ fn two_hundred_histories_hold() {
             ),
         }
     }
-    for mark in ["node crashed", "leader changed", "network partitioned"] {
+    for mark in ["tainted replica", "leader changed", "outcome unknown"] {
         assert!(coverage.of(mark) > 0, "{mark} never happened");
     }
 }
