@@ -232,10 +232,10 @@ impl Shard {
         slot.is_some_and(|slot| self.replicas[slot].last_frame <= self.log.durable_frame())
     }
 
-    /// Whether the log has failed.
+    /// Why the log is closed, if it is.
     #[cfg(feature = "simulation")]
-    pub(crate) fn has_failed(&self) -> bool {
-        self.failed
+    pub(crate) fn failure(&self) -> Option<&pontoon_storage::Poisoned> {
+        self.log.poisoned()
     }
 
     /// Breaks a rule from now on.
