@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use pontoon_core::{GroupId, Message, NodeId, Raft, Time};
-use pontoon_storage::{Recovery, SegmentLog};
+use pontoon_storage::{Poisoned, Recovery, SegmentLog};
 use pontoon_transport::Head;
 
 use crate::doorbell::Doorbell;
@@ -103,10 +103,10 @@ impl SimulatedCore {
         self.shard.is_settled(group)
     }
 
-    /// Whether the log has failed, so that nothing is acknowledged any more.
+    /// Why the log is closed, so that nothing is acknowledged any more, if it is.
     #[must_use]
-    pub fn has_failed(&self) -> bool {
-        self.shard.has_failed()
+    pub fn failure(&self) -> Option<&Poisoned> {
+        self.shard.failure()
     }
 
     /// Counts so far.

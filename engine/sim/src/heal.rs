@@ -55,8 +55,8 @@ impl World {
     fn restart_failed(&mut self) {
         for position in 0..self.places.len() {
             let place = &self.places[position];
-            let failed = place.shard.as_ref().is_some_and(SimulatedCore::has_failed);
-            if failed {
+            let failure = place.shard.as_ref().and_then(SimulatedCore::failure);
+            if failure.is_some() {
                 let node = place.node;
                 self.crash(node);
             }

@@ -111,7 +111,14 @@ impl Disk {
         if count == 0 {
             return false;
         }
-        let chosen = self.writes.iter().filter(may_rot).nth(random.below(count));
+        // The newest are worth more: nothing repeats yet what they say.
+        let newest = random.happens(400_000);
+        let number = if newest {
+            count - 1
+        } else {
+            random.below(count)
+        };
+        let chosen = self.writes.iter().filter(may_rot).nth(number);
         let Some((slot, start, end)) = chosen.map(|write| (write.slot, write.start, write.end))
         else {
             return false;

@@ -39,6 +39,8 @@ pub(crate) struct Place {
     pub(crate) seen: Vec<Seen>,
     /// For each group that was found damaged at the last start, what was committed by then.
     pub(crate) reported: Vec<(GroupId, LogIndex)>,
+    /// It was noted that its log is closed.
+    pub(crate) closed: bool,
     /// It stands still within a turn: the clock that it has read, and what it has taken.
     pub(crate) interrupted: Option<(u64, Vec<Completion>)>,
     /// The last vote of each group that was durable when it was looked at.
@@ -118,6 +120,7 @@ impl Place {
         self.disk.opened();
         let machines = machines(oracle, self.node, swarm.durable_machines);
         let shard = SimulatedCore::open(config, log, &recovery, machines, mutant, now);
+        self.closed = false;
         self.shard = Some(shard.map_err(StartError::Shard)?);
         Ok(recovery)
     }

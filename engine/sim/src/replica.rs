@@ -2,6 +2,7 @@
 //! at all replicas can tell.
 
 use pontoon::core::{LogIndex, Raft, Term};
+use pontoon::storage::WriteFailure;
 use pontoon::{GroupId, NodeId};
 
 use crate::world::{World, raft_of};
@@ -40,7 +41,13 @@ impl World {
     pub(crate) fn check_place(&mut self, position: usize) {
         let mut seen = Vec::new();
         let mut votes = std::mem::take(&mut self.places[position].votes);
-        if let Some(shard) = &self.places[position].shard {
+        let place = &mut self.places[position];
+        if let Some(shard) = &place.shard {
+            let failure = shard.failure().map(|poisoned| poisoned.failure);
+            if failure == Some(WriteFailure::Damaged) && !std::mem::replace(&mut place.closed, true)
+            {
+                self.coverage.mark("damage found while running");
+            }
             for (group, raft) in shard.replicas() {
                 raft.check_invariants();
                 seen.push(Seen::of(group, raft));

@@ -212,6 +212,7 @@ impl World {
                     wake_at: None,
                     seen: Vec::new(),
                     reported: Vec::new(),
+                    closed: false,
                     interrupted: None,
                     votes: Vec::new(),
                     votes_lost: Vec::new(),
