@@ -121,7 +121,12 @@ impl World {
 
     fn check_message(&mut self, position: usize, to: NodeId, group: GroupId, message: &Message) {
         let image = self.image(position, group);
+        // A log says its last entry's term as well: where the record of a term is lost with damage,
+        // the entries that a leader of that term gave remain, and a start goes on from them.
+        let entries = image.as_ref().and_then(|image| image.terms.last());
+        let entries_term = entries.map_or(0, |(_, term)| *term);
         let hard = image.map_or((0, None), |image| (image.current_term, image.voted_for));
+        let durable_term = hard.0.max(entries_term);
         let raft = raft_of(&self.places[position], group);
         let known = raft.map(|raft| {
             let index = match *message {
@@ -149,7 +154,7 @@ impl World {
             }
             Message::AppendResponse { term, outcome, .. } => {
                 let accepted = matches!(outcome, AppendOutcome::Accepted { .. });
-                if hard.0 < term.0 {
+                if durable_term < term.0 {
                     self.fail(format!(
                         "place {position} answers in term {term} and may forget it"
                     ));

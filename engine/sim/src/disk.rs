@@ -44,7 +44,7 @@ pub(crate) struct Disk {
     pub(crate) version: u64,
     /// Something durable was lost since the log was opened, and the log may not know it.
     pub(crate) unnoticed: bool,
-    /// A log was opened on it at some time.
+    /// It holds a frame: before that nothing that stays says whose it is.
     pub(crate) used: bool,
     /// Something durable was lost at any time.
     pub(crate) decayed: bool,
@@ -142,6 +142,7 @@ impl Disk {
         let open = |write: &&mut Write| write.id == id && !write.durable;
         if let Some(write) = self.writes.iter_mut().find(open) {
             write.durable = true;
+            self.used |= write.start > 0;
             if write.fate != Fate::Misdirected {
                 write.bytes = Vec::new();
             }
@@ -154,7 +155,7 @@ impl Disk {
     pub(crate) fn opened(&mut self) {
         self.version += 1;
         self.covered = self.next_write;
-        (self.unnoticed, self.used) = (false, true);
+        self.unnoticed = false;
     }
 
     /// What the drive held back lands, behind the back of the log that was opened meanwhile: it
