@@ -187,8 +187,12 @@ impl Cluster {
 
     /// Asked of the replica itself: a question through the inbox would need a turn.
     pub(super) fn status(&self, node: usize) -> Option<Status> {
+        self.status_of(node, GROUP)
+    }
+
+    pub(super) fn status_of(&self, node: usize, group: GroupId) -> Option<Status> {
         let shard = self.nodes[node].shard.as_ref()?;
-        Some(shard.replicas[shard.slot(GROUP)?].raft.status())
+        Some(shard.replicas[shard.slot(group)?].raft.status())
     }
 
     /// One turn of one node; carries out what it asks for.
@@ -264,6 +268,11 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// How many reads are held.
+    pub(super) fn held_reads(&self, node: usize) -> usize {
+        self.nodes[node].held_reads.len()
     }
 
     /// Answers the reads that were held, and holds none any more.

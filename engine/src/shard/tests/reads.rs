@@ -1,5 +1,7 @@
 //! Entries that are read back from the disk: late, in vain, or not at all.
 
+use pontoon_core::{GroupId, LogIndex};
+
 use super::cluster::{Cluster, GROUP};
 use crate::machine::Event;
 
@@ -77,6 +79,70 @@ fn a_follower_that_has_lost_what_it_is_to_apply_gives_up() {
     cluster.until("the damage is repaired", |cluster| {
         !cluster.status(2).unwrap().tainted && cluster.applied(2) == commands()
     });
+}
+
+/// Found by the simulator (seed 8486): entries for a follower waited to be read back while it came
+/// to hold them and the log was compacted beyond them. The read never began, and nothing else was
+/// sent behind it.
+///
+/// A follower has entries and its disk is slow to say so. Its connection breaks, and the leader is
+/// to send them again, from its disk. Two groups take all read buffers, the third waits for one.
+/// The follower's disk is done, so that everybody holds the entries, and the log lets go of them.
+#[test]
+fn a_follower_goes_on_after_what_waits_to_be_read_for_it_is_compacted() {
+    let groups = [GROUP, GroupId(100), GroupId(101)];
+    let mut cluster = Cluster::led_by_first(3);
+    for group in &groups[1..] {
+        cluster.create(*group);
+        cluster.other_group(0, *group).campaign();
+    }
+    cluster.run(10);
+    // More than the segments that a log keeps without compacting, and nothing is released yet.
+    propose_to_all(&mut cluster, &groups, 50);
+    cluster.run(200);
+    let before = groups.map(|group| cluster.status_of(0, group).unwrap().last_index);
+    cluster.nodes[2].disk_is_held = true;
+    propose_to_all(&mut cluster, &groups, 10);
+    let after = groups.map(|group| cluster.status_of(2, group).unwrap().last_index);
+    assert_eq!(after, before.map(|index| index.plus(10)), "it has them all");
+    cluster.wire.end_between(0, 2);
+    cluster.nodes[0].reads_are_held = true;
+    cluster.run(100);
+    // They are connected again, and a new entry makes the leader begin anew.
+    propose_to_all(&mut cluster, &groups, 1);
+    assert_eq!(cluster.held_reads(0), 2, "as many as there are buffers");
+    for group in groups {
+        let leader = cluster.status_of(0, group).unwrap();
+        assert_eq!(leader.leader, Some(leader.id));
+    }
+    cluster.nodes[2].disk_is_held = false;
+    cluster.release(2);
+    cluster.nodes[0].journal.borrow_mut().releases = true;
+    cluster.until("the leader has compacted the entries", |cluster| {
+        let compacted = |group| cluster.status_of(0, group).unwrap().first_index.previous();
+        let mut positions = 0..groups.len();
+        positions.all(|position| compacted(groups[position]) >= after[position])
+    });
+    cluster.release_reads(0);
+    propose_to_all(&mut cluster, &groups, 1);
+    let held = |cluster: &Cluster, group, index: LogIndex| {
+        cluster.status_of(2, group).unwrap().durable_index >= index
+    };
+    for (group, index) in groups.into_iter().zip(after) {
+        cluster.until("the follower has what came after", |cluster| {
+            held(cluster, group, index.plus(2))
+        });
+    }
+}
+
+/// So many large commands to each group, one after the other.
+fn propose_to_all(cluster: &mut Cluster, groups: &[GroupId], count: usize) {
+    for _ in 0..count {
+        for group in groups {
+            let proposal = cluster.other_group(0, *group).propose(vec![7; 4000]);
+            cluster.wait(proposal).unwrap();
+        }
+    }
 }
 
 fn has_failed(cluster: &Cluster, node: usize) -> bool {
