@@ -89,7 +89,7 @@ fn a_follower_that_has_lost_what_it_is_to_apply_gives_up() {
 /// to send them again, from its disk. Two groups take all read buffers, the third waits for one.
 /// The follower's disk is done, so that everybody holds the entries, and the log lets go of them.
 #[test]
-fn a_follower_goes_on_after_what_waits_to_be_read_for_it_is_compacted() {
+fn a_follower_goes_on_after_what_it_was_to_be_sent_is_compacted() {
     let groups = [GROUP, GroupId(100), GroupId(101)];
     let mut cluster = Cluster::led_by_first(3);
     for group in &groups[1..] {
