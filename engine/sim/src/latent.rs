@@ -137,3 +137,69 @@ fn range(start: u64, end: u64) -> std::ops::Range<usize> {
     let at = |offset| usize::try_from(offset).expect("a small disk");
     at(start)..at(end)
 }
+
+#[cfg(test)]
+mod tests {
+    use pontoon::storage::{DiskOp, LogConfig, SegmentLog, Volume};
+
+    use super::*;
+
+    fn write(disk: &mut Disk, log: &mut SegmentLog, index: u64) -> DiskOp {
+        let kind = pontoon::storage::RecordKind::Command;
+        log.append_command(1, index, 1, kind, b"entry")
+            .expect("room");
+        let mut operation = log.seal().expect("a place is free");
+        disk.submit(&mut operation)
+            .expect("the log writes where it may");
+        operation
+    }
+
+    fn finish(disk: &mut Disk, log: &mut SegmentLog, operation: &DiskOp) {
+        let id = operation.id();
+        let written = disk.finish(id).expect("it was under way");
+        log.on_complete(id, Ok(written)).expect("it is whole");
+    }
+
+    /// What a drive loses is there until something durable covers it: before that nobody could
+    /// tell the loss from a torn write.
+    #[test]
+    fn a_lost_write_shows_once_it_is_covered() {
+        let identity = pontoon::storage::Identity {
+            cluster: 1,
+            node: 1,
+            core: 0,
+            cores: 1,
+        };
+        let config = LogConfig {
+            segment_bytes: SEGMENT_BYTES,
+            frame_bytes_max: 8 << 10,
+            slab_bytes: 16 << 10,
+            state_bytes_per_frame: 1024,
+            ..LogConfig::new(identity)
+        };
+        for fate in [Fate::Lost, Fate::Misdirected] {
+            let mut disk = Disk::new();
+            let opened = SegmentLog::open(&mut disk.volume, config.clone());
+            let (mut log, _) = opened.expect("a sound disk");
+            let mut random = Random::new(7);
+            log.create_group(1, b"").expect("room");
+            let first = write(&mut disk, &mut log, 1);
+            disk.doom(first.id(), fate);
+            finish(&mut disk, &mut log, &first);
+            assert!(disk.come_to_light(&mut random).is_empty());
+            let read = |disk: &mut Disk| {
+                let mut block = vec![0; 4096];
+                let DiskOp::Write { slot, offset, .. } = &first else {
+                    panic!("it was a write")
+                };
+                let read = disk.volume.read_at(*slot, *offset, &mut block);
+                read.map(|()| block).expect("it is there")
+            };
+            let written = read(&mut disk);
+            let second = write(&mut disk, &mut log, 2);
+            finish(&mut disk, &mut log, &second);
+            assert_eq!(disk.come_to_light(&mut random).len(), 1);
+            assert!(disk.unnoticed && read(&mut disk) != written);
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! How a node starts on what its disks hold, and what it may find there; and how it ends.
 
 use pontoon::core::Time;
+use pontoon::simulation::Mutant;
 use pontoon::storage::{OpenError, Recovery, SegmentLog};
 use pontoon::{GroupId, NodeId};
 
@@ -154,7 +155,10 @@ impl World {
         }
         let mut volume = theirs.disk.after_power_loss();
         let as_it_was = volume.clone();
-        let config = self.places[position].log_config(self.swarm.cores);
+        let mut config = self.places[position].log_config(self.swarm.cores);
+        if let Some(Mutant::Storage(mutant)) = self.mutant {
+            config.mutant = Some(mutant);
+        }
         match SegmentLog::open(&mut volume, config) {
             Err(OpenError::Foreign { .. }) if volume == as_it_was => {}
             opened => {

@@ -70,11 +70,6 @@ impl Swarm {
         self.nodes == nodes && self.bit_rot > 0 && self.crash > 0 && !self.durable_machines
     }
 
-    /// Whether some drives lose what they had acknowledged.
-    pub(crate) fn loses_durable_data(&self) -> bool {
-        self.bit_rot > 0 || self.lost_write > 0 || self.misdirected_write > 0
-    }
-
     /// The world of a seed.
     #[must_use]
     pub fn draw(seed: u64) -> Self {
