@@ -170,24 +170,30 @@ impl World {
                 }
             }
             Message::AppendEntries { .. } => {
-                let Some(index_term) = index_term else { return };
-                let core = self.places[position].core;
-                // A disk that has lost something may have held it.
-                let holding = (0..self.swarm.nodes)
-                    .filter(|&node| {
-                        let place = self.place(node, core);
-                        let decayed = self.places[place].disk.decayed;
-                        decayed || self.holds(place, group, index, index_term)
-                    })
-                    .count();
-                if holding <= self.swarm.nodes / 2 {
-                    self.fail(format!(
-                        "place {position} says that entry {index} of group {group} is committed, \
-                         {holding} disks hold it"
-                    ));
+                if let Some(index_term) = index_term {
+                    self.check_commit(position, group, index, index_term);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// What a leader says to be committed is on the disks of a majority.
+    fn check_commit(&mut self, position: usize, group: GroupId, index: LogIndex, index_term: Term) {
+        let core = self.places[position].core;
+        // A disk that has lost something may have held it.
+        let holding = (0..self.swarm.nodes)
+            .filter(|&node| {
+                let place = self.place(node, core);
+                let decayed = self.places[place].disk.decayed;
+                decayed || self.holds(place, group, index, index_term)
+            })
+            .count();
+        if holding <= self.swarm.nodes / 2 {
+            self.fail(format!(
+                "place {position} says that entry {index} of group {group} is committed, \
+                 {holding} disks hold it"
+            ));
         }
     }
 }

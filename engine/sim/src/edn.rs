@@ -1,20 +1,4 @@
-//! What the clients saw as EDN, for checkers other than ours: Knossos and porcupine read it as they
-//! read a history of Jepsen's.
-//!
-//! One map a line, in the order of events:
-//!
-//! ```text
-//! {:process 0, :type :invoke, :f :write, :value [1002 7], :time 104729000, :index 12}
-//! {:process 1, :type :ok, :f :read, :value [1002 7], :time 105000000, :index 13}
-//! ```
-//!
-//! - `:index` counts the lines from 0, `:time` is simulated time in nanoseconds.
-//! - `:value` is a pair of key and value, as `jepsen.independent` has it: each key is a register of
-//!   its own that begins with 0. Key `k` of group `g` is `1000 g + k`. Values are unique. A read is
-//!   invoked with `nil` for its value.
-//! - `:type` is `:invoke`, then `:ok`, or `:fail` for what certainly took no effect, or `:info` for
-//!   what may have taken effect or may yet do so. After `:info` a client goes on as another process,
-//!   because a process has one operation outstanding. What is never completed is open as well.
+//! What the clients saw, as EDN for checkers other than ours.
 
 use std::fmt::{Display, Formatter, Result};
 
@@ -72,7 +56,22 @@ impl Display for Line<'_> {
     }
 }
 
-/// A history as EDN, one line an event.
+/// A history as EDN, as Knossos and porcupine read a history of Jepsen's: one map a line, in the
+/// order of events.
+///
+/// ```text
+/// {:process 0, :type :invoke, :f :write, :value [1002 7], :time 104729, :index 12}
+/// {:process 1, :type :ok, :f :read, :value [1002 7], :time 105000, :index 13}
+/// ```
+///
+/// - `:index` counts the lines from 0, `:time` is simulated time in nanoseconds.
+/// - `:value` is a pair of key and value, as `jepsen.independent` has it: each key is a register of
+///   its own that begins with 0. Key `k` of group `g` is `1000 g + k`. Values are unique. A read is
+///   invoked with `nil` for its value.
+/// - `:type` is `:invoke`, then `:ok`, or `:fail` for what certainly took no effect, or `:info` for
+///   what may have taken effect or may yet do so. After `:info` a client goes on as another
+///   process, because a process has one operation outstanding. What is never completed is open as
+///   well.
 #[must_use]
 pub fn edn(history: &[HistoryEvent]) -> String {
     let lines = history.iter().enumerate();

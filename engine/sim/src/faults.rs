@@ -32,6 +32,8 @@ pub enum Fault {
     ReadError,
     /// A read gave wrong bytes once.
     WrongRead,
+    /// A segment that was read again while a log was opened gave other bytes.
+    WrongReadInRecovery,
     /// A read failed while a log was opened.
     ReadErrorInRecovery,
     /// A write failed.
@@ -76,6 +78,10 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::ForeignDisk, "disk of another node or core"),
     (Fault::ReadError, "read failed"),
     (Fault::WrongRead, "read gave wrong bytes once"),
+    (
+        Fault::WrongReadInRecovery,
+        "read gave wrong bytes in recovery",
+    ),
     (Fault::ReadErrorInRecovery, "read failed in recovery"),
     (Fault::WriteError, "write failed"),
     (Fault::DiskStall, "disk stalled"),

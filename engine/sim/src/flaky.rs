@@ -1,5 +1,6 @@
-//! A volume whose reads or syncs fail while a log is opened on it.
+//! A volume whose reads or syncs go wrong while a log is opened on it.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use pontoon::storage::Volume;
@@ -12,6 +13,9 @@ const EIO: i32 = 5;
 pub(crate) enum Mishap {
     /// The read after so many fails.
     Read(usize),
+    /// Of the segments that are read whole a second time the first gives wrong bytes then, at this
+    /// place. What was right when it was looked at first can't be taken for a torn write.
+    WrongSecondRead(usize),
     /// Whatever is synced is not: the power fails at that moment.
     Sync,
 }
@@ -21,6 +25,8 @@ pub(crate) struct Flaky<'a> {
     volume: &'a mut MemoryVolume,
     mishap: Option<Mishap>,
     reads: usize,
+    /// How often each segment was read whole.
+    whole: BTreeMap<u32, usize>,
     /// It went wrong.
     pub(crate) failed: bool,
 }
@@ -31,6 +37,7 @@ impl<'a> Flaky<'a> {
             volume,
             mishap,
             reads: 0,
+            whole: BTreeMap::new(),
             failed: false,
         }
     }
@@ -59,7 +66,19 @@ impl Volume for Flaky<'_> {
         if self.mishap == Some(Mishap::Read(self.reads - 1)) {
             return self.fail();
         }
-        self.volume.read_at(slot, offset, buffer)
+        self.volume.read_at(slot, offset, buffer)?;
+        if buffer.len() as u64 == self.volume.segment_bytes() {
+            let whole = self.whole.entry(slot).or_default();
+            *whole += 1;
+            if let Some(Mishap::WrongSecondRead(place)) = self.mishap
+                && *whole == 2
+                && !self.failed
+            {
+                buffer[place] ^= 4;
+                self.failed = true;
+            }
+        }
+        Ok(())
     }
 
     fn write_at(&mut self, slot: u32, offset: u64, bytes: &[u8]) -> io::Result<()> {

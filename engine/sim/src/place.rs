@@ -98,7 +98,7 @@ impl Place {
         opened.ok().map(|(_, recovery)| recovery)
     }
 
-    /// Starts the core on what its disk holds.
+    /// Starts the core on what its disk holds. Also gives whether its volume went wrong meanwhile.
     pub(crate) fn start(
         &mut self,
         swarm: &Swarm,
@@ -106,7 +106,7 @@ impl Place {
         mutant: Option<Mutant>,
         now: pontoon::core::Time,
         mishap: Option<Mishap>,
-    ) -> Result<Recovery, StartError> {
+    ) -> Result<(Recovery, bool), StartError> {
         let config = shard_config(self.node, swarm);
         let mut log_config = self.log_config(swarm.cores);
         if let Some(Mutant::Storage(mutant)) = mutant {
@@ -122,7 +122,7 @@ impl Place {
         let shard = SimulatedCore::open(config, log, &recovery, machines, mutant, now);
         self.closed = false;
         self.shard = Some(shard.map_err(StartError::Shard)?);
-        Ok(recovery)
+        Ok((recovery, failed))
     }
 }
 

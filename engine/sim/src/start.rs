@@ -7,7 +7,7 @@ use pontoon::{GroupId, NodeId};
 
 use crate::faults::Fault;
 use crate::flaky::Mishap;
-use crate::place::StartError;
+use crate::place::{SEGMENT_BYTES, StartError};
 use crate::swarm::MILLISECOND;
 use crate::world::World;
 
@@ -82,17 +82,22 @@ impl World {
     }
 
     fn start_place(&mut self, position: usize, now: Time) -> Result<(), StartError> {
-        let mishap = self.draw_mishap();
+        let mishap = self.draw_mishap(position);
         let place = &mut self.places[position];
         place.life += 1;
         let started = place.start(&self.swarm, &self.oracle, self.mutant, now, mishap);
-        if let Err(StartError::Log { failed: true, .. }) = started {
+        let went_wrong = match &started {
+            Ok((_, failed)) | Err(StartError::Log { failed, .. }) => *failed,
+            Err(StartError::Shard(_)) => false,
+        };
+        if let Some(mishap) = mishap.filter(|_| went_wrong) {
             self.injected(match mishap {
-                Some(Mishap::Sync) => Fault::CrashInRecovery,
-                _ => Fault::ReadErrorInRecovery,
+                Mishap::Sync => Fault::CrashInRecovery,
+                Mishap::Read(_) => Fault::ReadErrorInRecovery,
+                Mishap::WrongSecondRead(_) => Fault::WrongReadInRecovery,
             });
         }
-        let recovery = started?;
+        let (recovery, _) = started?;
         if self.places[position].disk.land_late_write() {
             self.injected(Fault::LateWrite);
         }
@@ -114,12 +119,18 @@ impl World {
         Ok(())
     }
 
-    fn draw_mishap(&mut self) -> Option<Mishap> {
+    fn draw_mishap(&mut self, position: usize) -> Option<Mishap> {
         if self.healed {
             return None;
         }
         if self.random.happens(self.swarm.read_error_in_recovery) {
             return Some(Mishap::Read(self.random.below(READS)));
+        }
+        // What recovery does not find again is lost, for as long as the node runs: the atlas.
+        let may_lose = self.may_lose(self.places[position].node);
+        if may_lose && self.random.happens(self.swarm.wrong_read_in_recovery) {
+            let bytes = usize::try_from(SEGMENT_BYTES).expect("a small segment");
+            return Some(Mishap::WrongSecondRead(self.random.below(bytes / 4)));
         }
         let crash = self.swarm.crash_in_recovery;
         self.random.happens(crash).then_some(Mishap::Sync)

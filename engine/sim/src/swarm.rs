@@ -39,6 +39,7 @@ pub struct Swarm {
     pub(crate) wrong_read: u64,
     /// Of all starts of a core.
     pub(crate) read_error_in_recovery: u64,
+    pub(crate) wrong_read_in_recovery: u64,
     pub(crate) crash_in_recovery: u64,
     pub(crate) foreign_disk: u64,
     pub(crate) torn_writes: bool,
@@ -96,6 +97,7 @@ impl Swarm {
             read_error: maybe(random, 50_000),
             wrong_read: maybe(random, 50_000),
             read_error_in_recovery: maybe(random, 200_000),
+            wrong_read_in_recovery: maybe(random, 400_000),
             crash_in_recovery: maybe(random, 150_000),
             foreign_disk: maybe(random, 150_000),
             torn_writes: random.happens(700_000),
