@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use pontoon_core::{GroupId, Message, NodeId, Raft, Time};
-use pontoon_storage::{Recovery, SegmentLog};
+use pontoon_storage::{Poisoned, Recovery, SegmentLog};
 use pontoon_transport::Head;
 
 use crate::doorbell::Doorbell;
@@ -95,6 +95,18 @@ impl SimulatedCore {
     /// Every replica of the core.
     pub fn replicas(&self) -> impl Iterator<Item = (GroupId, &Raft)> {
         self.shard.rafts()
+    }
+
+    /// Whether everything that a group has written so far is durable.
+    #[must_use]
+    pub fn is_settled(&self, group: GroupId) -> bool {
+        self.shard.is_settled(group)
+    }
+
+    /// Why the log is closed, so that nothing is acknowledged any more, if it is.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Poisoned> {
+        self.shard.failure()
     }
 
     /// Counts so far.

@@ -125,7 +125,7 @@ pub enum PrepareError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// A write failed; the log is closed for good.
+    /// The log is closed for good.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
     /// No segment is free; try again after compaction or when the disk has space.
@@ -179,11 +179,12 @@ pub enum AppendError {
     NotAnEntry,
 }
 
-/// A write or a sync failed, so nothing more of this log is ever acknowledged.
+/// A write or a sync failed, or what was durable can't be read: nothing more of this log is ever
+/// acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "writing segment {slot} at {offset} failed: {failure}; the log is closed, restart the node \
-     when the disk is sound"
+    "segment {slot} at {offset}: {failure}; the log is closed, restart the node when the disk is \
+     sound"
 )]
 pub struct Poisoned {
     /// The segment.
@@ -194,7 +195,7 @@ pub struct Poisoned {
     pub failure: WriteFailure,
 }
 
-/// How a write failed.
+/// How a write or a read failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WriteFailure {
@@ -207,6 +208,8 @@ pub enum WriteFailure {
         /// Bytes asked.
         expected: usize,
     },
+    /// What was durable does not verify any more.
+    Damaged,
 }
 
 impl fmt::Display for WriteFailure {
@@ -214,6 +217,7 @@ impl fmt::Display for WriteFailure {
         match self {
             Self::Errno(errno) => io::Error::from_raw_os_error(*errno).fmt(f),
             Self::Short { written, expected } => write!(f, "{written} of {expected} bytes"),
+            Self::Damaged => write!(f, "durable data is damaged"),
         }
     }
 }
@@ -222,6 +226,9 @@ impl fmt::Display for WriteFailure {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ReadError {
+    /// The log is closed; it was by this read if that was the second of its place to fail.
+    #[error(transparent)]
+    Poisoned(#[from] Poisoned),
     /// The entries were overridden, compacted or dropped while the read was under way: look again.
     #[error("entries {first} and on of group {group} changed while they were read")]
     Changed {
@@ -230,7 +237,8 @@ pub enum ReadError {
         /// First entry wanted.
         first: u64,
     },
-    /// What the disk gave is not what was written. One more try is sensible, then it is damage.
+    /// What the disk gave is not what was written. One more try is sensible: if that fails as
+    /// well, the log is closed.
     #[error("segment {slot} at {offset}: entry {index} of group {group} does not verify")]
     Damaged {
         /// The segment.
@@ -242,7 +250,7 @@ pub enum ReadError {
         /// The first entry that does not verify.
         index: u64,
     },
-    /// The system gave an error, or fewer bytes than asked.
+    /// The system gave an error, or fewer bytes than asked. The same holds.
     #[error("reading segment {slot} at {offset}: {failure}")]
     Io {
         /// The segment.

@@ -14,6 +14,10 @@ pub enum Mutant {
     FreesEarly,
     /// A frame counts as soon as it is written, whatever is still missing before it.
     CountsOutOfOrder,
+    /// The log of another node or core is opened like its own.
+    OpensForeign,
+    /// A place that can't be read is read again and again.
+    ReadsInVain,
 }
 
 impl LogConfig {

@@ -1,7 +1,7 @@
 //! `pontoon simulate`: single runs, campaigns, mutants.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use pontoon_sim::{Coverage, Failure, MARKS, MUTANTS, Options, Report, Swarm, run as simulate};
+use pontoon_sim::{Coverage, FAULTS, Failure, Faults, MARKS, MUTANTS, Options, Report, Swarm};
+use pontoon_sim::{edn, run as simulate};
 
 use crate::output;
 
@@ -49,6 +50,10 @@ pub(crate) struct Arguments {
     /// With --seed: write what happened to a file.
     #[arg(long, value_name = "FILE", requires = "seed")]
     trace: Option<PathBuf>,
+
+    /// With --seed: write what the clients saw to a file, as EDN for Knossos and porcupine.
+    #[arg(long, value_name = "FILE", requires = "seed")]
+    history: Option<PathBuf>,
 }
 
 /// True if everything held (or every mutant was noticed).
@@ -77,10 +82,11 @@ fn options(arguments: &Arguments, seed: u64) -> Options {
 fn one(arguments: &Arguments, seed: u64) -> Result<bool> {
     let outcome = simulate(&Options {
         keep_trace: true,
+        keep_history: arguments.history.is_some(),
         ..options(arguments, seed)
     });
     output::say(&format!("{:?}", Swarm::draw(seed)));
-    let (trace, held) = match outcome {
+    let (trace, history, held) = match outcome {
         Ok(report) => {
             output::say(&format!(
                 "seed {seed}: {} events, {:.1} simulated seconds, {} operations acknowledged, \
@@ -90,14 +96,14 @@ fn one(arguments: &Arguments, seed: u64) -> Result<bool> {
                 report.acknowledged,
                 report.trace_hash
             ));
-            (report.trace, true)
+            (report.trace, report.history, true)
         }
         Err(failure) => {
             for line in failure.trace.iter().rev().take(40).rev() {
                 output::say(line);
             }
             tell(&failure, arguments);
-            (failure.trace, false)
+            (failure.trace, failure.history, false)
         }
     };
     if let Some(path) = &arguments.trace {
@@ -105,9 +111,16 @@ fn one(arguments: &Arguments, seed: u64) -> Result<bool> {
         for line in &trace {
             writeln!(text, "{line}")?;
         }
-        std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+        write(path, &text)?;
+    }
+    if let Some(path) = &arguments.history {
+        write(path, &edn(&history))?;
     }
     Ok(held)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
 fn tell(failure: &Failure, arguments: &Arguments) {
@@ -126,6 +139,7 @@ struct Sum {
     simulated: u64,
     acknowledged: u64,
     coverage: Coverage,
+    faults: Faults,
     failures: Vec<Failure>,
 }
 
@@ -138,6 +152,7 @@ impl Sum {
                 self.simulated += report.simulated;
                 self.acknowledged += report.acknowledged as u64;
                 self.coverage.join(&report.coverage);
+                self.faults.join(&report.faults);
             }
             Err(failure) => self.failures.push(failure),
         }
@@ -197,20 +212,30 @@ fn campaign(arguments: &Arguments) -> bool {
         sum.acknowledged,
         sum.runs as f64 / seconds
     ));
-    let rows: Vec<_> = MARKS
-        .iter()
-        .map(|mark| vec![(*mark).to_owned(), sum.coverage.of(mark).to_string()])
-        .collect();
-    output::table(&["rare event", "times"], &rows);
+    tabulate(&sum);
     for failure in &sum.failures {
         tell(failure, arguments);
     }
-    let missing = sum.coverage.missing();
+    let mut missing = sum.coverage.missing();
+    missing.extend(sum.faults.missing());
     let covered = missing.is_empty() || arguments.seeds < SEEDS_FOR_COVERAGE;
     if !covered {
         output::complain(&format!("never met: {}", missing.join(", ")));
     }
     sum.failures.is_empty() && covered
+}
+
+/// What was done to the clusters, and what rare events they met.
+fn tabulate(sum: &Sum) {
+    let rows = FAULTS.iter().map(|(fault, name)| {
+        let (times, runs) = sum.faults.of(*fault);
+        vec![(*name).to_owned(), times.to_string(), runs.to_string()]
+    });
+    output::table(&["fault", "times", "runs"], &rows.collect::<Vec<_>>());
+    let rows = MARKS
+        .iter()
+        .map(|mark| vec![(*mark).to_owned(), sum.coverage.of(mark).to_string()]);
+    output::table(&["rare event", "times"], &rows.collect::<Vec<_>>());
 }
 
 fn mutants(arguments: &Arguments) -> bool {
@@ -277,6 +302,7 @@ fn minimize(arguments: &Arguments, seed: u64) -> bool {
             events: high,
             seed: None,
             trace: None,
+            history: None,
             ..*arguments
         },
     );

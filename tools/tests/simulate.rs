@@ -29,7 +29,15 @@ fn a_campaign_tells_what_it_met() {
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.starts_with("20 runs"), "{text}");
-    assert!(text.contains("node crashed"), "{text}");
+    for told in [
+        "runs/s",
+        "simulated hours",
+        "node crashed",
+        "write misdirected",
+        "tainted replica",
+    ] {
+        assert!(text.contains(told), "{told} is not in {text}");
+    }
 }
 
 #[test]

@@ -25,8 +25,20 @@ pub(crate) struct Log {
     /// Number of the newest write.
     sequence: WriteSequence,
     /// Writes not yet durable, with the last index each holds that no later one replaced.
-    writes: VecDeque<(WriteSequence, LogIndex)>,
+    writes: VecDeque<Write>,
     durable_index: LogIndex,
+    /// Writes that were acknowledged after some of what they held had been replaced.
+    stale_acknowledgements: u64,
+}
+
+/// A write that is not durable yet.
+#[derive(Clone, Copy, Debug)]
+struct Write {
+    sequence: WriteSequence,
+    /// The last index it holds that no later one replaced.
+    last: LogIndex,
+    /// Something that it held was replaced: its acknowledgement does not speak for that.
+    clipped: bool,
 }
 
 impl Log {
@@ -39,6 +51,7 @@ impl Log {
             sequence: WriteSequence(0),
             writes: VecDeque::new(),
             durable_index: boot.last_index,
+            stale_acknowledgements: 0,
         };
         log.check_invariants();
         log
@@ -125,15 +138,20 @@ impl Log {
         if keep_writes {
             return;
         }
-        for (_, last) in &mut self.writes {
-            *last = (*last).min(self.last_index);
+        for write in &mut self.writes {
+            write.clipped |= write.last > self.last_index;
+            write.last = write.last.min(self.last_index);
         }
     }
 
     /// Everything given to be persisted since the last call is one write.
     pub(crate) fn wrote(&mut self) -> WriteSequence {
         self.sequence.0 += 1;
-        self.writes.push_back((self.sequence, self.last_index));
+        self.writes.push_back(Write {
+            sequence: self.sequence,
+            last: self.last_index,
+            clipped: false,
+        });
         self.sequence
     }
 
@@ -143,13 +161,18 @@ impl Log {
             sequence <= self.sequence,
             "the disk acknowledged a write never made"
         );
-        while let Some(&(write, last)) = self.writes.front() {
-            if write > sequence {
+        while let Some(write) = self.writes.front().copied() {
+            if write.sequence > sequence {
                 break;
             }
-            self.durable_index = self.durable_index.max(last.min(self.last_index));
+            self.durable_index = self.durable_index.max(write.last.min(self.last_index));
+            self.stale_acknowledgements += u64::from(write.clipped);
             self.writes.pop_front();
         }
+    }
+
+    pub(crate) fn stale_acknowledgements(&self) -> u64 {
+        self.stale_acknowledgements
     }
 
     pub(crate) fn compact(&mut self, index: LogIndex) {

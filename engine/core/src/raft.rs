@@ -266,6 +266,13 @@ impl Raft {
         self.log.last_index()
     }
 
+    /// How often the disk acknowledged a write after entries that it held had been replaced: it
+    /// then speaks only for what stands before them.
+    #[must_use]
+    pub fn stale_acknowledgements(&self) -> u64 {
+        self.log.stale_acknowledgements()
+    }
+
     /// Last entry durable on this node, in the form the log has now.
     #[must_use]
     pub fn durable_index(&self) -> LogIndex {

@@ -2,8 +2,10 @@
 
 use pontoon::NodeId;
 use pontoon::port::{Completion, Operation, SocketId};
-use pontoon::storage::{DiskOp, Volume};
+use pontoon::storage::{DiskOp, ReadBuffer, Volume};
 
+use crate::faults::Fault;
+use crate::latent::Fate;
 use crate::swarm::MILLISECOND;
 use crate::world::{Event, World};
 
@@ -49,7 +51,7 @@ impl World {
         let mut after = self.random.delay(self.swarm.disk_delay);
         if !self.healed && self.random.happens(self.swarm.disk_stall) {
             after += self.random.between(100, 2_000) * MILLISECOND;
-            self.coverage.mark("disk stalled");
+            self.injected(Fault::DiskStall);
         }
         if self.places[place].disk.begins_used_segment(&operation) {
             self.coverage.mark("segment used again");
@@ -65,11 +67,12 @@ impl World {
                     submitted.is_ok(),
                     "the log writes where it may: {submitted:?}"
                 );
+                self.doom(place, id);
                 self.schedule(after, Event::WriteDone { place, life, id });
             }
-            DiskOp::Read { id, buffer, .. } => {
-                let result = submitted.map(|()| buffer.len());
+            DiskOp::Read { id, mut buffer, .. } => {
                 self.coverage.mark("entries read back from the disk");
+                let result = submitted.and_then(|()| self.read_result(&mut buffer));
                 let completion = Completion::Read { id, buffer, result };
                 self.schedule(
                     after,
@@ -83,18 +86,49 @@ impl World {
         }
     }
 
+    /// Drives that lose what they acknowledge, of nodes where the fault atlas allows it.
+    fn doom(&mut self, place: usize, id: u64) {
+        let may = !self.healed && self.may_lose(self.places[place].node);
+        let (lost, misdirected) = (self.swarm.lost_write, self.swarm.misdirected_write);
+        let disk = &mut self.places[place].disk;
+        if may && self.random.happens(lost) {
+            disk.doom(id, Fate::Lost);
+        } else if may && self.random.happens(misdirected) {
+            disk.doom(id, Fate::Misdirected);
+        }
+    }
+
+    fn read_result(&mut self, buffer: &mut ReadBuffer) -> Result<usize, i32> {
+        if !self.healed && self.random.happens(self.swarm.read_error) {
+            self.injected(Fault::ReadError);
+            return Err(5);
+        }
+        if !self.healed && self.random.happens(self.swarm.wrong_read) {
+            self.injected(Fault::WrongRead);
+            let position = self.random.below(buffer.len());
+            buffer.as_mut_slice()[position] ^= 1 << self.random.below(8);
+        }
+        Ok(buffer.len())
+    }
+
     pub(crate) fn write_done(&mut self, position: usize, life: u64, id: u64) {
         if self.places[position].life != life {
             return;
         }
         let fails = !self.healed && self.random.happens(self.swarm.disk_error);
-        let place = &mut self.places[position];
         let result = if fails {
-            place.failed = true;
-            self.coverage.mark("write failed");
+            self.injected(Fault::WriteError);
             Err(5)
         } else {
-            place.disk.finish(id).ok_or(5)
+            if self.places[position].disk.overtakes(id) {
+                self.injected(Fault::Reordered);
+            }
+            let disk = &mut self.places[position].disk;
+            let written = disk.finish(id).ok_or(5);
+            for fault in disk.come_to_light(&mut self.random) {
+                self.injected(fault);
+            }
+            written
         };
         let completion = Completion::Written { id, result };
         self.complete(position, life, completion);
@@ -113,6 +147,9 @@ impl World {
         }
         if self.random.happens(100_000) {
             let count = 1 + self.random.below(bytes.len());
+            if count < bytes.len() {
+                self.injected(Fault::ShortSend);
+            }
             bytes.truncate(count);
         }
         let result = match self.network.end(socket).map(|end| end.other) {
@@ -123,13 +160,16 @@ impl World {
         if !self.healed && self.random.happens(self.swarm.bit_flip) {
             let position = self.random.below(bytes.len());
             bytes[position] ^= 1 << self.random.below(8);
-            self.coverage.mark("bit flipped on the wire");
+            self.injected(Fault::BitFlip);
         }
         let delay = self.random.delay(self.swarm.network_delay);
         let now = self.now;
+        let mut after = self.random.between(500, 5_000);
         if let Some(end) = other.and_then(|other| self.network.end_mut(other)) {
             let at = (now + delay).max(end.last_arrival + 1);
+            let at = at.max(end.clogged_until);
             end.last_arrival = at;
+            after = after.max(end.clogged_until.saturating_sub(now));
             let socket = other.expect("it has an end");
             self.schedule(at - now, Event::Arrive { socket, bytes });
         }
@@ -138,7 +178,6 @@ impl World {
             batch,
             result,
         };
-        let after = self.random.between(500, 5_000);
         self.schedule(
             after,
             Event::Complete {

@@ -3,6 +3,8 @@
 use pontoon::GroupId;
 use pontoon::port::SocketId;
 
+use crate::clock;
+use crate::faults::Fault;
 use crate::swarm::MILLISECOND;
 use crate::world::{Event, World};
 
@@ -22,7 +24,7 @@ impl World {
             let node = self.random.below(self.swarm.nodes);
             let pause = self.random.between(10, 1500) * MILLISECOND;
             self.paused_until[node] = self.now + pause;
-            self.coverage.mark("node paused");
+            self.injected(Fault::Pause);
             self.trace.event(
                 self.now,
                 &[6, node as u64],
@@ -35,24 +37,109 @@ impl World {
             let full = self.random.happens(500_000);
             self.places[place].disk.set_full(full);
             if full {
-                self.coverage.mark("disk was full");
+                self.injected(Fault::DiskFull);
             }
         }
+        self.drift_clocks();
+        self.rot_while_running();
         if self.random.happens(self.swarm.transfer) {
             self.transfer();
         }
         for socket in self.network.all() {
-            if self.random.happens(self.swarm.cut) {
-                self.coverage.mark("connection cut");
-                self.cut(socket);
+            self.disturb(socket);
+        }
+    }
+
+    fn disturb(&mut self, socket: SocketId) {
+        let Some(other) = self.network.end(socket).map(|end| end.other) else {
+            return;
+        };
+        if self.random.happens(self.swarm.cut) {
+            self.injected(Fault::Cut);
+            return self.cut(socket);
+        }
+        let now = self.now;
+        let under_way = self.network.end(other);
+        let under_way = under_way.is_some_and(|end| end.last_arrival > now);
+        if under_way && self.random.happens(self.swarm.duplication) {
+            // The sender hears that the connection has ended. What is on its way still arrives,
+            // and is sent once more when there is a connection again.
+            self.injected(Fault::Duplication);
+            self.network.finish(socket);
+            return self.deliver(socket);
+        }
+        if self.random.happens(self.swarm.clog) {
+            self.injected(Fault::Clog);
+            // Now and then longer than a sender puts up with.
+            let long = self.random.happens(200_000);
+            let clog = if long {
+                12_000
+            } else {
+                self.random.between(10, 3_000)
+            };
+            if let Some(end) = self.network.end_mut(socket) {
+                end.clogged_until = now + clog * MILLISECOND;
             }
+        }
+    }
+
+    /// Clocks take other rates, sound and unsound ones. Nothing that must never happen may depend
+    /// on that: there are no leases, so that a wrong clock costs elections, and no more.
+    fn drift_clocks(&mut self) {
+        let node = self.random.below(self.swarm.nodes);
+        let (fault, rate) = if self.random.happens(self.swarm.clock_beyond_bound) {
+            (
+                Fault::ClockBeyondBound,
+                clock::beyond_bound(&mut self.random),
+            )
+        } else if self.random.happens(self.swarm.clock_drift) {
+            (Fault::ClockDrift, clock::within_bound(&mut self.random))
+        } else {
+            return;
+        };
+        self.injected(fault);
+        self.clocks[node].set_rate(self.now, rate);
+        self.trace.event(
+            self.now,
+            &[12, node as u64],
+            format_args!("node {node}: its clock is {rate} parts per million fast"),
+        );
+    }
+
+    /// The node stops within a turn: it has read the clock and taken what had completed, and goes
+    /// on with both much later. True if it does.
+    pub(crate) fn pause_in_turn(&mut self, position: usize) -> bool {
+        let fresh = self.places[position].interrupted.is_none();
+        if self.healed || !fresh || !self.random.happens(self.swarm.pause_in_turn) {
+            return false;
+        }
+        self.injected(Fault::PauseInTurn);
+        let until = self.now + self.random.between(10, 1500) * MILLISECOND;
+        let place = &mut self.places[position];
+        let node = place.node;
+        let clock = self.clocks[node].read(self.now);
+        place.interrupted = Some((clock, std::mem::take(&mut place.completions)));
+        self.paused_until[node] = until;
+        self.wake(position, until);
+        true
+    }
+
+    fn rot_while_running(&mut self) {
+        let place = self.random.below(self.places.len());
+        let node = self.places[place].node;
+        let rots = self.may_lose(node) && self.random.happens(self.swarm.bit_rot / 100);
+        if rots && self.places[place].disk.rot(&mut self.random) {
+            self.injected(Fault::BitRot);
         }
     }
 
     fn partition(&mut self) {
         if self.network.blocked.is_empty() {
             if self.swarm.nodes > 1 && self.random.happens(self.swarm.partition) {
-                self.coverage.mark("network partitioned");
+                self.injected(match self.swarm.one_way {
+                    true => Fault::OneWayPartition,
+                    false => Fault::Partition,
+                });
                 for from in 0..self.swarm.nodes {
                     for to in 0..self.swarm.nodes {
                         let blocked = from != to && self.random.happens(300_000);
@@ -90,7 +177,7 @@ impl World {
         if self.healed {
             return;
         }
-        self.coverage.mark("leader isolated");
+        self.injected(Fault::LeaderIsolated);
         for other in (0..self.swarm.nodes).filter(|other| *other != node) {
             self.network.blocked.push((node, other));
             if !self.swarm.one_way {
@@ -143,7 +230,7 @@ impl World {
 
     /// The node's process ends, mostly with the power.
     pub(crate) fn crash(&mut self, node: usize) {
-        self.coverage.mark("node crashed");
+        self.injected(Fault::Crash);
         self.trace.event(
             self.now,
             &[9, node as u64],
@@ -155,15 +242,16 @@ impl World {
             self.note_statistics(position);
             let place = &mut self.places[position];
             if place.disk.power_loss(&mut self.random, torn) {
-                self.coverage.mark("power loss tore a frame");
+                self.injected(Fault::TornWrite);
             }
         }
         self.end(node);
-        if self.may_rot(node) && self.random.happens(self.swarm.bit_rot) {
+        let may_rot = !self.healed && self.may_lose(node);
+        if may_rot && self.random.happens(self.swarm.bit_rot) {
             let core = self.random.below(usize::from(self.swarm.cores));
             let position = self.place(node, u16::try_from(core).expect("few cores"));
             if self.places[position].disk.rot(&mut self.random) {
-                self.coverage.mark("durable sector rotted");
+                self.injected(Fault::BitRot);
             }
         }
         let after = self.random.between(5, 800) * MILLISECOND;
@@ -172,7 +260,7 @@ impl World {
 
     /// The fault atlas: disks of a fixed minority may lose durable data, so that a majority keeps
     /// a clean copy of everything.
-    fn may_rot(&self, node: usize) -> bool {
+    pub(crate) fn may_lose(&self, node: usize) -> bool {
         node < (self.swarm.nodes - 1) / 2
     }
 }

@@ -51,7 +51,13 @@ impl World {
             return;
         };
         let to = NodeId(self.places[other.place].node as u64 + 1);
-        for head in self.sniff(socket, bytes) {
+        let heads = self.sniff(socket, bytes);
+        // A drive that has lost durable data told its node otherwise: until the node finds that
+        // out, it promises what was true when the drive said so. The others hold it (the atlas).
+        if self.places[position].disk.unnoticed {
+            return;
+        }
+        for head in heads {
             if let Some(message) = pontoon::simulation::message(&head) {
                 self.check_message(position, to, GroupId(head.group), &message);
             }
@@ -115,7 +121,12 @@ impl World {
 
     fn check_message(&mut self, position: usize, to: NodeId, group: GroupId, message: &Message) {
         let image = self.image(position, group);
+        // A log says its last entry's term as well: where the record of a term is lost with damage,
+        // the entries that a leader of that term gave remain, and a start goes on from them.
+        let entries = image.as_ref().and_then(|image| image.terms.last());
+        let entries_term = entries.map_or(0, |(_, term)| *term);
         let hard = image.map_or((0, None), |image| (image.current_term, image.voted_for));
+        let durable_term = hard.0.max(entries_term);
         let raft = raft_of(&self.places[position], group);
         let known = raft.map(|raft| {
             let index = match *message {
@@ -143,7 +154,7 @@ impl World {
             }
             Message::AppendResponse { term, outcome, .. } => {
                 let accepted = matches!(outcome, AppendOutcome::Accepted { .. });
-                if hard.0 < term.0 {
+                if durable_term < term.0 {
                     self.fail(format!(
                         "place {position} answers in term {term} and may forget it"
                     ));
@@ -159,22 +170,30 @@ impl World {
                 }
             }
             Message::AppendEntries { .. } => {
-                let Some(index_term) = index_term else { return };
-                let core = self.places[position].core;
-                let holding = (0..self.swarm.nodes)
-                    .filter(|&node| {
-                        let place = self.place(node, core);
-                        self.holds(place, group, index, index_term)
-                    })
-                    .count();
-                if holding <= self.swarm.nodes / 2 && self.swarm.bit_rot == 0 {
-                    self.fail(format!(
-                        "place {position} says that entry {index} of group {group} is committed, \
-                         {holding} disks hold it"
-                    ));
+                if let Some(index_term) = index_term {
+                    self.check_commit(position, group, index, index_term);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// What a leader says to be committed is on the disks of a majority.
+    fn check_commit(&mut self, position: usize, group: GroupId, index: LogIndex, index_term: Term) {
+        let core = self.places[position].core;
+        // A disk that has lost something may have held it.
+        let holding = (0..self.swarm.nodes)
+            .filter(|&node| {
+                let place = self.place(node, core);
+                let decayed = self.places[place].disk.decayed;
+                decayed || self.holds(place, group, index, index_term)
+            })
+            .count();
+        if holding <= self.swarm.nodes / 2 {
+            self.fail(format!(
+                "place {position} says that entry {index} of group {group} is committed, \
+                 {holding} disks hold it"
+            ));
         }
     }
 }

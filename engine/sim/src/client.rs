@@ -4,6 +4,7 @@ use std::task::{Context, Poll, Waker};
 
 use pontoon::{GroupId, Outcome, Proposal, ProposeError};
 
+use crate::edn::{HistoryEvent, Moment};
 use crate::history::Call;
 use crate::machine::{Command, lock};
 use crate::swarm::MILLISECOND;
@@ -25,11 +26,22 @@ pub(crate) struct Outstanding {
 }
 
 /// One client.
-#[derive(Default)]
 pub(crate) struct Client {
     outstanding: Option<Outstanding>,
     /// Where a group's leader was last found.
     hint: usize,
+    /// Its name in a history; another one after each operation of unknown outcome.
+    process: u64,
+}
+
+impl Client {
+    pub(crate) fn new(number: usize) -> Self {
+        Self {
+            outstanding: None,
+            hint: 0,
+            process: number as u64,
+        }
+    }
 }
 
 impl World {
@@ -87,6 +99,7 @@ impl World {
             command,
             invoked: self.now,
         };
+        self.tell(number, &outstanding, Moment::Invoke, None);
         self.clients[number].outstanding = Some(outstanding);
         self.wake_soon(place);
     }
@@ -100,8 +113,7 @@ impl World {
         match polled {
             Poll::Ready(outcome) => self.client_answered(number, &waiting, outcome),
             Poll::Pending if self.now - waiting.invoked > PATIENCE => {
-                self.record(&waiting, None, None);
-                self.coverage.mark("outcome unknown");
+                self.record(number, &waiting, None, None);
             }
             Poll::Pending => self.clients[number].outstanding = Some(waiting),
         }
@@ -111,7 +123,7 @@ impl World {
         match outcome {
             Ok(applied) => {
                 let value = applied.reply.first_chunk().copied().map(u64::from_le_bytes);
-                self.record(waiting, Some(self.now), value);
+                self.record(number, waiting, Some(self.now), value);
                 let (group, index) = (waiting.group, applied.index.0);
                 let operation = waiting.command.operation;
                 if !lock(&self.oracle).holds(group, index, operation) {
@@ -127,11 +139,9 @@ impl World {
                     format_args!("operation {operation} is applied at {index} of group {group}"),
                 );
             }
-            Err(ProposeError::Unknown(_)) => {
-                self.record(waiting, None, None);
-                self.coverage.mark("outcome unknown");
-            }
+            Err(ProposeError::Unknown(_)) => self.record(number, waiting, None, None),
             Err(ProposeError::Rejected(rejection)) => {
+                self.tell(number, waiting, Moment::Fail, None);
                 self.coverage.mark("proposal rejected");
                 if matches!(
                     rejection,
@@ -149,11 +159,40 @@ impl World {
                     None => self.random.below(self.swarm.nodes),
                 };
             }
-            Err(_) => {}
+            Err(_) => self.record(number, waiting, None, None),
         }
     }
 
-    fn record(&mut self, waiting: &Outstanding, answered: Option<u64>, value: Option<u64>) {
+    /// Adds a line to the history, if one is kept.
+    fn tell(&mut self, number: usize, asked: &Outstanding, moment: Moment, read: Option<u64>) {
+        let process = self.clients[number].process;
+        let Some(history) = &mut self.history else {
+            return;
+        };
+        history.push(HistoryEvent {
+            process,
+            moment,
+            writes: asked.command.write.is_some(),
+            key: (asked.group, asked.command.key),
+            value: asked.command.write.or(read),
+            time: self.now,
+        });
+    }
+
+    fn record(
+        &mut self,
+        number: usize,
+        waiting: &Outstanding,
+        answered: Option<u64>,
+        value: Option<u64>,
+    ) {
+        if answered.is_some() {
+            self.tell(number, waiting, Moment::Ok, value);
+        } else {
+            self.tell(number, waiting, Moment::Info, None);
+            self.clients[number].process += self.clients.len() as u64;
+            self.coverage.mark("outcome unknown");
+        }
         let call = Call {
             invoked: waiting.invoked,
             answered,

@@ -1,26 +1,37 @@
-//! A disk that keeps only what was made durable, and not always that.
+//! A disk that keeps only what was made durable. `latent.rs` is how it loses that as well.
 
 use std::collections::VecDeque;
 
 use pontoon::storage::memory::{MemoryVolume, SECTOR_BYTES, SectorFate};
 use pontoon::storage::{DiskOp, Volume};
 
+use crate::latent::Fate;
 use crate::place::SEGMENT_BYTES;
 use crate::random::Random;
 
 /// A write, by the order of submission.
-struct Write {
-    number: u64,
+pub(crate) struct Write {
+    pub(crate) number: u64,
     id: u64,
-    slot: u32,
-    start: u64,
-    end: u64,
-    /// What is written, until it is durable.
-    bytes: Vec<u8>,
-    durable: bool,
+    pub(crate) slot: u32,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    /// What is written, until it is durable, or longer if that is needed.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) durable: bool,
     /// All writes below this number were durable when it was submitted: once it is durable
     /// itself, the log can tell that.
     covers: u64,
+    /// What the drive does with it, and what was in its place before, if that matters.
+    pub(crate) fate: Fate,
+    pub(crate) before: Vec<u8>,
+}
+
+impl Write {
+    /// Whether it is the write of this name, under way.
+    pub(crate) fn is(&self, id: u64) -> bool {
+        self.id == id && !self.durable
+    }
 }
 
 /// Writes that are remembered as places where a sector may rot.
@@ -31,14 +42,20 @@ pub(crate) struct Disk {
     pub(crate) volume: MemoryVolume,
     /// Grows with every change of what is durable.
     pub(crate) version: u64,
+    /// Something durable was lost since the log was opened, and the log may not know it.
+    pub(crate) unnoticed: bool,
+    /// It holds a frame: before that nothing that stays says whose it is.
+    pub(crate) used: bool,
+    /// Something durable was lost at any time.
+    pub(crate) decayed: bool,
     full: bool,
     /// A write that the drive seemed to have lost, and that lands after the next start.
     late: Option<Write>,
-    writes: VecDeque<Write>,
+    pub(crate) writes: VecDeque<Write>,
     next_write: u64,
     /// Writes below this number are known to be durable by something durable behind them. Only
     /// there may a sector rot: damage to what nothing covers can't be told from tearing.
-    covered: u64,
+    pub(crate) covered: u64,
 }
 
 impl Disk {
@@ -46,6 +63,9 @@ impl Disk {
         Self {
             volume: MemoryVolume::new(SEGMENT_BYTES),
             version: 0,
+            unnoticed: false,
+            used: false,
+            decayed: false,
             full: false,
             late: None,
             writes: VecDeque::new(),
@@ -89,6 +109,8 @@ impl Disk {
                 bytes: bytes.as_ref().to_vec(),
                 durable: false,
                 covers,
+                fate: Fate::Kept,
+                before: Vec::new(),
             });
             self.next_write += 1;
         }
@@ -108,13 +130,22 @@ impl Disk {
         image.is_some_and(|image| image.iter().any(|byte| *byte != 0))
     }
 
+    /// Whether an earlier write is still under way.
+    pub(crate) fn overtakes(&self, id: u64) -> bool {
+        let first_open = self.writes.iter().find(|write| !write.durable);
+        first_open.is_some_and(|write| write.id != id)
+    }
+
     /// A write is durable.
     pub(crate) fn finish(&mut self, id: u64) -> Option<usize> {
         self.version += 1;
         let open = |write: &&mut Write| write.id == id && !write.durable;
         if let Some(write) = self.writes.iter_mut().find(open) {
             write.durable = true;
-            write.bytes = Vec::new();
+            self.used |= write.start > 0;
+            if write.fate != Fate::Misdirected {
+                write.bytes = Vec::new();
+            }
             self.covered = self.covered.max(write.covers);
         }
         self.volume.make_durable(id)
@@ -124,6 +155,7 @@ impl Disk {
     pub(crate) fn opened(&mut self) {
         self.version += 1;
         self.covered = self.next_write;
+        self.unnoticed = false;
     }
 
     /// What the drive held back lands, behind the back of the log that was opened meanwhile: it
@@ -183,31 +215,6 @@ impl Disk {
             fate
         });
         written && lost
-    }
-
-    /// A durable sector that something durable covers goes bad. False if there is none yet.
-    pub(crate) fn rot(&mut self, random: &mut Random) -> bool {
-        let covered = self.covered;
-        let may_rot = |write: &&Write| write.durable && write.number < covered;
-        let count = self.writes.iter().filter(may_rot).count();
-        if count == 0 {
-            return false;
-        }
-        let chosen = self.writes.iter().filter(may_rot).nth(random.below(count));
-        let Some(&Write {
-            slot, start, end, ..
-        }) = chosen
-        else {
-            return false;
-        };
-        let Some(image) = self.volume.image_mut(slot) else {
-            return false;
-        };
-        let byte = usize::try_from(start).expect("a small disk")
-            + random.below(usize::try_from(end - start).expect("a small disk"));
-        image[byte] ^= 1 << random.below(8);
-        self.version += 1;
-        true
     }
 
     /// Whether no further segment finds space.

@@ -1,10 +1,13 @@
 //! The second phase: everything is repaired, and the cluster must agree within a bound.
 
-use pontoon::GroupId;
 use pontoon::core::Raft;
+use pontoon::simulation::SimulatedCore;
+use pontoon::{GroupId, NodeId};
 
+use crate::clock;
 use crate::history::is_linearizable;
 use crate::machine::lock;
+use crate::place::Place;
 use crate::swarm::MILLISECOND;
 use crate::world::{World, raft_of};
 
@@ -12,6 +15,9 @@ use crate::world::{World, raft_of};
 const HEALING: u64 = 60_000 * MILLISECOND;
 /// Events of the healing, above which it is given up.
 const HEALING_EVENTS: u64 = 400_000;
+
+/// Between two times at which a replica is asked to lead.
+const ASK_INTERVAL: u64 = 300 * MILLISECOND;
 
 impl World {
     /// Everything is repaired, and a majority must make progress within a bound.
@@ -22,19 +28,20 @@ impl World {
         for position in 0..self.places.len() {
             let place = &mut self.places[position];
             place.disk.set_full(false);
-            let node = place.node;
-            if place.failed {
-                self.crash_failed(node);
-            }
+        }
+        for clock in &mut self.clocks {
+            clock.set_rate(self.now, clock::within_bound(&mut self.random));
         }
         for node in 0..self.swarm.nodes {
             self.start(node);
         }
         let until = self.now + HEALING;
+        let mut asked_at = 0;
         let last_event = self.events + HEALING_EVENTS;
         let mut probes = vec![None; usize::try_from(self.swarm.groups).expect("few groups")];
         while self.failure.is_none() {
-            if self.agreed(&mut probes) {
+            self.restart_failed();
+            if self.agreed(&mut probes) && self.votes_again(&mut asked_at) {
                 return;
             }
             if self.now > until || self.events > last_event {
@@ -49,9 +56,15 @@ impl World {
         }
     }
 
-    fn crash_failed(&mut self, node: usize) {
-        if self.runs(node) {
-            self.crash(node);
+    /// A core whose log has failed stays as it is until somebody starts its node again.
+    fn restart_failed(&mut self) {
+        for position in 0..self.places.len() {
+            let place = &self.places[position];
+            let failure = place.shard.as_ref().and_then(SimulatedCore::failure);
+            if failure.is_some() {
+                let node = place.node;
+                self.crash(node);
+            }
         }
     }
 
@@ -89,6 +102,31 @@ impl World {
                     all &= !repairable;
                 } else {
                     all &= status.last_applied.0 >= target;
+                }
+            }
+        }
+        all
+    }
+
+    /// Whether every replica that had lost a vote with damage, and counts again, has voted since.
+    /// It is asked to lead until it does: its first vote is its own.
+    fn votes_again(&mut self, asked_at: &mut u64) -> bool {
+        let mut all = true;
+        let asks = self.now >= *asked_at + ASK_INTERVAL;
+        for position in 0..self.places.len() {
+            let id = NodeId(self.places[position].node as u64 + 1);
+            for group in self.places[position].votes_lost.clone() {
+                let raft = raft_of(&self.places[position], group);
+                if raft.is_none_or(Raft::is_tainted) {
+                    continue;
+                }
+                all = false;
+                let leads = |place: &Place| raft_of(place, group).is_some_and(Raft::is_leader);
+                if let Some(leader) = self.places.iter().position(leads).filter(|_| asks) {
+                    *asked_at = self.now;
+                    let shard = self.places[leader].shard.as_ref().expect("it leads");
+                    drop(shard.group(group).transfer_leadership(id));
+                    self.wake_soon(leader);
                 }
             }
         }

@@ -90,4 +90,9 @@ pub const MUTANTS: &[NamedMutant] = &[
         "a frame counts before those before it",
         StorageMutant::CountsOutOfOrder,
     ),
+    storage(
+        "the disk of another node is taken",
+        StorageMutant::OpensForeign,
+    ),
+    storage("damage is read in vain", StorageMutant::ReadsInVain),
 ];

@@ -18,6 +18,8 @@ pub(crate) struct End {
     ended: bool,
     /// When the last bytes sent towards this end arrive: they keep their order.
     pub(crate) last_arrival: u64,
+    /// Until then this end accepts nothing.
+    pub(crate) clogged_until: u64,
 }
 
 /// All connections.
@@ -43,6 +45,7 @@ impl Network {
                 waiting: None,
                 ended: false,
                 last_arrival: 0,
+                clogged_until: 0,
             };
             self.ends.insert(sockets[side], end);
         }

@@ -1,13 +1,15 @@
 //! One core of one node: its shard, if the node runs, and its disk.
 
+use pontoon::core::Term;
 use pontoon::port::Completion;
-use pontoon::shard::ShardConfig;
+use pontoon::shard::{ShardConfig, ShardOpenError};
 use pontoon::simulation::{Mutant, SimulatedCore};
-use pontoon::storage::{Identity, LogConfig, Recovery, SegmentLog};
+use pontoon::storage::{Identity, LogConfig, OpenError, Recovery, SegmentLog};
 use pontoon::transport::FrameLimits;
 use pontoon::{GroupId, LogIndex, NodeId};
 
 use crate::disk::Disk;
+use crate::flaky::{Flaky, Mishap};
 use crate::machine::{SharedOracle, machines};
 use crate::replica::Seen;
 use crate::swarm::{MILLISECOND, Swarm};
@@ -33,12 +35,40 @@ pub(crate) struct Place {
     pub(crate) life: u64,
     /// When its next turn is due.
     pub(crate) wake_at: Option<u64>,
-    /// Its log has failed.
-    pub(crate) failed: bool,
     /// Its replicas after its last turn; none just after a start.
     pub(crate) seen: Vec<Seen>,
     /// For each group that was found damaged at the last start, what was committed by then.
     pub(crate) reported: Vec<(GroupId, LogIndex)>,
+    /// It was noted that its log is closed.
+    pub(crate) closed: bool,
+    /// It stands still within a turn: the clock that it has read, and what it has taken.
+    pub(crate) interrupted: Option<(u64, Vec<Completion>)>,
+    /// The last vote of each group that was durable when it was looked at.
+    pub(crate) votes: Vec<(GroupId, Term)>,
+    /// Groups whose last vote was lost with damage, and which have not voted since.
+    pub(crate) votes_lost: Vec<GroupId>,
+}
+
+/// Why a core did not start.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// Its log did not open.
+    Log {
+        error: OpenError,
+        /// The volume failed while it was opened.
+        failed: bool,
+    },
+    /// Its groups did not.
+    Shard(ShardOpenError),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Log { error, .. } => error.fmt(formatter),
+            Self::Shard(error) => error.fmt(formatter),
+        }
+    }
 }
 
 impl Place {
@@ -68,28 +98,31 @@ impl Place {
         opened.ok().map(|(_, recovery)| recovery)
     }
 
-    /// Starts the core on what its disk holds.
+    /// Starts the core on what its disk holds. Also gives whether its volume went wrong meanwhile.
     pub(crate) fn start(
         &mut self,
         swarm: &Swarm,
         oracle: &SharedOracle,
         mutant: Option<Mutant>,
         now: pontoon::core::Time,
-    ) -> Result<Recovery, String> {
+        mishap: Option<Mishap>,
+    ) -> Result<(Recovery, bool), StartError> {
         let config = shard_config(self.node, swarm);
         let mut log_config = self.log_config(swarm.cores);
         if let Some(Mutant::Storage(mutant)) = mutant {
             log_config.mutant = Some(mutant);
         }
-        let opened = SegmentLog::open(&mut self.disk.volume, log_config);
-        let (mut log, recovery) = opened.map_err(|error| error.to_string())?;
+        let mut volume = Flaky::new(&mut self.disk.volume, mishap);
+        let opened = SegmentLog::open(&mut volume, log_config);
+        let failed = volume.failed;
+        let (mut log, recovery) = opened.map_err(|error| StartError::Log { error, failed })?;
         log.set_writes_in_flight(swarm.writes_in_flight);
         self.disk.opened();
         let machines = machines(oracle, self.node, swarm.durable_machines);
         let shard = SimulatedCore::open(config, log, &recovery, machines, mutant, now);
-        self.shard = Some(shard.map_err(|error| error.to_string())?);
-        self.failed = false;
-        Ok(recovery)
+        self.closed = false;
+        self.shard = Some(shard.map_err(StartError::Shard)?);
+        Ok((recovery, failed))
     }
 }
 

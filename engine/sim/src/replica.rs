@@ -2,6 +2,7 @@
 //! at all replicas can tell.
 
 use pontoon::core::{LogIndex, Raft, Term};
+use pontoon::storage::WriteFailure;
 use pontoon::{GroupId, NodeId};
 
 use crate::world::{World, raft_of};
@@ -16,6 +17,7 @@ pub(crate) struct Seen {
     tainted: bool,
     commit: (LogIndex, Option<Term>),
     durable: (LogIndex, Option<Term>),
+    stale_acknowledgements: u64,
 }
 
 impl Seen {
@@ -29,6 +31,7 @@ impl Seen {
             tainted: raft.is_tainted(),
             commit: place(raft.commit_index()),
             durable: place(raft.durable_index()),
+            stale_acknowledgements: raft.stale_acknowledgements(),
         }
     }
 }
@@ -37,12 +40,26 @@ impl World {
     /// After a turn.
     pub(crate) fn check_place(&mut self, position: usize) {
         let mut seen = Vec::new();
-        if let Some(shard) = &self.places[position].shard {
+        let mut votes = std::mem::take(&mut self.places[position].votes);
+        let place = &mut self.places[position];
+        if let Some(shard) = &place.shard {
+            let failure = shard.failure().map(|poisoned| poisoned.failure);
+            if failure == Some(WriteFailure::Damaged) && !std::mem::replace(&mut place.closed, true)
+            {
+                self.coverage.mark("damage found while running");
+            }
             for (group, raft) in shard.replicas() {
                 raft.check_invariants();
                 seen.push(Seen::of(group, raft));
             }
+            for now in seen.iter().filter(|now| now.voted_for.is_some()) {
+                if shard.is_settled(now.group) && !now.tainted {
+                    votes.retain(|(of, _)| *of != now.group);
+                    votes.push((now.group, now.term));
+                }
+            }
         }
+        self.places[position].votes = votes;
         for now in &seen {
             let before = self.places[position].seen.iter();
             let before = before.copied().find(|before| before.group == now.group);
@@ -75,6 +92,10 @@ impl World {
         if counted && now.commit.1 != Some(now.term) {
             broken("an entry of an earlier term was committed by counting");
         }
+        let stale = now.stale_acknowledgements - before.stale_acknowledgements;
+        self.coverage
+            .add("stale disk acknowledgement ignored", stale);
+        self.note_vote(position, before, now);
         if before.tainted && !now.tainted {
             self.coverage.mark("damage refetched from a peer");
             let reported = self.places[position].reported.iter();
@@ -86,6 +107,17 @@ impl World {
                      since it reported its damage"
                 ));
             }
+        }
+    }
+
+    /// A replica that had lost a vote of its own, and counts again, votes.
+    fn note_vote(&mut self, position: usize, before: &Seen, now: &Seen) {
+        let votes_lost = &mut self.places[position].votes_lost;
+        let votes =
+            now.voted_for.is_some() && (before.term, before.voted_for) != (now.term, now.voted_for);
+        if votes && !now.tainted && votes_lost.contains(&now.group) {
+            votes_lost.retain(|group| *group != now.group);
+            self.coverage.mark("vote lost and regained");
         }
     }
 
@@ -155,7 +187,8 @@ impl World {
         let (index, Some(term)) = now.durable else {
             return;
         };
-        let checked = self.checks().promises() && !now.tainted;
+        let lied = self.places[position].disk.unnoticed;
+        let checked = self.checks().promises() && !now.tainted && !lied;
         if checked && !self.holds(position, now.group, index, term) {
             self.fail(format!(
                 "place {position} takes entry {index} of group {} for durable, its disk does not \

@@ -11,8 +11,11 @@ use pontoon::{GroupId, NodeId};
 
 use crate::check::Checks;
 use crate::client::Client;
+use crate::clock::{self, Clock};
 use crate::coverage::Coverage;
 use crate::disk::Disk;
+use crate::edn::HistoryEvent;
+use crate::faults::{Fault, Faults};
 use crate::history::Call;
 use crate::machine::{Oracle, SharedOracle, lock};
 use crate::network::Network;
@@ -32,6 +35,8 @@ pub struct Options {
     pub mutant: Option<Mutant>,
     /// Keep the trace as text.
     pub keep_trace: bool,
+    /// Keep what the clients saw, in order.
+    pub keep_history: bool,
 }
 
 impl Options {
@@ -43,6 +48,7 @@ impl Options {
             events: 2_000,
             mutant: None,
             keep_trace: false,
+            keep_history: false,
         }
     }
 }
@@ -62,6 +68,10 @@ pub struct Report {
     pub acknowledged: usize,
     /// What rare events were met.
     pub coverage: Coverage,
+    /// What was done to the cluster.
+    pub faults: Faults,
+    /// What the clients saw, if it was kept.
+    pub history: Vec<HistoryEvent>,
 }
 
 /// A run in which something did not hold.
@@ -75,6 +85,8 @@ pub struct Failure {
     pub message: String,
     /// The trace up to there, if it was kept.
     pub trace: Vec<String>,
+    /// What the clients saw up to there, if it was kept.
+    pub history: Vec<HistoryEvent>,
 }
 
 /// What is to happen at a time.
@@ -116,7 +128,7 @@ pub(crate) enum Event {
 pub(crate) struct World {
     pub(crate) swarm: Swarm,
     pub(crate) random: Random,
-    mutant: Option<Mutant>,
+    pub(crate) mutant: Option<Mutant>,
     pub(crate) now: u64,
     queue: BTreeMap<(u64, u64), Event>,
     sequence: u64,
@@ -124,8 +136,8 @@ pub(crate) struct World {
     pub(crate) places: Vec<Place>,
     pub(crate) network: Network,
     pub(crate) paused_until: Vec<u64>,
-    /// Parts per million that each node's clock is fast.
-    drift: Vec<u64>,
+    /// The clock of each node.
+    pub(crate) clocks: Vec<Clock>,
     pub(crate) clients: Vec<Client>,
     pub(crate) operations: u64,
     pub(crate) histories: BTreeMap<(u64, u64), Vec<Call>>,
@@ -135,7 +147,10 @@ pub(crate) struct World {
     pub(crate) oracle: SharedOracle,
     pub(crate) checks: Checks,
     pub(crate) coverage: Coverage,
+    faults: Faults,
     pub(crate) trace: Trace,
+    /// What the clients saw, if it is kept.
+    pub(crate) history: Option<Vec<HistoryEvent>>,
     /// The second phase has begun: nothing goes wrong any more.
     pub(crate) healed: bool,
     pub(crate) failure: Option<String>,
@@ -159,6 +174,7 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
             event,
             message,
             trace: world.trace.lines(),
+            history: world.history.unwrap_or_default(),
         }),
         None => Ok(Report {
             events: event,
@@ -166,7 +182,9 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
             trace_hash: world.trace.hash(),
             acknowledged: world.acknowledged.len(),
             coverage: world.coverage,
+            faults: world.faults,
             trace: world.trace.lines(),
+            history: world.history.unwrap_or_default(),
         }),
     }
 }
@@ -192,19 +210,21 @@ impl World {
                     completions: Vec::new(),
                     life: 0,
                     wake_at: None,
-                    failed: false,
                     seen: Vec::new(),
                     reported: Vec::new(),
+                    closed: false,
+                    interrupted: None,
+                    votes: Vec::new(),
+                    votes_lost: Vec::new(),
                 });
             }
         }
-        let drift = (0..swarm.nodes).map(|_| match swarm.clock_drift {
-            true => random.between(0, 50_000),
-            false => random.between(0, 100),
-        });
-        let drift = drift.collect();
+        let mut clocks = vec![Clock::default(); swarm.nodes];
+        for clock in &mut clocks {
+            clock.set_rate(0, clock::within_bound(&mut random));
+        }
         Self {
-            drift,
+            clocks,
             random,
             mutant: options.mutant,
             now: MILLISECOND,
@@ -214,7 +234,7 @@ impl World {
             places,
             network: Network::default(),
             paused_until: vec![0; swarm.nodes],
-            clients: (0..swarm.clients).map(|_| Client::default()).collect(),
+            clients: (0..swarm.clients).map(Client::new).collect(),
             operations: 0,
             histories: BTreeMap::new(),
             acknowledged: Vec::new(),
@@ -222,11 +242,18 @@ impl World {
             oracle: Arc::new(Mutex::new(Oracle::default())),
             checks: Checks::new(swarm.checks_promises),
             coverage: Coverage::default(),
+            faults: Faults::default(),
             trace: Trace::new(options.keep_trace),
+            history: options.keep_history.then(Vec::new),
             healed: false,
             failure: None,
             swarm,
         }
+    }
+
+    /// Notes that something was done to the cluster.
+    pub(crate) fn injected(&mut self, fault: Fault) {
+        self.faults.add(fault);
     }
 
     pub(crate) fn fail(&mut self, message: String) {
@@ -260,7 +287,7 @@ impl World {
         self.wake(place, self.now + after);
     }
 
-    fn wake(&mut self, place: usize, at: u64) {
+    pub(crate) fn wake(&mut self, place: usize, at: u64) {
         let this = &mut self.places[place];
         if this.shard.is_some() && this.wake_at.is_none_or(|wake_at| at < wake_at) {
             this.wake_at = Some(at);
@@ -290,20 +317,6 @@ impl World {
         }
         for place in 0..self.places.len() {
             self.note_statistics(place);
-        }
-    }
-
-    /// Makes the groups, as an application does at every start: mostly they are there already.
-    fn make_groups(&mut self, node: usize) {
-        let members: Vec<NodeId> = (1..=self.swarm.nodes as u64).map(NodeId).collect();
-        for group in 1..=self.swarm.groups {
-            let group = GroupId(group);
-            let core = pontoon::simulation::core_of(group, self.swarm.cores);
-            let place = self.place(node, core);
-            if let Some(shard) = &self.places[place].shard {
-                let made = shard.create_group(group, "registers", &members);
-                assert!(made.is_ok(), "the members are sound");
-            }
         }
     }
 
@@ -359,7 +372,7 @@ impl World {
     }
 
     pub(crate) fn local_time(&self, node: usize) -> u64 {
-        self.now + self.now / 1_000_000 * self.drift[node]
+        self.clocks[node].read(self.now)
     }
 
     fn turn(&mut self, position: usize, life: u64) {
@@ -373,13 +386,22 @@ impl World {
             let until = self.paused_until[node];
             return self.wake(position, until);
         }
+        if self.pause_in_turn(position) {
+            return;
+        }
         let local = self.local_time(node);
         let place = &mut self.places[position];
         let Some(shard) = &mut place.shard else {
             return;
         };
         let mut operations = Vec::new();
-        let turn = shard.turn(Time(local), &mut place.completions, &mut operations);
+        let turn = match place.interrupted.take() {
+            // It goes on with the clock and the completions that it had when it was stopped.
+            Some((clock, mut completions)) => {
+                shard.turn(Time(clock), &mut completions, &mut operations)
+            }
+            None => shard.turn(Time(local), &mut place.completions, &mut operations),
+        };
         self.trace.event(
             self.now,
             &[1, position as u64, operations.len() as u64],
@@ -394,7 +416,11 @@ impl World {
             self.wake(position, self.now + 1_000);
         } else if turn.deadline.0 != u64::MAX {
             let after = turn.deadline.0.saturating_sub(local).max(1_000);
-            self.wake(position, self.now + after);
+            let after = self.clocks[node].true_time(after);
+            self.wake(position, self.now.saturating_add(after));
+        }
+        if !self.places[position].completions.is_empty() {
+            self.wake_soon(position);
         }
     }
 
@@ -403,76 +429,6 @@ impl World {
         if place.life == life && place.shard.is_some() {
             place.completions.push(completion);
             self.wake_soon(position);
-        }
-    }
-
-    /// Starts a node on what its disks hold.
-    pub(crate) fn start(&mut self, node: usize) {
-        if self.runs(node) {
-            return;
-        }
-        let now = Time(self.local_time(node));
-        self.trace.event(
-            self.now,
-            &[3, node as u64],
-            format_args!("node {node} starts"),
-        );
-        for core in 0..self.swarm.cores {
-            let position = self.place(node, core);
-            if let Err(error) = self.start_place(position, now) {
-                if !self.places[position].disk.is_full() {
-                    return self.fail(format!("node {node} does not start: {error}"));
-                }
-                // Its reserve went into an earlier start: it comes back when there is space.
-                self.coverage.mark("start refused by a full disk");
-                self.end(node);
-                return self.schedule_restart(node, 200 * MILLISECOND);
-            }
-            self.wake_soon(position);
-        }
-        self.make_groups(node);
-    }
-
-    fn start_place(&mut self, position: usize, now: Time) -> Result<(), String> {
-        let place = &mut self.places[position];
-        place.life += 1;
-        let recovery = place.start(&self.swarm, &self.oracle, self.mutant, now)?;
-        if self.places[position].disk.land_late_write() {
-            self.coverage.mark("write landed after the next start");
-        }
-        if recovery.report.frames_dropped > 0 {
-            self.coverage.mark("frames dropped by recovery");
-        }
-        if !recovery.report.damage.is_empty() {
-            self.coverage.mark("damage found at a start");
-        }
-        let tainted = recovery.groups.iter().filter(|group| group.tainted);
-        let tainted: Vec<GroupId> = tainted.map(|group| GroupId(group.group)).collect();
-        self.coverage.add("tainted replica", tainted.len() as u64);
-        let reported = tainted
-            .iter()
-            .map(|group| (*group, self.committed_index(*group)));
-        let reported = reported.collect();
-        self.places[position].reported = reported;
-        Ok(())
-    }
-
-    /// The node's process is gone; its disks stay.
-    pub(crate) fn end(&mut self, node: usize) {
-        for core in 0..self.swarm.cores {
-            let position = self.place(node, core);
-            let place = &mut self.places[position];
-            place.shard = None;
-            place.seen.clear();
-            place.completions.clear();
-            place.wake_at = None;
-            place.life += 1;
-            for socket in self.network.of_place(position) {
-                if let Some(other) = self.network.close(socket) {
-                    self.network.finish(other);
-                    self.deliver(other);
-                }
-            }
         }
     }
 
@@ -492,6 +448,9 @@ impl World {
         }
         let dropped = statistics.messages_dropped.values().sum();
         self.coverage.add("message dropped", dropped);
+        let stuck = statistics.connections_closed.get("stuck");
+        let stuck = stuck.copied().unwrap_or(0);
+        self.coverage.add("connection given up as stuck", stuck);
     }
 
     pub(crate) fn checks(&mut self) -> &mut Checks {

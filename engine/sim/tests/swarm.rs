@@ -1,6 +1,6 @@
 //! The simulator over fixed seeds: histories hold, replay exactly, and show what is broken.
 
-use pontoon_sim::{Coverage, MUTANTS, Options, run};
+use pontoon_sim::{Coverage, Fault, Faults, MUTANTS, Options, run};
 
 /// Every commit runs these; campaigns of `pontoon simulate` run others.
 const SEEDS: std::ops::Range<u64> = 100_000..100_200;
@@ -8,9 +8,13 @@ const SEEDS: std::ops::Range<u64> = 100_000..100_200;
 #[test]
 fn two_hundred_histories_hold() {
     let mut coverage = Coverage::default();
+    let mut faults = Faults::default();
     for seed in SEEDS {
         match run(&Options::new(seed)) {
-            Ok(report) => coverage.join(&report.coverage),
+            Ok(report) => {
+                coverage.join(&report.coverage);
+                faults.join(&report.faults);
+            }
             Err(failure) => panic!(
                 "seed {seed}, event {}: {}\nreplay it: cargo run --release -p pontoon-tools -- \
                  simulate --seed {seed}",
@@ -18,8 +22,17 @@ fn two_hundred_histories_hold() {
             ),
         }
     }
-    for mark in ["node crashed", "leader changed", "network partitioned"] {
+    for mark in ["tainted replica", "leader changed", "outcome unknown"] {
         assert!(coverage.of(mark) > 0, "{mark} never happened");
+    }
+    for fault in [
+        Fault::Crash,
+        Fault::PauseInTurn,
+        Fault::ForeignDisk,
+        Fault::Clog,
+    ] {
+        let (times, runs) = faults.of(fault);
+        assert!(times >= runs && runs > 0, "{fault:?} was never injected");
     }
 }
 

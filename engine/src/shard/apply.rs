@@ -85,6 +85,9 @@ impl Shard {
         {
             tracing::error!(%error, "entries can't be read back");
         }
+        if self.log.poisoned().is_some() {
+            self.fail();
+        }
         if self.on_read_for_peer(id, &records) {
             return;
         }

@@ -225,6 +225,19 @@ impl Shard {
             .map(|replica| (replica.id, &replica.raft))
     }
 
+    /// Whether everything that a group has written so far is durable.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn is_settled(&self, group: GroupId) -> bool {
+        let slot = self.slot(group);
+        slot.is_some_and(|slot| self.replicas[slot].last_frame <= self.log.durable_frame())
+    }
+
+    /// Why the log is closed, if it is.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn failure(&self) -> Option<&pontoon_storage::Poisoned> {
+        self.log.poisoned()
+    }
+
     /// Breaks a rule from now on.
     #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn set_mutant(&mut self, mutant: Mutant) {

@@ -73,6 +73,8 @@ pub struct SegmentLog {
     /// Groups whose compaction is not in the log yet, for lack of memory.
     owed: Vec<u64>,
     reads: Vec<PendingRead>,
+    /// Slot and offset of reads of which the last one failed.
+    suspects: Vec<(u32, u64)>,
     next_id: u64,
     next_incarnation: u64,
     /// Durable data was found to be missing when the log was opened.
@@ -113,6 +115,7 @@ impl SegmentLog {
             cache_order_limit: CACHE_ORDER_MIN,
             owed: Vec::new(),
             reads: Vec::new(),
+            suspects: Vec::new(),
             next_id: 1,
             next_incarnation: recovered.next_incarnation,
             damaged: !recovery.report.damage.is_empty(),

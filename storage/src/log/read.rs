@@ -3,9 +3,13 @@
 use super::SegmentLog;
 use super::group::{CachedRun, Hint, encoded_bytes_at, offset_of};
 use crate::disk::DiskOp;
-use crate::error::{ReadError, WriteFailure};
+use crate::error::{Poisoned, ReadError, WriteFailure};
+use crate::mutant::Mutant;
 use crate::record;
 use crate::slab::{ReadBuffer, RecordBytes};
+
+/// Places of reads that failed that are remembered, newest first.
+const SUSPECTS_MAX: usize = 64;
 
 /// What memory has of the entries asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +137,10 @@ impl SegmentLog {
 
     /// A read is complete: the records, checked, one behind the other.
     ///
-    /// They are those asked for or fewer, but always begin with the first.
+    /// They are those asked for or fewer, but always begin with the first. A read that fails may
+    /// be made once more. If it fails again the log is closed: entries that can't be read can't
+    /// be sent or applied, and whoever goes on without them goes on in vain, a leader above all.
+    /// At the next start recovery finds the damage, and the group's other copies repair it.
     pub fn on_read(
         &mut self,
         id: u64,
@@ -144,28 +151,55 @@ impl SegmentLog {
         let read = self
             .reads
             .swap_remove(position.expect("a completion answers a read"));
+        if let Some(poisoned) = &self.writer.poisoned {
+            return Err(poisoned.clone().into());
+        }
+        let place = (read.slot, read.offset);
+        let records = self.look(read, buffer, result);
+        let failure = match &records {
+            Err(ReadError::Io { failure, .. }) => *failure,
+            Err(ReadError::Damaged { .. }) => WriteFailure::Damaged,
+            _ => {
+                self.suspects.retain(|suspect| *suspect != place);
+                return records;
+            }
+        };
+        if !self.suspects.contains(&place) || self.config.is(Mutant::ReadsInVain) {
+            self.suspects.truncate(SUSPECTS_MAX - 1);
+            self.suspects.insert(0, place);
+            return records;
+        }
+        let (slot, offset) = place;
+        let poisoned = Poisoned {
+            slot,
+            offset,
+            failure,
+        };
+        tracing::error!(%poisoned, "the log is closed");
+        self.writer.poisoned = Some(poisoned.clone());
+        Err(poisoned.into())
+    }
+
+    /// What a read has brought.
+    fn look(
+        &self,
+        read: PendingRead,
+        mut buffer: ReadBuffer,
+        result: Result<usize, i32>,
+    ) -> Result<RecordBytes, ReadError> {
         let (slot, offset) = (read.slot, read.offset);
+        let io = |failure| ReadError::Io {
+            slot,
+            offset,
+            failure,
+        };
         match result {
             Ok(count) if count == buffer.len() => {}
             Ok(written) => {
-                let failure = WriteFailure::Short {
-                    written,
-                    expected: buffer.len(),
-                };
-                return Err(ReadError::Io {
-                    slot,
-                    offset,
-                    failure,
-                });
+                let expected = buffer.len();
+                return Err(io(WriteFailure::Short { written, expected }));
             }
-            Err(errno) => {
-                let failure = WriteFailure::Errno(errno);
-                return Err(ReadError::Io {
-                    slot,
-                    offset,
-                    failure,
-                });
-            }
+            Err(errno) => return Err(io(WriteFailure::Errno(errno))),
         }
         let changed = || ReadError::Changed {
             group: read.group,
@@ -177,7 +211,6 @@ impl SegmentLog {
                 && group.state.incarnation == read.incarnation
         });
         let end = read.end.min(run.ok_or_else(changed)?.end());
-        let mut buffer = buffer;
         match gather(buffer.as_mut_slice(), &read, end) {
             Ok(length) => Ok(buffer.freeze(length)),
             Err(index) => Err(ReadError::Damaged {

@@ -139,8 +139,9 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         .map(|segment| loader.frames(segment))
         .collect::<Result<Vec<_>, OpenError>>()?;
     let mut report = RecoveryReport::default();
-    let chain = chain::walk(&candidates, &found, base, config, &mut report);
-    let replay = replay(&mut loader, &chain)?;
+    let mut chain = chain::walk(&candidates, &found, base, config, &mut report);
+    let (replay, unreplayed) = replay(&mut loader, &chain)?;
+    chain.damage.extend(unreplayed);
     let space = begin_epoch(&mut loader, config, &survey, &chain)?;
     report.epoch = space.epoch;
     report.segments = space.live.len();
@@ -173,13 +174,14 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     })
 }
 
-/// Replays the frames that count.
-fn replay(loader: &mut Loader<'_>, chain: &Chain) -> Result<Replay, OpenError> {
+/// Replays the frames that count; also gives those that could not be replayed.
+fn replay(loader: &mut Loader<'_>, chain: &Chain) -> Result<(Replay, Vec<Damage>), OpenError> {
     let first = chain
         .frames
         .first()
         .map_or(chain.last.0 + 1, |frame| frame.header.number);
     let mut replay = Replay::new(first);
+    let mut unreplayed = Vec::new();
     let mut damage = chain.damage.iter().peekable();
     for Found {
         slot,
@@ -200,15 +202,23 @@ fn replay(loader: &mut Loader<'_>, chain: &Chain) -> Result<Replay, OpenError> {
             .place(header.number, *slot, header.sequence, *offset);
         let bytes = loader.load(*slot)?;
         let payload = scan::payload(bytes, *offset as usize, header).expect("verified before");
+        // The walk has verified the frame and each record in it, but a segment that is not in
+        // memory any more was read once again, and the disk may have given other bytes this time.
         if !replay.frame(header.number, payload) {
             replay.damage();
+            unreplayed.push(Damage {
+                slot: *slot,
+                offset: *offset,
+                first_frame: header.number,
+                last_frame: header.number,
+            });
         }
     }
     for _ in damage {
         replay.damage();
     }
     replay.finish();
-    Ok(replay)
+    Ok((replay, unreplayed))
 }
 
 /// Tells the segments that hold something that counts, or should, from the free ones.

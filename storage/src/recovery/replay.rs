@@ -46,7 +46,8 @@ impl Replay {
         }
     }
 
-    /// Replays a frame. False when its records don't verify, though the frame does.
+    /// Replays a frame. False when its records don't verify, or say what none of this version does,
+    /// though the frame did verify when it was looked at first.
     pub(super) fn frame(&mut self, number: u64, payload: &[u8]) -> bool {
         let mut offset = crate::layout::FRAME_HEADER_BYTES as u32;
         for record in Records::new(payload) {

@@ -4,6 +4,7 @@ use crate::config::LogConfig;
 use crate::disk::Volume;
 use crate::error::OpenError;
 use crate::layout::{FrameHeader, HeaderFault, Salt, SegmentHeader};
+use crate::mutant::Mutant;
 use crate::record::{self, Records};
 use crate::slab::{ReadBuffer, SlabPool};
 
@@ -243,7 +244,8 @@ fn check_ours(
         ("core", theirs.core.into(), ours.core.into()),
         ("core count", theirs.cores.into(), ours.cores.into()),
     ];
-    if let Some((what, theirs, ours)) = parts.into_iter().find(|(_, theirs, ours)| theirs != ours) {
+    let foreign = parts.into_iter().find(|(_, theirs, ours)| theirs != ours);
+    if let Some((what, theirs, ours)) = foreign.filter(|_| !config.is(Mutant::OpensForeign)) {
         let (theirs, ours) = (theirs.to_string(), ours.to_string());
         return Err(OpenError::Foreign {
             what,

@@ -2,7 +2,8 @@
 
 use pontoon_storage::memory::MemoryVolume;
 use pontoon_storage::{
-    AppendError, DiskOp, LogConfig, OpenError, Poisoned, RecordKind, SegmentLog, Volume,
+    AppendError, DiskOp, LogConfig, OpenError, Poisoned, ReadError, RecordKind, SegmentLog, Volume,
+    WriteFailure,
 };
 
 use crate::harness::{Bench, SEGMENT_BYTES, payload, small_config};
@@ -410,10 +411,7 @@ fn a_read_that_an_override_overtakes_says_so() {
         panic!("a read")
     };
     let error = bench.log.on_read(id, buffer, result).unwrap_err();
-    assert!(matches!(
-        error,
-        pontoon_storage::ReadError::Changed { group: 1, first: 2 }
-    ));
+    assert!(matches!(error, ReadError::Changed { group: 1, first: 2 }));
 }
 
 #[test]
@@ -429,13 +427,52 @@ fn a_read_that_does_not_verify_names_the_place() {
         panic!("a read")
     };
     let error = bench.log.on_read(id, buffer, result).unwrap_err();
-    let expected = pontoon_storage::ReadError::Damaged {
+    let expected = ReadError::Damaged {
         slot,
         offset,
         group: 1,
         index: 2,
     };
     assert_eq!(error, expected);
+}
+
+/// Nobody can be served with what can't be read, and the next start is to find the damage.
+#[test]
+fn a_second_read_of_a_place_that_fails_closes_the_log() {
+    let mut bench = Bench::new();
+    let places = bench.group_of(1, 3);
+    let mut bench = bench.reopen();
+    let read = |bench: &mut Bench, result: Result<usize, i32>| {
+        let mut op = bench.log.read(1, 2, 3, usize::MAX).unwrap();
+        bench.volume.run(&mut op).unwrap();
+        let DiskOp::Read { id, buffer, .. } = op else {
+            panic!("a read")
+        };
+        let result = result.map(|_| buffer.len());
+        bench.log.on_read(id, buffer, result)
+    };
+    // A read between two failures that is sound shows that they were not the place's.
+    assert!(matches!(
+        read(&mut bench, Err(5)),
+        Err(ReadError::Io { .. })
+    ));
+    assert!(read(&mut bench, Ok(0)).is_ok());
+    assert!(matches!(
+        read(&mut bench, Err(5)),
+        Err(ReadError::Io { .. })
+    ));
+    assert_eq!(bench.log.poisoned(), None);
+    let (slot, offset) = places[1];
+    bench.volume.image_mut(slot).unwrap()[offset as usize + 120] ^= 1;
+    let closed = read(&mut bench, Ok(0)).unwrap_err();
+    let expected = Poisoned {
+        slot,
+        offset,
+        failure: WriteFailure::Damaged,
+    };
+    assert_eq!(closed, ReadError::Poisoned(expected.clone()));
+    assert_eq!(bench.log.poisoned(), Some(&expected));
+    assert!(bench.log.seal().is_none());
 }
 
 /// Found by the simulator (seed 1273): what was admitted together was refused one by one, when the

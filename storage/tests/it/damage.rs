@@ -1,9 +1,9 @@
 //! What recovery makes of a damaged disk, case by case.
 
 use pontoon_storage::memory::MemoryVolume;
-use pontoon_storage::{RecordKind, Volume};
+use pontoon_storage::{RecordKind, SegmentLog, Volume};
 
-use crate::harness::{Bench, payload};
+use crate::harness::{Bench, SEGMENT_BYTES, payload, small_config};
 
 /// Flips one bit.
 fn rot(volume: &mut MemoryVolume, (slot, offset): (u32, u64), at: usize) {
@@ -366,4 +366,74 @@ fn a_blind_walk_over_random_damage_never_panics() {
             assert_eq!(crate::model::Model::of(&mut { bench }), found);
         }
     }
+}
+
+/// A volume that gives wrong bytes once, when a segment is read whole for the second time.
+struct WrongOnce {
+    volume: MemoryVolume,
+    slot: u32,
+    byte: usize,
+    reads: usize,
+}
+
+impl Volume for WrongOnce {
+    fn block_bytes(&self) -> usize {
+        self.volume.block_bytes()
+    }
+
+    fn segment_bytes(&self) -> u64 {
+        self.volume.segment_bytes()
+    }
+
+    fn slots(&self) -> Vec<u32> {
+        self.volume.slots()
+    }
+
+    fn read_at(&mut self, slot: u32, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        self.volume.read_at(slot, offset, buffer)?;
+        if slot == self.slot && buffer.len() as u64 == SEGMENT_BYTES {
+            self.reads += 1;
+            if self.reads == 2 {
+                buffer[self.byte] ^= 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_at(&mut self, slot: u32, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        self.volume.write_at(slot, offset, bytes)
+    }
+
+    fn sync(&mut self, slot: u32) -> std::io::Result<()> {
+        self.volume.sync(slot)
+    }
+
+    fn prepare(&mut self, slot: u32) -> std::io::Result<()> {
+        self.volume.prepare(slot)
+    }
+}
+
+/// Recovery looks at a frame, and reads it again to replay it. A disk that gives other bytes then
+/// has damaged it: a group whose only record that was is not there, may be made again, and must
+/// be known to have lost something.
+#[test]
+fn a_frame_that_no_longer_verifies_when_it_is_replayed_is_damage() {
+    let mut bench = Bench::new();
+    bench.log.create_group(7, b"definition").unwrap();
+    let (slot, offset) = *bench.flush().last().unwrap();
+    let bench = bench.reopen();
+    let mut volume = WrongOnce {
+        volume: bench.volume,
+        slot,
+        byte: offset as usize + 100,
+        reads: 0,
+    };
+    let (log, recovery) = SegmentLog::open(&mut volume, small_config()).unwrap();
+    assert_eq!(volume.reads, 2, "recovery read the segment twice");
+    let damage = &recovery.report.damage;
+    assert_eq!(damage.len(), 1, "{damage:?}");
+    assert_eq!((damage[0].slot, damage[0].offset), (slot, offset));
+    assert!(log.is_damaged());
+    let found = recovery.groups.iter().find(|found| found.group == 7);
+    assert!(found.is_none_or(|found| found.tainted));
 }

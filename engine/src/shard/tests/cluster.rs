@@ -73,6 +73,11 @@ pub(super) struct TestNode {
     /// Writes that were submitted and are not durable, while the disk is held.
     held: Vec<u64>,
     pub(super) disk_is_held: bool,
+    /// Reads that are carried out and not answered, while they are held.
+    held_reads: Vec<Completion>,
+    pub(super) reads_are_held: bool,
+    /// So many reads fail from now on.
+    pub(super) reads_to_fail: usize,
     pub(super) journal: SharedJournal,
     /// Grows with every change of the durable image.
     pub(super) image_version: u64,
@@ -94,6 +99,9 @@ impl TestNode {
             completions: Vec::new(),
             held: Vec::new(),
             disk_is_held: false,
+            held_reads: Vec::new(),
+            reads_are_held: false,
+            reads_to_fail: 0,
             journal,
             image_version: 0,
         }
@@ -179,8 +187,12 @@ impl Cluster {
 
     /// Asked of the replica itself: a question through the inbox would need a turn.
     pub(super) fn status(&self, node: usize) -> Option<Status> {
+        self.status_of(node, GROUP)
+    }
+
+    pub(super) fn status_of(&self, node: usize, group: GroupId) -> Option<Status> {
         let shard = self.nodes[node].shard.as_ref()?;
-        Some(shard.replicas[shard.slot(GROUP)?].raft.status())
+        Some(shard.replicas[shard.slot(group)?].raft.status())
     }
 
     /// One turn of one node; carries out what it asks for.
@@ -245,11 +257,44 @@ impl Cluster {
                 }
             }
             DiskOp::Read { id, buffer, .. } => {
-                let result = Ok(buffer.len());
-                this.completions
+                let fails = this.reads_to_fail > 0;
+                this.reads_to_fail -= usize::from(fails);
+                let length = buffer.len();
+                let result = if fails { Err(libc::EIO) } else { Ok(length) };
+                this.held_reads
                     .push(Completion::Read { id, buffer, result });
+                if !this.reads_are_held {
+                    this.completions.append(&mut this.held_reads);
+                }
             }
         }
+    }
+
+    /// How many reads are held.
+    pub(super) fn held_reads(&self, node: usize) -> usize {
+        self.nodes[node].held_reads.len()
+    }
+
+    /// Answers the reads that were held, and holds none any more.
+    pub(super) fn release_reads(&mut self, node: usize) {
+        let this = &mut self.nodes[node];
+        this.reads_are_held = false;
+        this.completions.append(&mut this.held_reads);
+    }
+
+    /// Damages every place on a node's disk where these bytes are.
+    pub(super) fn rot(&mut self, node: usize, bytes: &[u8]) {
+        let volume = &mut self.nodes[node].volume;
+        let mut found = 0;
+        for slot in volume.slots() {
+            let image = volume.image_mut(slot).unwrap();
+            let mut places = image.windows(bytes.len());
+            if let Some(place) = places.position(|window| window == bytes) {
+                image[place] ^= 1;
+                found += 1;
+            }
+        }
+        assert_eq!(found, 1, "the bytes are on the disk in one place");
     }
 
     /// Makes durable what the disk was given so far, and says so in the node's next turn.

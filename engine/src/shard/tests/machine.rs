@@ -14,6 +14,8 @@ use crate::machine::{Batch, Event, Machines, StateMachine};
 pub(super) struct Journal {
     pub(super) applied: BTreeMap<u64, Vec<(LogIndex, Term, Vec<u8>)>>,
     pub(super) events: Vec<(u64, Event)>,
+    /// The machines can do without everything that they have applied.
+    pub(super) releases: bool,
 }
 
 pub(super) type SharedJournal = Rc<RefCell<Journal>>;
@@ -31,6 +33,16 @@ impl StateMachine for Recorder {
             applied.push((command.index, command.term, command.payload.to_vec()));
             batch.reply(command.payload.iter().rev().copied().collect());
         }
+    }
+
+    fn released_index(&self) -> LogIndex {
+        let journal = self.journal.borrow();
+        let applied = journal
+            .applied
+            .get(&self.group)
+            .filter(|_| journal.releases);
+        let last = applied.and_then(|applied| applied.last());
+        last.map_or(LogIndex(0), |(index, _, _)| *index)
     }
 
     fn event(&mut self, event: Event) {

@@ -4,5 +4,6 @@ mod cluster;
 mod machine;
 mod persist_before_reply;
 mod protocol;
+mod reads;
 mod restart;
 mod wire;

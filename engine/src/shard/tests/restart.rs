@@ -171,6 +171,31 @@ fn a_damaged_group_without_another_copy_refuses_to_open_and_names_the_place() {
     assert!(place.starts_with("segment-0"), "{place}");
 }
 
+/// Found by the simulator (seed 418): the disk had lost what a group is, and the node did not
+/// start at all. The group stays out of it, is not made anew, and the others go on.
+#[test]
+fn a_node_starts_without_a_group_whose_definition_is_lost() {
+    let mut cluster = Cluster::led_by_first(3);
+    cluster.run(200);
+    cluster.power_off(2);
+    cluster.rot(2, b"recorder");
+    cluster.power_on(2);
+    let status = cluster.status(2).unwrap();
+    assert!(status.tainted && status.membership.members().is_empty());
+    let members = cluster.members();
+    let made = cluster.core(2).create_group(GROUP, "recorder", &members);
+    let mut made = made.unwrap();
+    cluster.run(200);
+    let group = GROUP;
+    assert_eq!(
+        poll(&mut made),
+        Some(Some(Err(crate::CreateError::Damaged { group })))
+    );
+    let proposal = cluster.group(0).propose(b"x".to_vec());
+    cluster.wait(proposal).unwrap();
+    assert!(cluster.applied(2).is_empty());
+}
+
 #[test]
 fn a_group_is_created_once_with_one_definition() {
     let mut cluster = Cluster::led_by_first(1);

@@ -89,6 +89,21 @@ impl Wire {
         self.ends.get_mut(&socket).expect("a known socket").closed = true;
     }
 
+    /// The connections between two nodes end; what has arrived is still received.
+    pub(super) fn end_between(&mut self, one: usize, other: usize) {
+        let of = |end: &End| (end.node, self.ends[&end.other].node);
+        let between = |end: &End| of(end) == (one, other) || of(end) == (other, one);
+        let ended: Vec<SocketId> = self
+            .ends
+            .iter()
+            .filter(|(_, end)| between(end))
+            .map(|(socket, _)| *socket)
+            .collect();
+        for socket in ended {
+            self.close(socket);
+        }
+    }
+
     /// Everything a node has open is closed, as when its process ends.
     pub(super) fn close_all_of(&mut self, node: usize) {
         for end in self.ends.values_mut().filter(|end| end.node == node) {

@@ -1,0 +1,135 @@
+//! What is done to a cluster, by kind, and how often: a kind that no run had is not tested.
+
+/// A kind of fault. What a run may have is drawn by its swarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A node's process and power are gone.
+    Crash,
+    /// The power failed once more while a core wrote the first header of its new epoch.
+    CrashInRecovery,
+    /// A node stood still between two turns.
+    Pause,
+    /// A node stood still within a turn: between the clock it had read and what it then did.
+    PauseInTurn,
+    /// A clock took another rate that a sound one may have.
+    ClockDrift,
+    /// A clock took a rate that no sound one has.
+    ClockBeyondBound,
+    /// A power loss left a part of what was being written.
+    TornWrite,
+    /// A write that was under way at a power loss landed after the next start.
+    LateWrite,
+    /// A durable sector went bad, at rest or under a running node.
+    BitRot,
+    /// A write was acknowledged and is not there.
+    LostWrite,
+    /// A write was acknowledged and is somewhere else, over something durable or free.
+    MisdirectedWrite,
+    /// A node found the disk of another one, or of another core, at its start.
+    ForeignDisk,
+    /// A read failed while the node ran.
+    ReadError,
+    /// A read gave wrong bytes once.
+    WrongRead,
+    /// A segment that was read again while a log was opened gave other bytes.
+    WrongReadInRecovery,
+    /// A read failed while a log was opened.
+    ReadErrorInRecovery,
+    /// A write failed.
+    WriteError,
+    /// A disk operation took far longer than usual.
+    DiskStall,
+    /// No further segment found space on a disk.
+    DiskFull,
+    /// A write completed before one that was submitted earlier.
+    Reordered,
+    /// A connection was cut at both ends, with what was on its way.
+    Cut,
+    /// A connection ended for its sender alone: what was on its way arrived, and is sent again.
+    Duplication,
+    /// A connection accepted nothing for a while, and then everything at once.
+    Clog,
+    /// A bit was flipped on its way.
+    BitFlip,
+    /// A send took only a part of what it was given.
+    ShortSend,
+    /// Some nodes did not reach some others.
+    Partition,
+    /// Some nodes did not reach some others, which still reached them.
+    OneWayPartition,
+    /// A leader was cut off from the others soon after its election.
+    LeaderIsolated,
+}
+
+/// All kinds, with their names.
+pub const FAULTS: &[(Fault, &str)] = &[
+    (Fault::Crash, "node crashed"),
+    (Fault::CrashInRecovery, "power lost again in recovery"),
+    (Fault::Pause, "node paused"),
+    (Fault::PauseInTurn, "node paused within a turn"),
+    (Fault::ClockDrift, "clock drifts within its bound"),
+    (Fault::ClockBeyondBound, "clock drifts beyond its bound"),
+    (Fault::TornWrite, "write torn by a power loss"),
+    (Fault::LateWrite, "write landed after the next start"),
+    (Fault::BitRot, "durable sector rotted"),
+    (Fault::LostWrite, "write lost"),
+    (Fault::MisdirectedWrite, "write misdirected"),
+    (Fault::ForeignDisk, "disk of another node or core"),
+    (Fault::ReadError, "read failed"),
+    (Fault::WrongRead, "read gave wrong bytes once"),
+    (
+        Fault::WrongReadInRecovery,
+        "read gave wrong bytes in recovery",
+    ),
+    (Fault::ReadErrorInRecovery, "read failed in recovery"),
+    (Fault::WriteError, "write failed"),
+    (Fault::DiskStall, "disk stalled"),
+    (Fault::DiskFull, "disk full"),
+    (Fault::Reordered, "writes completed out of order"),
+    (Fault::Cut, "connection cut"),
+    (Fault::Duplication, "connection cut for its sender alone"),
+    (Fault::Clog, "connection clogged"),
+    (Fault::BitFlip, "bit flipped on the wire"),
+    (Fault::ShortSend, "short send"),
+    (Fault::Partition, "network partitioned"),
+    (Fault::OneWayPartition, "network partitioned one way"),
+    (Fault::LeaderIsolated, "leader isolated"),
+];
+
+/// How often each kind of fault was injected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Times and runs, in the order of [`FAULTS`].
+    counts: [(u64, u64); FAULTS.len()],
+}
+
+impl Faults {
+    pub(crate) fn add(&mut self, fault: Fault) {
+        let position = FAULTS.iter().position(|(kind, _)| *kind == fault);
+        let count = &mut self.counts[position.expect("every kind is listed")];
+        *count = (count.0 + 1, 1);
+    }
+
+    /// Adds what other runs had.
+    pub fn join(&mut self, other: &Self) {
+        for (count, (times, runs)) in self.counts.iter_mut().zip(other.counts) {
+            count.0 += times;
+            count.1 += runs;
+        }
+    }
+
+    /// How often a kind was injected, and how many runs had it.
+    #[must_use]
+    pub fn of(&self, fault: Fault) -> (u64, u64) {
+        let position = FAULTS.iter().position(|(kind, _)| *kind == fault);
+        self.counts[position.expect("every kind is listed")]
+    }
+
+    /// Kinds that were never injected, by name.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        let missing = FAULTS.iter().filter(|(fault, _)| self.of(*fault).0 == 0);
+        missing.map(|(_, name)| *name).collect()
+    }
+}
