@@ -140,27 +140,29 @@ impl<'a> Loader<'a> {
         let bytes = self.load(slot)?;
         let frames = (block..bytes.len()).step_by(block).filter_map(|offset| {
             let (header, _) = FrameHeader::decode(&bytes[offset..], salt, offset as u64)?;
-            verify_payload(bytes, offset, &header, salt).then_some(header)
+            verify_payload(bytes, offset, &header, salt).then_some((offset, header))
         });
         let frames: Vec<_> = frames.collect();
         let Some(newest) = frames
             .iter()
-            .map(|frame| (frame.epoch, frame.sequence))
+            .map(|(_, frame)| (frame.epoch, frame.sequence))
             .max()
         else {
             return Ok(None);
         };
         let mut own = frames
             .iter()
-            .filter(|frame| (frame.epoch, frame.sequence) == newest);
-        let first = own.next().expect("the newest is among them");
+            .filter(|(_, frame)| (frame.epoch, frame.sequence) == newest);
+        let (offset, first) = own.next().expect("the newest is among them");
+        // Between it and the header at least one frame is missing.
+        let missing = u64::from(*offset > block);
         let header = SegmentHeader {
             identity: config.identity,
             block_bytes: block as u32,
             segment_bytes: config.segment_bytes,
             sequence: newest.1,
             epoch: newest.0,
-            first_frame: first.number,
+            first_frame: first.number.saturating_sub(missing).max(1),
             durable_frame: first.durable_frame,
             oldest_live: 0,
             ends: Vec::new(),

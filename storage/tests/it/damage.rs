@@ -287,6 +287,39 @@ fn a_segment_with_a_damaged_header_is_known_by_its_frames() {
     }
 }
 
+/// Found by fuzzing (`segment_mutate`): the segment was taken to begin with the first frame that
+/// was left, no damage was reported, and a group that was only known from what was lost could be
+/// made again as if it had never voted.
+#[test]
+fn frames_lost_with_the_header_of_the_oldest_segment_are_damage() {
+    let mut bench = Bench::new();
+    let first = bench.group_of(1, 5)[0].0;
+    bench.group_of(2, 5);
+    rot(&mut bench.volume, (first, 0), 60);
+    rot(&mut bench.volume, (first, 4096), 60);
+    let mut bench = bench.reopen();
+    assert_eq!(bench.recovery.report.damage.len(), 1);
+    assert!(bench.recovered(1).tainted && !bench.recovered(2).tainted);
+    bench.log.create_group(3, b"").unwrap();
+    assert!(bench.log.is_tainted(3), "it may have been there");
+}
+
+/// The same where a whole segment is lost before one whose header is.
+#[test]
+fn a_segment_lost_before_one_with_a_damaged_header_is_damage() {
+    let mut bench = Bench::new();
+    let first = bench.group_of(1, 5)[0].0;
+    let mut bench = bench.reopen();
+    bench.append(1, 6, 1, b"of the second epoch");
+    let second = bench.flush()[0].0;
+    bench.volume.image_mut(first).unwrap().fill(0);
+    rot(&mut bench.volume, (second, 0), 60);
+    let mut bench = bench.reopen();
+    assert_eq!(bench.recovery.report.damage.len(), 1);
+    bench.log.create_group(3, b"").unwrap();
+    assert!(bench.log.is_tainted(3), "it may have been there");
+}
+
 #[test]
 fn a_whole_segment_that_is_zeroed_is_damage() {
     let mut bench = Bench::new();
