@@ -117,9 +117,7 @@ impl<'a> Loader<'a> {
                 Err(HeaderFault::Version(version)) => {
                     return Err(OpenError::Version { slot, version });
                 }
-                Err(HeaderFault::Blank) if blocks[block..].iter().all(|byte| *byte == 0) => {
-                    survey.blank.push(slot);
-                }
+                // Also one that seems never to have been used: its first blocks may be lost.
                 Err(HeaderFault::Blank | HeaderFault::Damaged) => {
                     match self.rebuild(slot, config)? {
                         Some(segment) => survey.segments.push(segment),

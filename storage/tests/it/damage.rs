@@ -304,7 +304,19 @@ fn frames_lost_with_the_header_of_the_oldest_segment_are_damage() {
     assert!(bench.log.is_tainted(3), "it may have been there");
 }
 
-/// The same where a whole segment is lost before one whose header is.
+/// Found with the one above: a segment was taken for one that was never used if its first two
+/// blocks were zero, and what lay behind them was written over.
+#[test]
+fn a_segment_whose_first_blocks_are_zeroed_is_not_blank() {
+    let mut bench = Bench::new();
+    let first = bench.group_of(1, 5)[0].0;
+    bench.volume.image_mut(first).unwrap()[..2 * 4096].fill(0);
+    let bench = bench.reopen();
+    assert_eq!(bench.recovery.report.damage.len(), 1);
+    assert!(bench.recovered(1).tainted);
+}
+
+/// Like the first, where a whole segment is lost before one whose header is.
 #[test]
 fn a_segment_lost_before_one_with_a_damaged_header_is_damage() {
     let mut bench = Bench::new();
