@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use super::scan::{Found, Segment};
 use super::{Damage, RecoveryReport};
-use crate::config::LogConfig;
-use crate::layout::EpochEnd;
+use crate::config::{LogConfig, SLOT_MAX};
+use crate::layout::{BLOCK_BYTES_MIN, EpochEnd};
 use crate::mutant::Mutant;
 
 /// The frames that count.
@@ -130,6 +130,10 @@ impl Chain {
             true => 0,
             false => durable,
         };
+        // No log holds more frames than this, so that no more can be missing from it.
+        let frames_max =
+            (u64::from(SLOT_MAX) + 1) * (config.segment_bytes / BLOCK_BYTES_MIN as u64);
+        let durable = durable.min(self.last.0.saturating_add(frames_max));
         let before = self.last.0;
         let mut place = (segments[0].slot, 0);
         for frame in found() {

@@ -140,12 +140,14 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         .collect::<Result<Vec<_>, OpenError>>()?;
     let mut report = RecoveryReport::default();
     let chain = chain::walk(&candidates, &found, base, config, &mut report);
-    let replay = replay(&mut loader, &chain)?;
+    let mut nonsense = Vec::new();
+    let replay = replay(&mut loader, &chain, &mut nonsense)?;
     let space = begin_epoch(&mut loader, config, &survey, &chain)?;
     report.epoch = space.epoch;
     report.segments = space.live.len();
     report.frames = chain.frames.len() as u64;
     report.damage = chain.damage;
+    report.damage.extend(nonsense);
     if !report.damage.is_empty() {
         tracing::error!(damage = ?report.damage, "durable frames are damaged");
     }
@@ -173,8 +175,12 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     })
 }
 
-/// Replays the frames that count.
-fn replay(loader: &mut Loader<'_>, chain: &Chain) -> Result<Replay, OpenError> {
+/// Replays the frames that count. Adds those that verify and say what no log writes.
+fn replay(
+    loader: &mut Loader<'_>,
+    chain: &Chain,
+    nonsense: &mut Vec<Damage>,
+) -> Result<Replay, OpenError> {
     let first = chain
         .frames
         .first()
@@ -201,6 +207,12 @@ fn replay(loader: &mut Loader<'_>, chain: &Chain) -> Result<Replay, OpenError> {
         let bytes = loader.load(*slot)?;
         let payload = scan::payload(bytes, *offset as usize, header).expect("verified before");
         if !replay.frame(header.number, payload) {
+            nonsense.push(Damage {
+                slot: *slot,
+                offset: *offset,
+                first_frame: header.number,
+                last_frame: header.number,
+            });
             replay.damage();
         }
     }

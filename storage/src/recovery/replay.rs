@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::layout::NUMBER_MAX;
 use crate::log::group::{Group, GroupState, Run};
 use crate::log::space::Frames;
 use crate::record::{Record, RecordKind, Records, u64_at};
@@ -46,12 +47,16 @@ impl Replay {
         }
     }
 
-    /// Replays a frame. False when its records don't verify, though the frame does.
+    /// Replays a frame. False when its records are nonsense, though it verifies.
     pub(super) fn frame(&mut self, number: u64, payload: &[u8]) -> bool {
         let mut offset = crate::layout::FRAME_HEADER_BYTES as u32;
         for record in Records::new(payload) {
             let Ok(record) = record else { return false };
             let bytes = record.encoded_bytes as u32;
+            let first_possible = u64::from(record.kind.is_entry());
+            if !(first_possible..=NUMBER_MAX).contains(&record.index) {
+                return false;
+            }
             if record.kind.is_entry() {
                 self.entry(&record, number, offset);
             } else if !self.state_record(&record) {
@@ -124,7 +129,8 @@ impl Replay {
                 state.voted_for = voted.then(|| u64_at(record.payload, 0));
             }
             RecordKind::GroupState => {
-                let Some(state) = GroupState::decode(record.term, record.payload) else {
+                let decoded = GroupState::decode(record.term, record.payload);
+                let Some(state) = decoded.filter(is_plausible) else {
                     return false;
                 };
                 self.next_incarnation = self.next_incarnation.max(state.incarnation + 1);
@@ -165,6 +171,12 @@ impl Replay {
             replayed.finish(&mut self.frames);
         }
     }
+}
+
+/// Whether a log could have written this state.
+fn is_plausible(state: &GroupState) -> bool {
+    let (compacted, last) = (state.compacted.0, state.last.0);
+    compacted <= last && last <= NUMBER_MAX && state.incarnation <= NUMBER_MAX
 }
 
 impl Replayed {
@@ -270,6 +282,43 @@ impl Replayed {
         }
         if last < first {
             self.terms.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{encoded_bytes, header};
+
+    /// Found by fuzzing (`segment_open`): recovery ended the process by an overflow.
+    #[test]
+    fn records_that_no_log_writes_are_nonsense_however_sound_their_checksum() {
+        let state = |compacted, last, incarnation| {
+            let state = GroupState {
+                incarnation,
+                compacted: (compacted, 1),
+                last: (last, 1),
+                ..GroupState::default()
+            };
+            state.encode().to_vec()
+        };
+        let cases = [
+            (RecordKind::Command, 0, Vec::new()),
+            (RecordKind::Command, u64::MAX, Vec::new()),
+            (RecordKind::Truncate, u64::MAX, Vec::new()),
+            (RecordKind::CompactedTo, u64::MAX, Vec::new()),
+            (RecordKind::GroupState, 0, state(5, 4, 1)),
+            (RecordKind::GroupState, 0, state(4, u64::MAX, 1)),
+            (RecordKind::GroupState, 0, state(4, 5, u64::MAX)),
+        ];
+        for (kind, index, payload) in cases {
+            let mut bytes = header(1, index, 1, kind, &payload).to_vec();
+            bytes.extend(&payload);
+            bytes.resize(encoded_bytes(payload.len()), 0);
+            let mut replay = Replay::new(1);
+            replay.frames.push(1);
+            assert!(!replay.frame(1, &bytes), "{kind:?} {index}");
         }
     }
 }

@@ -176,12 +176,18 @@ impl<'a> Loader<'a> {
     pub(super) fn frames(&mut self, segment: &Segment) -> Result<Vec<Found>, OpenError> {
         let (block, salt) = (self.block, self.salt);
         let (epoch, sequence) = (segment.header.epoch, segment.header.sequence);
+        // Each frame takes a block at least.
+        let (first_frame, blocks) = (
+            segment.header.first_frame,
+            self.segment_bytes / block as u64,
+        );
         let bytes = self.load(segment.slot)?;
         let mut frames = Vec::new();
         let mut offset = block;
         while offset < bytes.len() {
             let decoded = FrameHeader::decode(&bytes[offset..], salt, offset as u64)
-                .filter(|(header, _)| (header.epoch, header.sequence) == (epoch, sequence));
+                .filter(|(header, _)| (header.epoch, header.sequence) == (epoch, sequence))
+                .filter(|(header, _)| (first_frame..first_frame + blocks).contains(&header.number));
             let Some((header, checksum)) = decoded else {
                 // A length can't be trusted here: look at every block.
                 offset += block;
