@@ -12,12 +12,12 @@ use pontoon::{GroupId, NodeId};
 use crate::check::Checks;
 use crate::client::Client;
 use crate::coverage::Coverage;
-use crate::disk::Disk;
 use crate::history::Call;
 use crate::machine::{Oracle, SharedOracle, lock};
 use crate::network::Network;
 use crate::place::Place;
 use crate::random::Random;
+use crate::recording::Recorder;
 use crate::swarm::{MILLISECOND, Swarm};
 use crate::trace::Trace;
 
@@ -139,6 +139,8 @@ pub(crate) struct World {
     /// The second phase has begun: nothing goes wrong any more.
     pub(crate) healed: bool,
     pub(crate) failure: Option<String>,
+    /// Keeps what fuzz targets can use.
+    pub(crate) recorder: Option<Recorder>,
 }
 
 /// Runs one history.
@@ -178,24 +180,13 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 impl World {
-    fn new(options: &Options) -> Self {
+    pub(crate) fn new(options: &Options) -> Self {
         let swarm = Swarm::draw(options.seed);
         let mut random = Random::new(options.seed);
         let mut places = Vec::new();
         for node in 0..swarm.nodes {
             for core in 0..swarm.cores {
-                places.push(Place {
-                    node,
-                    core,
-                    shard: None,
-                    disk: Disk::new(),
-                    completions: Vec::new(),
-                    life: 0,
-                    wake_at: None,
-                    failed: false,
-                    seen: Vec::new(),
-                    reported: Vec::new(),
-                });
+                places.push(Place::new(node, core));
             }
         }
         let drift = (0..swarm.nodes).map(|_| match swarm.clock_drift {
@@ -225,6 +216,7 @@ impl World {
             trace: Trace::new(options.keep_trace),
             healed: false,
             failure: None,
+            recorder: None,
             swarm,
         }
     }
@@ -270,7 +262,7 @@ impl World {
     }
 
     /// Both phases.
-    fn live(&mut self, events: u64) {
+    pub(crate) fn live(&mut self, events: u64) {
         for node in 0..self.swarm.nodes {
             self.start(node);
         }
@@ -327,6 +319,7 @@ impl World {
         };
         self.now = time;
         self.events += 1;
+        self.note_event(&event);
         match event {
             Event::Turn { place, life } => self.turn(place, life),
             Event::Complete {
