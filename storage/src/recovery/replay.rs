@@ -19,6 +19,10 @@ pub(super) struct Replayed {
     unsure: bool,
     /// A state record has said what the group is.
     defined: bool,
+    /// Its last entry is from before a damage: what follows may belong to another one.
+    open_link: bool,
+    /// Entries below this one may have been overridden by what is missing.
+    doubtful_below: u64,
 }
 
 /// The groups while they are being replayed.
@@ -44,6 +48,7 @@ impl Replay {
         self.damaged = true;
         for replayed in self.groups.values_mut() {
             replayed.unsure = true;
+            replayed.open_link = true;
         }
     }
 
@@ -81,6 +86,7 @@ impl Replay {
         let frames = &mut self.frames;
         let index = record.index;
         replayed.lower_floor(index);
+        replayed.close_link(index, record.term);
         let last = replayed.group.state.last.0;
         if index <= last {
             replayed.truncate(index, frames);
@@ -191,8 +197,22 @@ impl Replayed {
         }
     }
 
+    /// After damage, an entry is known to follow the one before it only if both are of one term:
+    /// its leader's log held only one entry there. Otherwise that one, and others before it, may be
+    /// what a missing frame replaced.
+    fn close_link(&mut self, index: u64, term: u64) {
+        if std::mem::take(&mut self.open_link) {
+            let before = index - 1;
+            let kept = before > self.group.state.compacted.0;
+            if kept && self.term_at(before) != term {
+                self.doubtful_below = index;
+            }
+        }
+    }
+
     fn truncate(&mut self, index: u64, frames: &mut Frames) {
         self.group.truncate(index, |frame| frames.release(frame));
+        self.doubtful_below = self.doubtful_below.min(index);
         while self.terms.last().is_some_and(|(first, _)| *first >= index) {
             self.terms.pop();
         }
@@ -221,6 +241,14 @@ impl Replayed {
 
     /// A frame repeats what the group is.
     fn restate(&mut self, state: GroupState, frames: &mut Frames) {
+        if self.defined && state.incarnation != self.group.state.incarnation {
+            // What dropped the group and made it again is missing: nothing of the life before counts.
+            self.group.truncate(0, |frame| frames.release(frame));
+            *self = Self {
+                unsure: true,
+                ..Self::default()
+            };
+        }
         let first_kept = self.group.state.compacted.0 + 1;
         if self.group.runs.is_empty() && self.gaps.is_empty() && self.group.state.last.0 == 0 {
             // Nothing is known of any entry, so there must be none above the compacted ones.
@@ -239,6 +267,7 @@ impl Replayed {
                 .push((self.group.state.last.0 + 1, state.last.0 + 1));
         }
         let agrees = self.group.state.last == state.last && self.gaps.is_empty();
+        self.open_link &= !agrees;
         let last = if missing {
             state.last
         } else {
@@ -273,7 +302,8 @@ impl Replayed {
                 kept
             };
         }
-        self.group.state.tainted |= self.unsure || !self.defined;
+        let doubtful = self.doubtful_below > self.group.state.compacted.0 + 1;
+        self.group.state.tainted |= self.unsure || doubtful || !self.defined;
         let (first, last) = (self.group.state.compacted.0 + 1, self.group.state.last.0);
         let position = self.terms.partition_point(|(start, _)| *start <= first);
         self.terms.drain(..position.saturating_sub(1));

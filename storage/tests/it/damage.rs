@@ -102,6 +102,61 @@ fn after_damage_a_group_is_clean_only_if_a_later_frame_repeats_what_it_is() {
     assert_eq!(bench.recovered(3).last_index, 1);
 }
 
+/// Fills the segment, so that the next one repeats the state of every group.
+fn repeat_state(bench: &mut Bench, group: u64) {
+    let segments = bench.log.statistics().segments;
+    while bench.log.statistics().segments == segments {
+        let (index, term) = bench.log.last(group).unwrap();
+        bench.append(group, index + 1, term, &[0; 9000]);
+        bench.flush();
+    }
+    let (index, term) = bench.log.last(group).unwrap();
+    bench.append(group, index + 1, term, b"a frame for the state");
+    bench.flush();
+}
+
+/// Found by fuzzing (`segment_mutate`): the entry that was overridden came back below those that
+/// followed its replacement, in a group that was said to be whole.
+#[test]
+fn a_lost_override_below_entries_that_follow_it_taints() {
+    let mut bench = Bench::new();
+    bench.group_of(1, 5);
+    bench.append(1, 4, 2, b"the replacement");
+    let lost = bench.flush()[0];
+    bench.append(1, 5, 3, b"what follows it");
+    bench.flush();
+    bench.group_of(2, 1);
+    repeat_state(&mut bench, 2);
+    rot(&mut bench.volume, lost, 100);
+    let mut bench = bench.reopen();
+    assert!(bench.recovered(1).tainted && !bench.recovered(2).tainted);
+    let last = bench.log.last(1).unwrap().0;
+    bench.log.compact(1, last, 3);
+    bench.append(1, last + 1, 3, b"nothing doubtful is left");
+    bench.flush();
+    assert!(bench.reopen().recovered(1).tainted, "until it is declared");
+}
+
+/// Found with the one above: a group that was dropped and made again kept entries of its life
+/// before, when the frame that said so was lost.
+#[test]
+fn entries_of_an_earlier_life_do_not_come_back_where_its_end_is_lost() {
+    let mut bench = Bench::new();
+    bench.group_of(1, 3);
+    bench.log.drop_group(1).unwrap();
+    bench.log.create_group(1, b"definition").unwrap();
+    bench.append(1, 1, 1, b"of the new life");
+    let lost = bench.flush()[0];
+    bench.append(1, 2, 1, b"of the new life");
+    bench.flush();
+    bench.group_of(2, 1);
+    repeat_state(&mut bench, 2);
+    rot(&mut bench.volume, lost, 100);
+    let bench = bench.reopen();
+    let group = bench.recovered(1);
+    assert_eq!((group.last_index, group.tainted), (0, true));
+}
+
 #[test]
 fn a_group_stays_tainted_over_restarts_until_it_is_declared_whole() {
     let mut bench = Bench::new();
