@@ -135,17 +135,21 @@ fn steps_of_cores_hold() {
 }
 
 #[test]
-#[ignore = "runs what PONTOON_REPLAY names: target/file/mutation"]
+#[ignore = "runs what PONTOON_REPLAY names: target/file/mutation, or target:path"]
 fn replay() {
-    let wanted = std::env::var("PONTOON_REPLAY").expect("PONTOON_REPLAY=target/file/mutation");
+    let wanted = std::env::var("PONTOON_REPLAY").expect("PONTOON_REPLAY says what");
+    let named = |name: &str| TARGETS.iter().find(|target| target.name == name);
+    if let Some((name, path)) = wanted.split_once(':') {
+        let input = fs::read(path).expect("a readable input");
+        return (named(name).expect("a target").run)(&input);
+    }
     let parts: Vec<&str> = wanted.split('/').collect();
     let [name, file, seed] = parts[..] else {
         panic!("{wanted} is not target/file/mutation");
     };
     let seed = seed.parse().expect("the mutation is a number");
-    let target = TARGETS.iter().find(|target| target.name == name);
     let inputs = inputs(name);
     let input = inputs.iter().find(|(of, _)| of == file);
     let (_, input) = input.expect("a file of the corpus");
-    (target.expect("a target").run)(&mutated(input, &inputs, seed));
+    (named(name).expect("a target").run)(&mutated(input, &inputs, seed));
 }

@@ -1,6 +1,7 @@
 //! A log that was really written, with all that was ever in it, frame by frame.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use pontoon::storage::memory::MemoryVolume;
 use pontoon::storage::{DiskOp, LogConfig, RecordKind, Volume};
@@ -10,7 +11,7 @@ use super::open_log::{Entry, OpenLog};
 use crate::place::SEGMENT_BYTES;
 
 /// A group as the log should hold it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Group {
     pub(super) definition: Vec<u8>,
     pub(super) term: u64,
@@ -18,6 +19,27 @@ pub(super) struct Group {
     pub(super) compacted: (u64, u64),
     /// Those after the compacted ones.
     pub(super) entries: Vec<Entry>,
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stamp = |payload: &[u8]| payload.first().copied();
+        let entries = self
+            .entries
+            .iter()
+            .map(|(term, payload)| (term, stamp(payload)));
+        let Self {
+            term,
+            vote,
+            compacted,
+            ..
+        } = self;
+        write!(
+            formatter,
+            "term {term} vote {vote:?} compacted {compacted:?} entries (term, stamp) {:?}",
+            entries.collect::<Vec<_>>()
+        )
+    }
 }
 
 impl Group {
@@ -57,6 +79,8 @@ pub(super) struct Written {
     pub(super) entries: BTreeSet<(u64, u64, Entry)>,
     pub(super) writes: Vec<Write>,
     stamp: u64,
+    /// The least term of a group's next entry.
+    next_terms: BTreeMap<u64, u64>,
 }
 
 /// Groups of a script.
@@ -73,6 +97,7 @@ impl Written {
             entries: BTreeSet::new(),
             writes: Vec::new(),
             stamp: 0,
+            next_terms: BTreeMap::new(),
         };
         written.note_epoch(&MemoryVolume::new(SEGMENT_BYTES));
         written
@@ -123,6 +148,8 @@ impl Written {
     fn drop_group(&mut self, id: u64) {
         if self.open.log.drop_group(id).is_ok() {
             self.groups.remove(&id);
+            // Another life begins with its first term again.
+            self.next_terms.remove(&id);
             self.note();
         }
     }
@@ -134,7 +161,10 @@ impl Written {
             let (last, term) = group.last();
             let back = if position == 0 { back } else { 0 };
             let index = (last + 1).saturating_sub(back).max(group.compacted.0 + 1);
-            let term = if back > 0 { term + 1 } else { term.max(1) };
+            // As in Raft: an index holds one entry of a term, ever.
+            let next_term = self.next_terms.entry(id).or_insert(1);
+            *next_term = (*next_term).max(term + u64::from(index <= last));
+            let term = *next_term;
             self.stamp += 1;
             let mut payload = self.stamp.to_le_bytes().to_vec();
             payload.resize(8 + length, self.stamp as u8);
@@ -166,6 +196,8 @@ impl Written {
         kept.keep(index);
         let term = kept.last().1;
         if self.open.log.truncate_suffix(id, index, term).is_ok() {
+            let next_term = self.next_terms.entry(id).or_insert(1);
+            *next_term = (*next_term).max(group.last().1 + 1);
             *group = kept;
             self.note();
         }
