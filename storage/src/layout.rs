@@ -317,7 +317,8 @@ mod tests {
         let mut block = vec![0xFF; 4096];
         header.encode(&mut block);
         assert_eq!(SegmentHeader::decode(&block), Ok(header));
-        for bit in 0..block.len() * 8 {
+        // Miri takes too long for each of them.
+        for bit in (0..block.len() * 8).step_by(if cfg!(miri) { 1_021 } else { 1 }) {
             block[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(
                 SegmentHeader::decode(&block),

@@ -266,6 +266,7 @@ fn log_blocks_inside_a_payload_never_pass_for_frames() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
 fn stale_frames_of_a_recycled_segment_are_no_frames() {
     let mut bench = Bench::new();
     bench.log.create_group(1, b"").unwrap();
@@ -425,6 +426,7 @@ fn a_whole_segment_that_is_zeroed_is_damage() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
 fn a_blind_walk_over_random_damage_never_panics() {
     let mut bench = Bench::new();
     bench.group_of(1, 6);
