@@ -60,17 +60,7 @@ impl Raft {
                 match_index: last_new.max(self.commit_index),
             }
         } else {
-            // AppendEntries 2: false if the log has no entry at prevLogIndex with prevLogTerm.
-            let mut limit = prev_log_index.previous().max(self.commit_index);
-            if self.tainted {
-                limit = limit.min(self.verified);
-            }
-            let (hint_index, hint_term) = self.log.last_not_above(limit, prev_log_term);
-            AppendOutcome::Rejected {
-                prev_log_index,
-                hint_index,
-                hint_term,
-            }
+            self.reject(prev_log_index, prev_log_term)
         };
         if !self.retired {
             let answer = Message::AppendResponse {
@@ -81,6 +71,20 @@ impl Raft {
                 tainted: self.tainted && !self.is(Mutant::TaintedTakesPart),
             };
             Self::send_after_persist(output, from, answer);
+        }
+    }
+
+    /// AppendEntries 2: false if the log has no entry at prevLogIndex with prevLogTerm.
+    fn reject(&self, prev_log_index: LogIndex, prev_log_term: Term) -> AppendOutcome {
+        let mut limit = prev_log_index.previous().max(self.commit_index);
+        if self.tainted {
+            limit = limit.min(self.verified);
+        }
+        let (hint_index, hint_term) = self.log.last_not_above(limit, prev_log_term);
+        AppendOutcome::Rejected {
+            prev_log_index,
+            hint_index,
+            hint_term,
         }
     }
 

@@ -96,6 +96,11 @@ pub(super) fn walk(
     chain
 }
 
+/// No log holds more frames than this, so that no more can be missing from it.
+fn frames_max(config: &LogConfig) -> u64 {
+    (u64::from(SLOT_MAX) + 1) * (config.segment_bytes / BLOCK_BYTES_MIN as u64)
+}
+
 impl Chain {
     /// The oldest segment that is needed is not there.
     fn lost_front(&mut self, first: &Segment) {
@@ -130,10 +135,7 @@ impl Chain {
             true => 0,
             false => durable,
         };
-        // No log holds more frames than this, so that no more can be missing from it.
-        let frames_max =
-            (u64::from(SLOT_MAX) + 1) * (config.segment_bytes / BLOCK_BYTES_MIN as u64);
-        let durable = durable.min(self.last.0.saturating_add(frames_max));
+        let durable = durable.min(self.last.0.saturating_add(frames_max(config)));
         let before = self.last.0;
         let mut place = (segments[0].slot, 0);
         for frame in found() {

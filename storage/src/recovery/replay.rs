@@ -242,7 +242,7 @@ impl Replayed {
     /// A frame repeats what the group is.
     fn restate(&mut self, state: GroupState, frames: &mut Frames) {
         if self.defined && state.incarnation != self.group.state.incarnation {
-            // What dropped the group and made it again is missing: nothing of the life before counts.
+            // What dropped the group and made it again is missing: its life before is over.
             self.group.truncate(0, |frame| frames.release(frame));
             *self = Self {
                 unsure: true,
