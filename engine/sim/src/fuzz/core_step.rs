@@ -21,8 +21,8 @@ const DAMAGED: NodeId = NodeId(3);
 /// Bytes that every entry counts for.
 const ENTRY_BYTES: u32 = 48;
 
-/// An even first byte: the rest are steps of three cores, two bytes each ([`Cluster::step`]).
-/// An odd one: steps of one core among liars ([`forged::run`]).
+/// An even first byte: the rest are steps of three cores, two bytes each (`Cluster::step`).
+/// An odd one: steps of one core among liars (`forged::run`).
 pub fn core_step(input: &[u8]) {
     let mut input = Bytes::new(input);
     if input.byte() % 2 == 1 {

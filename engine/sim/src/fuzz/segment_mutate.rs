@@ -14,7 +14,7 @@ use crate::place::{CLUSTER, log_config};
 /// Damages done to one log.
 const DAMAGES_MAX: usize = 8;
 
-/// The first byte is a number of steps; two bytes a step write the log ([`Written::step`]), then
+/// The first byte is a number of steps; two bytes a step write the log (`Written::step`), then
 /// five bytes each damage it: how, which write (two), where in it (two).
 pub fn segment_mutate(input: &[u8]) {
     let mut input = Bytes::new(input);
