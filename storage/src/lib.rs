@@ -87,9 +87,10 @@
 //! - When the log falls idle, [`SegmentLog::idle`] appends a mark that witnesses the last frame.
 //!   **Until a mark or a later frame is durable, rot of the last frame can't be told from a torn
 //!   write.**
-//! - After damage a group is clean only if a later frame repeats its state and its last entry, and
-//!   no entry is missing. Every other group is tainted, until [`SegmentLog::set_tainted`] says
-//!   otherwise.
+//! - After damage a group is clean only if a later frame repeats its state and its last entry, no
+//!   entry is missing, and none may have been overridden by what is: the first entry behind the
+//!   damage must be of the term of the one before it, unless a state record has repeated that one.
+//!   Every other group is tainted, until [`SegmentLog::set_tainted`] says otherwise.
 //! - Entries are overridden by later ones. Segments are freed strictly oldest first, so a replay
 //!   never brings back what was overridden; each new segment repeats the state of all groups, a
 //!   part per frame; a freed segment is written again only after a durable frame has said that it

@@ -36,14 +36,19 @@ impl Raft {
         if !terms_ascend(prev_log_term, entries, term) || prev_log_index.0 > u64::MAX / 2 {
             return;
         }
+        let matches = self.matches(prev_log_index, prev_log_term);
+        let kept = self.kept(prev_log_index, entries);
+        if matches && !self.continues(prev_log_index.plus(kept as u64), &entries[kept..]) {
+            return;
+        }
         self.role = Role::Follower {
             leader: Some(from),
             heard_at: now,
         };
         self.reset_election_timer(now);
 
-        let outcome = if self.matches(prev_log_index, prev_log_term) {
-            self.append_received(prev_log_index, entries, output);
+        let outcome = if matches {
+            self.append_received(prev_log_index, entries, kept, output);
             let last_new = prev_log_index.plus(u64::from(count));
             self.verified = self.verified.max(last_new);
             self.follow_commit(leader_commit, last_new);
@@ -55,17 +60,7 @@ impl Raft {
                 match_index: last_new.max(self.commit_index),
             }
         } else {
-            // AppendEntries 2: false if the log has no entry at prevLogIndex with prevLogTerm.
-            let mut limit = prev_log_index.previous().max(self.commit_index);
-            if self.tainted {
-                limit = limit.min(self.verified);
-            }
-            let (hint_index, hint_term) = self.log.last_not_above(limit, prev_log_term);
-            AppendOutcome::Rejected {
-                prev_log_index,
-                hint_index,
-                hint_term,
-            }
+            self.reject(prev_log_index, prev_log_term)
         };
         if !self.retired {
             let answer = Message::AppendResponse {
@@ -76,6 +71,20 @@ impl Raft {
                 tainted: self.tainted && !self.is(Mutant::TaintedTakesPart),
             };
             Self::send_after_persist(output, from, answer);
+        }
+    }
+
+    /// AppendEntries 2: false if the log has no entry at prevLogIndex with prevLogTerm.
+    fn reject(&self, prev_log_index: LogIndex, prev_log_term: Term) -> AppendOutcome {
+        let mut limit = prev_log_index.previous().max(self.commit_index);
+        if self.tainted {
+            limit = limit.min(self.verified);
+        }
+        let (hint_index, hint_term) = self.log.last_not_above(limit, prev_log_term);
+        AppendOutcome::Rejected {
+            prev_log_index,
+            hint_index,
+            hint_term,
         }
     }
 
@@ -100,24 +109,34 @@ impl Raft {
         index <= self.commit_index || comparable && self.log.term_at(index) == Some(term)
     }
 
+    /// How many of the entries after `prev_log_index` are in the log already.
+    fn kept(&self, prev_log_index: LogIndex, entries: &[EntryMeta]) -> usize {
+        let indexes = (1..).map(|position| prev_log_index.plus(position));
+        let is_kept = |(index, entry): &(LogIndex, &EntryMeta)| {
+            *index <= self.commit_index || self.log.term_at(*index) == Some(entry.term)
+        };
+        indexes.zip(entries).take_while(is_kept).count()
+    }
+
+    /// Whether entries may follow the one at `index`. Only nonsense does not: what is committed is
+    /// not compared, and a leader that names other terms there than we have never was one.
+    fn continues(&self, index: LogIndex, new: &[EntryMeta]) -> bool {
+        let (before, next) = (self.log.term_at(index), new.first());
+        before
+            .zip(next)
+            .is_none_or(|(term, next)| term <= next.term)
+    }
+
     /// AppendEntries 3 and 4: an existing entry that conflicts with a new one goes, with all
-    /// that follow it; entries not in the log are appended. Consistent entries stay untouched.
+    /// that follow it; entries not in the log are appended. The first `skip` stay untouched.
     fn append_received(
         &mut self,
         prev_log_index: LogIndex,
         entries: &[EntryMeta],
+        skip: usize,
         output: &mut Output,
     ) {
-        let mut index = prev_log_index.next();
-        let mut skip = 0;
-        for entry in entries {
-            let kept = index <= self.commit_index || self.log.term_at(index) == Some(entry.term);
-            if !kept {
-                break;
-            }
-            index = index.next();
-            skip += 1;
-        }
+        let index = prev_log_index.plus(skip as u64).next();
         let new = &entries[skip..];
         if new.is_empty() {
             return;

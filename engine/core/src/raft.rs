@@ -94,7 +94,11 @@ impl Raft {
         entries: &[EntryMeta],
         output: &mut Output,
     ) {
-        if from == self.config.id || !self.admits_term(now, from, &message, output) {
+        // Elections count terms up one by one. One beyond reach is nonsense, and to adopt the last
+        // would leave none to campaign in, and two votes in that one.
+        let within_reach = message.term().0 <= u64::MAX / 2;
+        if from == self.config.id || !within_reach || !self.admits_term(now, from, &message, output)
+        {
             return;
         }
         match message {

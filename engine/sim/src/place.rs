@@ -14,6 +14,8 @@ use crate::machine::{SharedOracle, machines};
 use crate::replica::Seen;
 use crate::swarm::{MILLISECOND, Swarm};
 
+/// The cluster of every simulation.
+pub(crate) const CLUSTER: u128 = 9;
 pub(crate) const SEGMENT_BYTES: u64 = 64 << 10;
 pub(crate) const LIMITS: FrameLimits = FrameLimits {
     frame_bytes_max: 12 << 10,
@@ -72,23 +74,31 @@ impl std::fmt::Display for StartError {
 }
 
 impl Place {
-    pub(crate) fn log_config(&self, cores: u16) -> LogConfig {
-        LogConfig {
-            segment_bytes: SEGMENT_BYTES,
-            frame_bytes_max: 8 << 10,
-            slab_bytes: 16 << 10,
-            staging_bytes: 128 << 10,
-            cache_bytes: 32 << 10,
-            read_bytes: 64 << 10,
-            segments_max: 64,
-            state_bytes_per_frame: 1024,
-            ..LogConfig::new(Identity {
-                cluster: 9,
-                node: self.node as u64 + 1,
-                core: self.core,
-                cores,
-            })
+    pub(crate) fn new(node: usize, core: u16) -> Self {
+        Self {
+            node,
+            core,
+            shard: None,
+            disk: Disk::new(),
+            completions: Vec::new(),
+            life: 0,
+            wake_at: None,
+            seen: Vec::new(),
+            reported: Vec::new(),
+            closed: false,
+            interrupted: None,
+            votes: Vec::new(),
+            votes_lost: Vec::new(),
         }
+    }
+
+    pub(crate) fn log_config(&self, cores: u16) -> LogConfig {
+        log_config(Identity {
+            cluster: CLUSTER,
+            node: self.node as u64 + 1,
+            core: self.core,
+            cores,
+        })
     }
 
     /// What a start would find if the power failed now.
@@ -123,6 +133,21 @@ impl Place {
         self.closed = false;
         self.shard = Some(shard.map_err(StartError::Shard)?);
         Ok((recovery, failed))
+    }
+}
+
+/// A log so small that its limits are reached.
+pub(crate) fn log_config(identity: Identity) -> LogConfig {
+    LogConfig {
+        segment_bytes: SEGMENT_BYTES,
+        frame_bytes_max: 8 << 10,
+        slab_bytes: 16 << 10,
+        staging_bytes: 128 << 10,
+        cache_bytes: 32 << 10,
+        read_bytes: 64 << 10,
+        segments_max: 64,
+        state_bytes_per_frame: 1024,
+        ..LogConfig::new(identity)
     }
 }
 

@@ -13,7 +13,6 @@ use crate::check::Checks;
 use crate::client::Client;
 use crate::clock::{self, Clock};
 use crate::coverage::Coverage;
-use crate::disk::Disk;
 use crate::edn::HistoryEvent;
 use crate::faults::{Fault, Faults};
 use crate::history::Call;
@@ -21,6 +20,7 @@ use crate::machine::{Oracle, SharedOracle, lock};
 use crate::network::Network;
 use crate::place::Place;
 use crate::random::Random;
+use crate::recording::Recorder;
 use crate::swarm::{MILLISECOND, Swarm};
 use crate::trace::Trace;
 
@@ -154,6 +154,8 @@ pub(crate) struct World {
     /// The second phase has begun: nothing goes wrong any more.
     pub(crate) healed: bool,
     pub(crate) failure: Option<String>,
+    /// Keeps what fuzz targets can use.
+    pub(crate) recorder: Option<Recorder>,
 }
 
 /// Runs one history.
@@ -196,27 +198,13 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 impl World {
-    fn new(options: &Options) -> Self {
+    pub(crate) fn new(options: &Options) -> Self {
         let swarm = Swarm::draw(options.seed);
         let mut random = Random::new(options.seed);
         let mut places = Vec::new();
         for node in 0..swarm.nodes {
             for core in 0..swarm.cores {
-                places.push(Place {
-                    node,
-                    core,
-                    shard: None,
-                    disk: Disk::new(),
-                    completions: Vec::new(),
-                    life: 0,
-                    wake_at: None,
-                    seen: Vec::new(),
-                    reported: Vec::new(),
-                    closed: false,
-                    interrupted: None,
-                    votes: Vec::new(),
-                    votes_lost: Vec::new(),
-                });
+                places.push(Place::new(node, core));
             }
         }
         let mut clocks = vec![Clock::default(); swarm.nodes];
@@ -247,6 +235,7 @@ impl World {
             history: options.keep_history.then(Vec::new),
             healed: false,
             failure: None,
+            recorder: None,
             swarm,
         }
     }
@@ -297,7 +286,7 @@ impl World {
     }
 
     /// Both phases.
-    fn live(&mut self, events: u64) {
+    pub(crate) fn live(&mut self, events: u64) {
         for node in 0..self.swarm.nodes {
             self.start(node);
         }
@@ -340,6 +329,7 @@ impl World {
         };
         self.now = time;
         self.events += 1;
+        self.note_event(&event);
         match event {
             Event::Turn { place, life } => self.turn(place, life),
             Event::Complete {

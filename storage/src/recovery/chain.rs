@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use super::scan::{Found, Segment};
 use super::{Damage, RecoveryReport};
-use crate::config::LogConfig;
-use crate::layout::EpochEnd;
+use crate::config::{LogConfig, SLOT_MAX};
+use crate::layout::{BLOCK_BYTES_MIN, EpochEnd};
 use crate::mutant::Mutant;
 
 /// The frames that count.
@@ -45,9 +45,8 @@ pub(super) fn walk(
         ..Chain::default()
     };
     if let Some(first) = segments.first() {
-        if first.header.sequence == oldest_live || first.rebuilt {
-            chain.last.0 = first.header.first_frame - 1;
-        } else {
+        chain.last.0 = first.header.first_frame - 1;
+        if first.header.sequence != oldest_live && !first.rebuilt {
             chain.lost_front(first);
         }
     }
@@ -88,19 +87,30 @@ pub(super) fn walk(
         .map(|frame| frame.header.oldest_live)
         .fold(oldest_live, u64::max);
     chain.forget_freed(segments);
+    if let Some(first) = segments.first().filter(|first| first.rebuilt) {
+        // Its own frames have said only now which segment is the oldest that is needed.
+        if first.header.sequence > chain.oldest_live {
+            chain.lost_front(first);
+        }
+    }
     chain
+}
+
+/// No log holds more frames than this, so that no more can be missing from it.
+fn frames_max(config: &LogConfig) -> u64 {
+    (u64::from(SLOT_MAX) + 1) * (config.segment_bytes / BLOCK_BYTES_MIN as u64)
 }
 
 impl Chain {
     /// The oldest segment that is needed is not there.
     fn lost_front(&mut self, first: &Segment) {
-        self.last.0 = first.header.first_frame - 1;
-        self.damage.push(Damage {
+        let lost = Damage {
             slot: first.slot,
             offset: 0,
             first_frame: 0,
-            last_frame: self.last.0,
-        });
+            last_frame: first.header.first_frame - 1,
+        };
+        self.damage.insert(0, lost);
     }
 
     fn walk_epoch(
@@ -125,6 +135,7 @@ impl Chain {
             true => 0,
             false => durable,
         };
+        let durable = durable.min(self.last.0.saturating_add(frames_max(config)));
         let before = self.last.0;
         let mut place = (segments[0].slot, 0);
         for frame in found() {

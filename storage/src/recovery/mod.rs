@@ -202,8 +202,9 @@ fn replay(loader: &mut Loader<'_>, chain: &Chain) -> Result<(Replay, Vec<Damage>
             .place(header.number, *slot, header.sequence, *offset);
         let bytes = loader.load(*slot)?;
         let payload = scan::payload(bytes, *offset as usize, header).expect("verified before");
-        // The walk has verified the frame and each record in it, but a segment that is not in
-        // memory any more was read once again, and the disk may have given other bytes this time.
+        // The walk has verified the frame and each record in it, but it may say what no log
+        // writes, and a segment that is not in memory any more was read once again: the disk may
+        // have given other bytes this time.
         if !replay.frame(header.number, payload) {
             replay.damage();
             unreplayed.push(Damage {

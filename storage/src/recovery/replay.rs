@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::layout::NUMBER_MAX;
 use crate::log::group::{Group, GroupState, Run};
 use crate::log::space::Frames;
 use crate::record::{Record, RecordKind, Records, u64_at};
@@ -18,6 +19,10 @@ pub(super) struct Replayed {
     unsure: bool,
     /// A state record has said what the group is.
     defined: bool,
+    /// Its last entry is from before a damage: what follows may belong to another one.
+    open_link: bool,
+    /// Entries below this one may have been overridden by what is missing.
+    doubtful_below: u64,
 }
 
 /// The groups while they are being replayed.
@@ -43,16 +48,21 @@ impl Replay {
         self.damaged = true;
         for replayed in self.groups.values_mut() {
             replayed.unsure = true;
+            replayed.open_link = true;
         }
     }
 
-    /// Replays a frame. False when its records don't verify, or say what none of this version does,
-    /// though the frame did verify when it was looked at first.
+    /// Replays a frame. False when its records don't verify, or say what no log writes, though the
+    /// frame did verify when it was looked at first.
     pub(super) fn frame(&mut self, number: u64, payload: &[u8]) -> bool {
         let mut offset = crate::layout::FRAME_HEADER_BYTES as u32;
         for record in Records::new(payload) {
             let Ok(record) = record else { return false };
             let bytes = record.encoded_bytes as u32;
+            let first_possible = u64::from(record.kind.is_entry());
+            if !(first_possible..=NUMBER_MAX).contains(&record.index) {
+                return false;
+            }
             if record.kind.is_entry() {
                 self.entry(&record, number, offset);
             } else if !self.state_record(&record) {
@@ -77,6 +87,7 @@ impl Replay {
         let frames = &mut self.frames;
         let index = record.index;
         replayed.lower_floor(index);
+        replayed.close_link(index, record.term);
         let last = replayed.group.state.last.0;
         if index <= last {
             replayed.truncate(index, frames);
@@ -125,7 +136,8 @@ impl Replay {
                 state.voted_for = voted.then(|| u64_at(record.payload, 0));
             }
             RecordKind::GroupState => {
-                let Some(state) = GroupState::decode(record.term, record.payload) else {
+                let decoded = GroupState::decode(record.term, record.payload);
+                let Some(state) = decoded.filter(is_plausible) else {
                     return false;
                 };
                 self.next_incarnation = self.next_incarnation.max(state.incarnation + 1);
@@ -168,6 +180,12 @@ impl Replay {
     }
 }
 
+/// Whether a log could have written this state.
+fn is_plausible(state: &GroupState) -> bool {
+    let (compacted, last) = (state.compacted.0, state.last.0);
+    compacted <= last && last <= NUMBER_MAX && state.incarnation <= NUMBER_MAX
+}
+
 impl Replayed {
     /// An entry comes at `index`, and what came before the oldest segment is not known: as long as
     /// no state record has said more, all below it is taken for compacted.
@@ -180,8 +198,22 @@ impl Replayed {
         }
     }
 
+    /// After damage, an entry is known to follow the one before it only if both are of one term:
+    /// its leader's log held only one entry there. Otherwise that one, and others before it, may be
+    /// what a missing frame replaced.
+    fn close_link(&mut self, index: u64, term: u64) {
+        if std::mem::take(&mut self.open_link) {
+            let before = index - 1;
+            let kept = before > self.group.state.compacted.0;
+            if kept && self.term_at(before) != term {
+                self.doubtful_below = index;
+            }
+        }
+    }
+
     fn truncate(&mut self, index: u64, frames: &mut Frames) {
         self.group.truncate(index, |frame| frames.release(frame));
+        self.doubtful_below = self.doubtful_below.min(index);
         while self.terms.last().is_some_and(|(first, _)| *first >= index) {
             self.terms.pop();
         }
@@ -210,6 +242,14 @@ impl Replayed {
 
     /// A frame repeats what the group is.
     fn restate(&mut self, state: GroupState, frames: &mut Frames) {
+        if self.defined && state.incarnation != self.group.state.incarnation {
+            // What dropped the group and made it again is missing: its life before is over.
+            self.group.truncate(0, |frame| frames.release(frame));
+            *self = Self {
+                unsure: true,
+                ..Self::default()
+            };
+        }
         let first_kept = self.group.state.compacted.0 + 1;
         if self.group.runs.is_empty() && self.gaps.is_empty() && self.group.state.last.0 == 0 {
             // Nothing is known of any entry, so there must be none above the compacted ones.
@@ -228,6 +268,7 @@ impl Replayed {
                 .push((self.group.state.last.0 + 1, state.last.0 + 1));
         }
         let agrees = self.group.state.last == state.last && self.gaps.is_empty();
+        self.open_link &= !agrees;
         let last = if missing {
             state.last
         } else {
@@ -262,7 +303,8 @@ impl Replayed {
                 kept
             };
         }
-        self.group.state.tainted |= self.unsure || !self.defined;
+        let doubtful = self.doubtful_below > self.group.state.compacted.0 + 1;
+        self.group.state.tainted |= self.unsure || doubtful || !self.defined;
         let (first, last) = (self.group.state.compacted.0 + 1, self.group.state.last.0);
         let position = self.terms.partition_point(|(start, _)| *start <= first);
         self.terms.drain(..position.saturating_sub(1));
@@ -271,6 +313,43 @@ impl Replayed {
         }
         if last < first {
             self.terms.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{encoded_bytes, header};
+
+    /// Found by fuzzing (`segment_open`): recovery ended the process by an overflow.
+    #[test]
+    fn records_that_no_log_writes_are_nonsense_however_sound_their_checksum() {
+        let state = |compacted, last, incarnation| {
+            let state = GroupState {
+                incarnation,
+                compacted: (compacted, 1),
+                last: (last, 1),
+                ..GroupState::default()
+            };
+            state.encode().to_vec()
+        };
+        let cases = [
+            (RecordKind::Command, 0, Vec::new()),
+            (RecordKind::Command, u64::MAX, Vec::new()),
+            (RecordKind::Truncate, u64::MAX, Vec::new()),
+            (RecordKind::CompactedTo, u64::MAX, Vec::new()),
+            (RecordKind::GroupState, 0, state(5, 4, 1)),
+            (RecordKind::GroupState, 0, state(4, u64::MAX, 1)),
+            (RecordKind::GroupState, 0, state(4, 5, u64::MAX)),
+        ];
+        for (kind, index, payload) in cases {
+            let mut bytes = header(1, index, 1, kind, &payload).to_vec();
+            bytes.extend(&payload);
+            bytes.resize(encoded_bytes(payload.len()), 0);
+            let mut replay = Replay::new(1);
+            replay.frames.push(1);
+            assert!(!replay.frame(1, &bytes), "{kind:?} {index}");
         }
     }
 }

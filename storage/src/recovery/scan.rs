@@ -118,9 +118,7 @@ impl<'a> Loader<'a> {
                 Err(HeaderFault::Version(version)) => {
                     return Err(OpenError::Version { slot, version });
                 }
-                Err(HeaderFault::Blank) if blocks[block..].iter().all(|byte| *byte == 0) => {
-                    survey.blank.push(slot);
-                }
+                // Also one that seems never to have been used: its first blocks may be lost.
                 Err(HeaderFault::Blank | HeaderFault::Damaged) => {
                     match self.rebuild(slot, config)? {
                         Some(segment) => survey.segments.push(segment),
@@ -141,27 +139,29 @@ impl<'a> Loader<'a> {
         let bytes = self.load(slot)?;
         let frames = (block..bytes.len()).step_by(block).filter_map(|offset| {
             let (header, _) = FrameHeader::decode(&bytes[offset..], salt, offset as u64)?;
-            verify_payload(bytes, offset, &header, salt).then_some(header)
+            verify_payload(bytes, offset, &header, salt).then_some((offset, header))
         });
         let frames: Vec<_> = frames.collect();
         let Some(newest) = frames
             .iter()
-            .map(|frame| (frame.epoch, frame.sequence))
+            .map(|(_, frame)| (frame.epoch, frame.sequence))
             .max()
         else {
             return Ok(None);
         };
         let mut own = frames
             .iter()
-            .filter(|frame| (frame.epoch, frame.sequence) == newest);
-        let first = own.next().expect("the newest is among them");
+            .filter(|(_, frame)| (frame.epoch, frame.sequence) == newest);
+        let (offset, first) = own.next().expect("the newest is among them");
+        // Between it and the header at least one frame is missing.
+        let missing = u64::from(*offset > block);
         let header = SegmentHeader {
             identity: config.identity,
             block_bytes: block as u32,
             segment_bytes: config.segment_bytes,
             sequence: newest.1,
             epoch: newest.0,
-            first_frame: first.number,
+            first_frame: first.number.saturating_sub(missing).max(1),
             durable_frame: first.durable_frame,
             oldest_live: 0,
             ends: Vec::new(),
@@ -177,12 +177,18 @@ impl<'a> Loader<'a> {
     pub(super) fn frames(&mut self, segment: &Segment) -> Result<Vec<Found>, OpenError> {
         let (block, salt) = (self.block, self.salt);
         let (epoch, sequence) = (segment.header.epoch, segment.header.sequence);
+        // Each frame takes a block at least.
+        let (first_frame, blocks) = (
+            segment.header.first_frame,
+            self.segment_bytes / block as u64,
+        );
         let bytes = self.load(segment.slot)?;
         let mut frames = Vec::new();
         let mut offset = block;
         while offset < bytes.len() {
             let decoded = FrameHeader::decode(&bytes[offset..], salt, offset as u64)
-                .filter(|(header, _)| (header.epoch, header.sequence) == (epoch, sequence));
+                .filter(|(header, _)| (header.epoch, header.sequence) == (epoch, sequence))
+                .filter(|(header, _)| (first_frame..first_frame + blocks).contains(&header.number));
             let Some((header, checksum)) = decoded else {
                 // A length can't be trusted here: look at every block.
                 offset += block;

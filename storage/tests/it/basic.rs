@@ -73,6 +73,7 @@ fn compaction_and_override_that_empty_an_old_segment_leave_no_gap() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
 fn restarts_never_run_out_of_segments() {
     let mut bench = Bench::new();
     bench.log.create_group(1, b"").unwrap();
@@ -90,6 +91,7 @@ fn restarts_never_run_out_of_segments() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
 fn segments_are_recycled_without_end_when_groups_compact() {
     let mut bench = Bench::new();
     for group in 1..=5 {
@@ -118,6 +120,7 @@ fn segments_are_recycled_without_end_when_groups_compact() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
 fn a_full_log_refuses_entries_and_goes_on_after_compaction() {
     let mut bench = Bench::new();
     bench.log.create_group(1, b"").unwrap();
@@ -179,6 +182,7 @@ fn a_segment_whose_header_is_under_way_is_not_asked_for_again() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
 fn a_full_disk_delays_only_the_preparing_of_segments() {
     let mut bench = Bench::new();
     bench.volume.set_slots_max(3);
@@ -478,6 +482,7 @@ fn a_second_read_of_a_place_that_fails_closes_the_log() {
 /// Found by the simulator (seed 1273): what was admitted together was refused one by one, when the
 /// careful estimate was made again for each part.
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
 fn what_was_admitted_together_is_taken_one_by_one() {
     let mut bench = Bench::new();
     bench.log.create_group(1, b"definition").unwrap();

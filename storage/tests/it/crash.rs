@@ -359,12 +359,14 @@ fn enumerate(seed: u64, places: usize, steps: u64, deaths: u64, weights: [u64; 7
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for Miri: thousands of images")]
 fn appending_and_overriding_survives_every_crash() {
     let run = enumerate(1, 1, 40, 4, [1, 1, 10, 6, 2, 4, 3]);
     assert!(run.images > 2000, "{} images", run.images);
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for Miri: thousands of images")]
 fn rolling_compacting_and_recycling_survives_every_crash() {
     let run = enumerate(2, 1, 240, 1, [2, 1, 12, 2, 0, 1, 24]);
     let seen = (run.images, run.rolls, run.recycled);
@@ -375,12 +377,14 @@ fn rolling_compacting_and_recycling_survives_every_crash() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for Miri: thousands of images")]
 fn votes_creations_and_drops_survive_every_crash() {
     let run = enumerate(3, 1, 40, 6, [6, 4, 3, 1, 1, 10, 2]);
     assert!(run.images > 2000, "{} images", run.images);
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for Miri: thousands of images")]
 fn several_writes_in_flight_survive_every_crash() {
     let run = enumerate(4, 3, 40, 6, [2, 1, 10, 5, 2, 4, 8]);
     assert!(run.images > 5000, "{} images", run.images);

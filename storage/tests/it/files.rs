@@ -54,6 +54,7 @@ impl Files {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a file system past the page cache")]
 fn a_log_on_files_goes_on_after_a_restart() {
     let directory = directory();
     let path = directory.path().join("core-0");
@@ -89,6 +90,7 @@ fn a_log_on_files_goes_on_after_a_restart() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a file system past the page cache")]
 fn a_directory_that_is_in_use_is_refused() {
     let directory = directory();
     let first = FileVolume::open(directory.path(), SEGMENT_BYTES).unwrap();
@@ -99,6 +101,7 @@ fn a_directory_that_is_in_use_is_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a file system past the page cache")]
 fn segments_of_another_size_are_refused_with_both_sizes() {
     let directory = directory();
     drop(Files::open(directory.path(), small_config()).unwrap());
@@ -110,6 +113,7 @@ fn segments_of_another_size_are_refused_with_both_sizes() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a file system past the page cache")]
 fn a_file_system_without_direct_io_is_refused_by_name() {
     // Linux: /proc never has O_DIRECT, and takes no files; either way the path is named.
     let refusal = FileVolume::open(Path::new("/proc/self"), SEGMENT_BYTES).unwrap_err();
@@ -117,6 +121,7 @@ fn a_file_system_without_direct_io_is_refused_by_name() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a file system past the page cache")]
 fn preparing_is_done_once_and_leaves_nothing_half_done() {
     let directory = directory();
     std::fs::write(directory.path().join("preparing-0003"), b"of a crash").unwrap();
@@ -131,6 +136,7 @@ fn preparing_is_done_once_and_leaves_nothing_half_done() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a file system past the page cache")]
 fn preparing_that_is_stopped_leaves_nothing_behind() {
     let directory = directory();
     let mut pieces = 0;
@@ -145,6 +151,7 @@ fn preparing_that_is_stopped_leaves_nothing_behind() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a file system past the page cache")]
 fn measuring_leaves_a_prepared_segment_as_it_was() {
     let directory = directory();
     let file = prepare_segment(directory.path(), 0, SEGMENT_BYTES).unwrap();

@@ -42,6 +42,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
     fn a_log_holds_what_a_plain_model_holds(
         actions in proptest::collection::vec(action(), 1..150),
     ) {

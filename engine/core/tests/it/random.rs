@@ -10,6 +10,7 @@ const SEEDS: u64 = 600;
 const STEPS: u32 = 3_000;
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
 fn no_random_history_of_three_or_five_breaks_a_property_of_raft() {
     let mut committed = 0;
     for seed in 0..SEEDS {

@@ -494,6 +494,37 @@ fn nonsense_of_peers_is_ignored() {
     assert_eq!(raft.last_index(), LogIndex(1));
 }
 
+/// Found by fuzzing (`core_step`): the last term there is was adopted from a liar; the next
+/// campaign stayed in it, and there voted a second time.
+#[test]
+fn a_term_that_no_election_reaches_is_nonsense() {
+    let mut raft = replica(2, &[1]);
+    for term in [u64::MAX, u64::MAX / 2 + 1] {
+        let output = step(&mut raft, TWO, append(term, (1, 1), 0, 0), &[]);
+        assert_eq!(output, Output::default());
+        let ask = request_vote(term, (9, 9), VoteKind::Vote);
+        assert_eq!(step(&mut raft, TWO, ask, &[]), Output::default());
+    }
+    assert_eq!(raft.current_term(), Term(2));
+}
+
+/// Found by fuzzing (`core_step`): what is committed is not compared, so that a liar could name
+/// other terms there, and let entries of an earlier term follow: an assertion ended the process.
+#[test]
+fn entries_of_an_earlier_term_than_what_is_committed_are_nonsense() {
+    let mut raft = replica(5, &[1, 5]);
+    step(&mut raft, TWO, append(5, (2, 5), 0, 2), &[]);
+    assert_eq!(raft.commit_index(), LogIndex(2));
+    for (prev, terms) in [((1, 1), &[1, 1][..]), ((1, 0), &[0, 3]), ((2, 0), &[4])] {
+        let count = terms.len() as u32;
+        let output = step(&mut raft, TWO, append(5, prev, count, 3), &entries(terms));
+        assert_eq!(output, Output::default());
+    }
+    assert_eq!(raft.last_index(), LogIndex(2));
+    step(&mut raft, TWO, append(5, (1, 1), 2, 3), &entries(&[5, 5]));
+    assert_eq!(raft.commit_index(), LogIndex(3));
+}
+
 /// Found by the simulator (seed 798): a leader that told others to compact what its own slow disk
 /// did not hold yet could not get it back from anybody after a crash.
 #[test]

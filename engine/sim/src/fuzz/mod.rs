@@ -1,0 +1,58 @@
+//! Fuzz targets: what must hold whatever bytes come from a peer, a disk or a schedule.
+//!
+//! Each target takes any bytes and panics if a promise is broken. `engine/fuzz` gives them to
+//! libFuzzer; `tests/corpora.rs` runs them over the corpora on every toolchain. The first bytes of
+//! an input choose how the rest is taken (each target says how); a flag among them has checksums
+//! mended, since no mutation would ever get past them.
+
+mod bytes;
+mod core_step;
+mod forged;
+mod frame_stream;
+mod hello;
+mod lone;
+mod mend;
+mod open_log;
+mod segment_mutate;
+mod segment_open;
+mod watch;
+mod written;
+
+pub use core_step::core_step;
+pub use frame_stream::frame_stream;
+pub use hello::hello;
+pub use segment_mutate::segment_mutate;
+pub use segment_open::segment_open;
+
+/// A target and its name, which is also that of its folder below `engine/fuzz/corpus`.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Its name.
+    pub name: &'static str,
+    /// Takes any bytes; panics if something does not hold.
+    pub run: fn(&[u8]),
+}
+
+/// All targets.
+pub const TARGETS: [Target; 5] = [
+    Target {
+        name: "frame_stream",
+        run: frame_stream,
+    },
+    Target {
+        name: "hello",
+        run: hello,
+    },
+    Target {
+        name: "segment_open",
+        run: segment_open,
+    },
+    Target {
+        name: "segment_mutate",
+        run: segment_mutate,
+    },
+    Target {
+        name: "core_step",
+        run: core_step,
+    },
+];
