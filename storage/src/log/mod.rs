@@ -100,7 +100,8 @@ impl SegmentLog {
         let arena = config.staging_bytes + config.cache_bytes + config.slab_bytes;
         let pool = SlabPool::new(arena, config.slab_bytes)
             .map_err(OpenError::io("allocating the arena"))?;
-        let read_slab = config.frame_bytes_max as usize + 2 * block;
+        let frame = (config.frame_bytes_max as usize).max(recovered.frame_bytes_longest);
+        let read_slab = frame + 2 * block;
         let read_pool = SlabPool::new(config.read_bytes.max(read_slab), read_slab)
             .map_err(OpenError::io("allocating read buffers"))?;
         let log = Self {

@@ -92,6 +92,8 @@ pub(crate) struct Recovered {
     pub(crate) space: Space,
     pub(crate) next_frame: u64,
     pub(crate) last_checksum: u32,
+    /// Bytes of the longest frame, which may have been written with another limit than now.
+    pub(crate) frame_bytes_longest: usize,
     pub(crate) next_incarnation: u64,
     report: RecoveryReport,
 }
@@ -146,6 +148,9 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     report.epoch = space.epoch;
     report.segments = space.live.len();
     report.frames = chain.frames.len() as u64;
+    let lengths = chain.frames.iter();
+    let lengths = lengths.map(|frame| frame.header.frame_bytes(loader.block));
+    let frame_bytes_longest = lengths.max().unwrap_or(0);
     report.damage = chain.damage;
     if !report.damage.is_empty() {
         tracing::error!(damage = ?report.damage, "durable frames are damaged");
@@ -169,6 +174,7 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         space,
         next_frame: chain.last.0 + 1,
         last_checksum: chain.last.1,
+        frame_bytes_longest,
         next_incarnation: replay.next_incarnation,
         report,
     })

@@ -501,3 +501,21 @@ fn what_was_admitted_together_is_taken_one_by_one() {
     };
     assert!(matches!(refused, AppendError::NoSpace { .. }), "{refused}");
 }
+
+/// Found by fuzzing (`segment_open`): after the limit had been lowered, an entry of a longer frame
+/// did not fit the buffer it was read into, and an assertion ended the process.
+#[test]
+fn frames_longer_than_the_limit_now_are_still_read() {
+    let config = |frame_bytes_max| LogConfig {
+        segment_bytes: 256 << 10,
+        frame_bytes_max,
+        ..small_config()
+    };
+    let volume = MemoryVolume::new(256 << 10);
+    let mut bench = Bench::open(volume, config(32 << 10)).unwrap();
+    bench.group_of(1, 1);
+    bench.append(1, 2, 1, &[7; 30_000]);
+    bench.flush();
+    let mut bench = Bench::open(bench.volume, config(8 << 10)).unwrap();
+    assert_eq!(bench.entry(1, 2), Some((1, vec![7; 30_000])));
+}
