@@ -64,7 +64,10 @@ pub(crate) fn dance(dance: Dance<'_>) -> Result<Danced> {
     // On a thread of its own, so that nothing else of this process is pinned with it.
     std::thread::scope(|scope| {
         let leader = scope.spawn(|| {
-            placement::pin(placement::processor_of(0, 0, 1));
+            // Whoever writes alone is held against a writer of the log that is not pinned either.
+            if !dance.followers.is_empty() {
+                placement::pin(placement::processor_of(0, 0, 1));
+            }
             lead(dance)
         });
         let led = leader.join();
