@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use pontoon_core::NodeId;
+use pontoon_raft::NodeId;
 use pontoon_storage::{Identity, LogConfig};
 use serde::Deserialize;
 

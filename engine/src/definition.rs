@@ -1,6 +1,6 @@
 //! What the log keeps with a group, so that it can be reopened: its kind and its members.
 
-use pontoon_core::{Membership, NodeId};
+use pontoon_raft::{Membership, NodeId};
 use serde::{Deserialize, Serialize};
 
 /// JSON in the group's state record: small, rarely written, and readable in a dump.

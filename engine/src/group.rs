@@ -1,8 +1,8 @@
 //! A handle to one group on this node, for any number of threads.
 
-use pontoon_core::{GroupId, NodeId, TransferRejection};
+use pontoon_raft::{GroupId, NodeId, TransferRejection};
 
-use crate::inbox::{Answer, Core};
+use crate::inbox::{Answer, CoreHandle};
 use crate::outcome::Proposal;
 use crate::request::{GroupStatus, Request};
 
@@ -10,11 +10,11 @@ use crate::request::{GroupStatus, Request};
 #[derive(Clone, Debug)]
 pub struct Group {
     id: GroupId,
-    core: Core,
+    core: CoreHandle,
 }
 
 impl Group {
-    pub(crate) fn new(id: GroupId, core: Core) -> Self {
+    pub(crate) fn new(id: GroupId, core: CoreHandle) -> Self {
         Self { id, core }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use pontoon_core::{GroupId, Membership, NodeId};
+use pontoon_raft::{GroupId, Membership, NodeId};
 
 use crate::definition::Definition;
 use crate::doorbell::Doorbell;
@@ -21,7 +21,7 @@ pub(crate) struct Inbox {
 
 /// What application threads hold of a core.
 #[derive(Clone, Debug)]
-pub(crate) struct Core {
+pub(crate) struct CoreHandle {
     pub(crate) node: NodeId,
     requests: Sender<Request>,
     doorbell: Arc<Doorbell>,
@@ -35,9 +35,9 @@ pub(crate) fn channel(
     doorbell: Arc<Doorbell>,
     requests_waiting_max: usize,
     command_bytes_max: usize,
-) -> (Core, Inbox) {
+) -> (CoreHandle, Inbox) {
     let (sender, receiver) = bounded(requests_waiting_max);
-    let handle = Core {
+    let handle = CoreHandle {
         node,
         requests: sender,
         doorbell,
@@ -47,7 +47,7 @@ pub(crate) fn channel(
     (handle, inbox)
 }
 
-impl Core {
+impl CoreHandle {
     pub(crate) fn propose(&self, group: GroupId, command: Vec<u8>) -> Proposal {
         if command.len() > self.command_bytes_max {
             return Proposal::rejected(Rejection::TooLarge {

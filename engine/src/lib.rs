@@ -70,12 +70,12 @@ pub use inbox::Answer;
 pub use machine::{Batch, Command, Event, Machines, Made, StateMachine};
 pub use node::{Node, StartError, StopError};
 pub use outcome::{Applied, Outcome, Proposal, ProposeError, Rejection, Unknown};
-pub use pontoon_core::{GroupId, LogIndex, NodeId, RoleName, Status, Term};
+pub use pontoon_raft::{GroupId, LogIndex, NodeId, RoleName, Status, Term};
 pub use request::{CreateError, GroupStatus};
 pub use shard::CoreStatistics;
 
 #[cfg(feature = "glommio")]
 pub use glommio;
-pub use pontoon_core as core;
+pub use pontoon_raft as raft;
 pub use pontoon_storage as storage;
 pub use pontoon_transport as transport;

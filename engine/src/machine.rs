@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use pontoon_core::{GroupId, LogIndex, NodeId, Term};
+use pontoon_raft::{GroupId, LogIndex, NodeId, Term};
 use pontoon_storage::{RecordBytes, RecordKind, record};
 
 use crate::outcome::Applied;

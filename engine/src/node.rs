@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use pontoon_core::{GroupId, NodeId, Time};
+use pontoon_raft::{GroupId, NodeId, Time};
 use pontoon_storage::{
     DriveMethod, FileVolume, OpenError, SegmentLog, SyncMethod, Volume, measure_drive,
 };
@@ -20,7 +20,7 @@ use crate::doorbell::Doorbell;
 use crate::driver::{DriverConfig, DriverError, UringDriver, Wake};
 use crate::group::Group;
 use crate::host::{self, CoreLoop};
-use crate::inbox::{Core, Inbox, channel};
+use crate::inbox::{CoreHandle, Inbox, channel};
 use crate::machine::Machines;
 use crate::request::{CreateError, Request};
 use crate::shard::{CoreStatistics, Shard, ShardConfig, ShardOpenError};
@@ -111,7 +111,7 @@ pub enum StopError {
 pub struct Node {
     id: NodeId,
     address: SocketAddr,
-    cores: Vec<Core>,
+    cores: Vec<CoreHandle>,
     threads: Vec<JoinHandle<Result<(), DriverError>>>,
     bulk: Option<BulkLane>,
     /// Ways to the executors of the cores, where glommio runs them.
@@ -291,7 +291,7 @@ impl Node {
     /// What each core has done so far. Blocks for a turn of each.
     #[must_use]
     pub fn statistics(&self) -> Vec<CoreStatistics> {
-        let ask = |core: &Core| core.ask(|promise| Request::Statistics { promise }).wait();
+        let ask = |core: &CoreHandle| core.ask(|promise| Request::Statistics { promise }).wait();
         self.cores.iter().filter_map(ask).collect()
     }
 
@@ -329,7 +329,7 @@ impl Node {
         ended
     }
 
-    fn core_of(&self, group: GroupId) -> &Core {
+    fn core_of(&self, group: GroupId) -> &CoreHandle {
         let cores = u16::try_from(self.cores.len()).expect("as configured");
         &self.cores[usize::from(core_of(group, cores))]
     }
@@ -472,6 +472,6 @@ fn shard_config(config: &Config) -> ShardConfig {
         peer_queue_bytes_max: bytes(limits.peer_queue_bytes_max),
         groups_max: limits.groups_max,
         #[cfg(feature = "simulation")]
-        core_mutant: None,
+        raft_mutant: None,
     }
 }

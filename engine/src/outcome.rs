@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use pontoon_core::{LogIndex, NodeId};
+use pontoon_raft::{LogIndex, NodeId};
 
 /// A proposal that was committed and applied on the node that took it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! Operations own the memory the kernel reads or fills and bring it back with their completion,
 //! so that nobody looks at it meanwhile. Everything here stays on the shard's thread.
 
-use pontoon_core::NodeId;
+use pontoon_raft::NodeId;
 use pontoon_storage::{DiskOp, ReadBuffer, RecordBytes};
 use pontoon_transport::{ReceiveBuffer, SendBatch};
 

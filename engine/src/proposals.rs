@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use pontoon_core::LogIndex;
+use pontoon_raft::LogIndex;
 
 use crate::outcome::{Applied, Outcome, Unknown};
 

@@ -1,6 +1,6 @@
 //! What application threads ask of a core, over its bounded channel.
 
-use pontoon_core::{GroupId, NodeId, Status, TransferRejection};
+use pontoon_raft::{GroupId, NodeId, Status, TransferRejection};
 
 use crate::definition::Definition;
 use crate::proposals::Promise;

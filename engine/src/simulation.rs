@@ -3,27 +3,27 @@
 
 use std::sync::Arc;
 
-use pontoon_core::{GroupId, Message, NodeId, Raft, Time};
+use pontoon_raft::{GroupId, Message, NodeId, Raft, Time};
 use pontoon_storage::{Poisoned, Recovery, SegmentLog};
 use pontoon_transport::Head;
 
 use crate::doorbell::Doorbell;
 use crate::group::Group;
-use crate::inbox::{Answer, Core, channel};
+use crate::inbox::{Answer, CoreHandle, channel};
 use crate::machine::Machines;
 use crate::port::{Completion, Operation};
 use crate::request::CreateError;
 use crate::shard::{CoreStatistics, Shard, ShardConfig, ShardOpenError, Turn};
 
 pub use crate::shard::Mutant as ShardMutant;
-pub use pontoon_core::Mutant as CoreMutant;
+pub use pontoon_raft::Mutant as RaftMutant;
 pub use pontoon_storage::Mutant as StorageMutant;
 
 /// A rule to break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
     /// One of Raft's.
-    Core(CoreMutant),
+    Raft(RaftMutant),
     /// One of the shard's.
     Shard(ShardMutant),
     /// One of the log's: the configuration of its log says so.
@@ -34,7 +34,7 @@ pub enum Mutant {
 #[derive(Debug)]
 pub struct SimulatedCore {
     shard: Shard,
-    core: Core,
+    core: CoreHandle,
 }
 
 impl SimulatedCore {

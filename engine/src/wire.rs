@@ -1,6 +1,6 @@
 //! How a message of the core becomes a head on the wire, and back.
 
-use pontoon_core::{AppendOutcome, GroupId, LogIndex, Message, Term, VoteKind};
+use pontoon_raft::{AppendOutcome, GroupId, LogIndex, Message, Term, VoteKind};
 use pontoon_transport::Head;
 
 const REQUEST_VOTE: u8 = 1;

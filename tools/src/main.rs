@@ -1,10 +1,11 @@
 //! The `pontoon` command.
 
 mod output;
-mod simulate;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 /// Tools for Pontoon, a multi-Raft consensus engine.
@@ -17,21 +18,37 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs whole clusters on a simulated clock, network and disk. A seed replays a run exactly.
-    Simulate(simulate::Arguments),
+    /// Looks at configurations.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Says whether a node would take this file.
+    Check {
+        /// The file, in TOML.
+        file: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let done = match cli.command {
-        Command::Simulate(arguments) => simulate::run(&arguments),
-    };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    match run(&cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&format!("pontoon: {error:#}"));
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<()> {
+    match command {
+        Command::Config(ConfigCommand::Check { file }) => {
+            pontoon::Config::from_toml(file)?;
+            output::say(&format!("{}: a node would start with it", file.display()));
+            Ok(())
         }
     }
 }

@@ -75,8 +75,8 @@ impl Corpora {
         self.add("hello", seed, &recording.hellos, 1)?;
         self.add("segment_open", seed, &recording.disks, 2)?;
         self.add("segment_mutate", seed, &scripts, 1)?;
-        self.add("core_step", seed, std::slice::from_ref(&recording.steps), 1)?;
-        self.add("core_step", seed, &lies, 1)
+        self.add("raft_step", seed, std::slice::from_ref(&recording.steps), 1)?;
+        self.add("raft_step", seed, &lies, 1)
     }
 
     /// Adds the inputs that say something, as long as there is room.
@@ -147,7 +147,7 @@ fn frame_steps(frame: &[u8], steps: &mut Vec<[u8; 2]>) {
     steps.push([11, 0]);
 }
 
-/// The heads of a stream as what a liar says; see `fuzz::core_step`. Numbers that are too large for
+/// The heads of a stream as what a liar says; see `fuzz::raft_step`. Numbers that are too large for
 /// a liar become small.
 fn lies_of(stream: &[u8]) -> Vec<u8> {
     let mut lies = vec![1];

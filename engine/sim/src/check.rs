@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use pontoon::core::{AppendOutcome, LogIndex, Message, Term, VoteKind};
 use pontoon::port::SocketId;
+use pontoon::raft::{AppendOutcome, LogIndex, Message, Term, VoteKind};
 use pontoon::storage::RecoveredGroup;
 use pontoon::transport::{Connection, Head};
 use pontoon::{GroupId, NodeId};

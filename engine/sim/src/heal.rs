@@ -1,6 +1,6 @@
 //! The second phase: everything is repaired, and the cluster must agree within a bound.
 
-use pontoon::core::Raft;
+use pontoon::raft::Raft;
 use pontoon::simulation::SimulatedCore;
 use pontoon::{GroupId, NodeId};
 

@@ -1,6 +1,6 @@
 //! Rules to break: a simulator that does not notice has a hole.
 
-use pontoon::simulation::{CoreMutant, Mutant, ShardMutant, StorageMutant};
+use pontoon::simulation::{Mutant, RaftMutant, ShardMutant, StorageMutant};
 
 /// A broken rule by its name.
 #[derive(Clone, Copy, Debug)]
@@ -11,10 +11,10 @@ pub struct NamedMutant {
     pub mutant: Mutant,
 }
 
-const fn core(name: &'static str, mutant: CoreMutant) -> NamedMutant {
+const fn core(name: &'static str, mutant: RaftMutant) -> NamedMutant {
     NamedMutant {
         name,
-        mutant: Mutant::Core(mutant),
+        mutant: Mutant::Raft(mutant),
     }
 }
 
@@ -36,30 +36,30 @@ const fn storage(name: &'static str, mutant: StorageMutant) -> NamedMutant {
 pub const MUTANTS: &[NamedMutant] = &[
     core(
         "commits earlier terms by counting",
-        CoreMutant::CommitsEarlierTerms,
+        RaftMutant::CommitsEarlierTerms,
     ),
-    core("erases its vote when it steps down", CoreMutant::ErasesVote),
+    core("erases its vote when it steps down", RaftMutant::ErasesVote),
     core(
         "commits beyond what it was sent",
-        CoreMutant::CommitsBeyondSent,
+        RaftMutant::CommitsBeyondSent,
     ),
     core(
         "leader counts its own undurable entry",
-        CoreMutant::CountsOwnUndurable,
+        RaftMutant::CountsOwnUndurable,
     ),
     core(
         "candidate counts its own vote early",
-        CoreMutant::CountsOwnVoteEarly,
+        RaftMutant::CountsOwnVoteEarly,
     ),
-    core("votes for a log that is behind", CoreMutant::VotesForOldLog),
+    core("votes for a log that is behind", RaftMutant::VotesForOldLog),
     core(
         "disk acknowledges what was replaced",
-        CoreMutant::AcknowledgesReplaced,
+        RaftMutant::AcknowledgesReplaced,
     ),
-    core("tainted replica takes part", CoreMutant::TaintedTakesPart),
+    core("tainted replica takes part", RaftMutant::TaintedTakesPart),
     core(
         "tainted replica counts once it is refilled",
-        CoreMutant::TaintedSoundAtOnce,
+        RaftMutant::TaintedSoundAtOnce,
     ),
     shard(
         "answers before the frame is durable",

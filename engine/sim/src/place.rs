@@ -1,7 +1,7 @@
 //! One core of one node: its shard, if the node runs, and its disk.
 
-use pontoon::core::Term;
 use pontoon::port::Completion;
+use pontoon::raft::Term;
 use pontoon::shard::{ShardConfig, ShardOpenError};
 use pontoon::simulation::{Mutant, SimulatedCore};
 use pontoon::storage::{Identity, LogConfig, OpenError, Recovery, SegmentLog};
@@ -114,7 +114,7 @@ impl Place {
         swarm: &Swarm,
         oracle: &SharedOracle,
         mutant: Option<Mutant>,
-        now: pontoon::core::Time,
+        now: pontoon::raft::Time,
         mishap: Option<Mishap>,
     ) -> Result<(Recovery, bool), StartError> {
         let config = shard_config(self.node, swarm);
@@ -163,6 +163,6 @@ fn shard_config(node: usize, swarm: &Swarm) -> ShardConfig {
         proposals_pending_bytes_max: 24 << 10,
         peer_queue_bytes_max: 64 << 10,
         groups_max: 64,
-        core_mutant: None,
+        raft_mutant: None,
     }
 }

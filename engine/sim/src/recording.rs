@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use pontoon::core::Raft;
 use pontoon::port::SocketId;
+use pontoon::raft::Raft;
 use pontoon::transport::{FORMAT_FINGERPRINT, Hello, WIRE_VERSION};
 use pontoon::{GroupId, NodeId};
 
@@ -16,7 +16,7 @@ use crate::world::{Event, Options, World, raft_of};
 /// Longest stream that is kept, in bytes, and most steps.
 const STREAM_BYTES_MAX: usize = 5 << 10;
 const STEP_BYTES_MAX: usize = 2_000;
-/// How many times slower time goes for the cores of `core_step`, whose election timeout is 1,000.
+/// How many times slower time goes for the cores of `raft_step`, whose election timeout is 1,000.
 const NANOSECONDS_PER_TICK: u64 = 150 * MILLISECOND / 1_000;
 
 /// Inputs of one simulation, by target.
@@ -29,7 +29,7 @@ pub struct Recording {
     pub hellos: Vec<Vec<u8>>,
     /// For `segment_open`: a disk as a crash left it.
     pub disks: Vec<Vec<u8>>,
-    /// For `core_step`: when cores were ticked, heard and acknowledged, if there were three nodes.
+    /// For `raft_step`: when cores were ticked, heard and acknowledged, if there were three nodes.
     pub steps: Vec<u8>,
 }
 
@@ -112,7 +112,7 @@ impl World {
         }
     }
 
-    /// The event as a step of `core_step`, where it concerns the first group.
+    /// The event as a step of `raft_step`, where it concerns the first group.
     fn as_step(&self, event: &Event, recorder: &mut Recorder) -> Option<(u8, u8)> {
         if self.swarm.nodes != 3 || self.swarm.cores != 1 {
             return None;

@@ -1,7 +1,7 @@
 //! What must hold of each replica from turn to turn: the invariants of FAULTS.md 4.3 that one look
 //! at all replicas can tell.
 
-use pontoon::core::{LogIndex, Raft, Term};
+use pontoon::raft::{LogIndex, Raft, Term};
 use pontoon::storage::WriteFailure;
 use pontoon::{GroupId, NodeId};
 

@@ -1,6 +1,6 @@
 //! How a node starts on what its disks hold, and what it may find there; and how it ends.
 
-use pontoon::core::Time;
+use pontoon::raft::Time;
 use pontoon::simulation::Mutant;
 use pontoon::storage::{OpenError, Recovery, SegmentLog};
 use pontoon::{GroupId, NodeId};

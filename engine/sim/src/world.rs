@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
-use pontoon::core::{Raft, Time};
 use pontoon::port::{Completion, SocketId};
+use pontoon::raft::{Raft, Time};
 use pontoon::simulation::Mutant;
 use pontoon::{GroupId, NodeId};
 

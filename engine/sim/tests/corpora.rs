@@ -16,7 +16,7 @@ const MUTATIONS: [(&str, u64); 5] = [
     ("hello", 2_000),
     ("segment_open", 150),
     ("segment_mutate", 200),
-    ("core_step", 300),
+    ("raft_step", 300),
 ];
 
 /// The input itself.
@@ -131,7 +131,7 @@ fn mutated_segments_hold() {
 
 #[test]
 fn steps_of_cores_hold() {
-    check("core_step");
+    check("raft_step");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
-use pontoon_core::NodeId;
+use pontoon_raft::NodeId;
 use pontoon_transport::{HELLO_BYTES, Handshake, Hello, HelloError};
 use rustix::event::PollFlags;
 use rustix::io::Errno;

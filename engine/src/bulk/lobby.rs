@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
-use pontoon_core::NodeId;
+use pontoon_raft::NodeId;
 use pontoon_transport::Hello;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 

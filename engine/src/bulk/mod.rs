@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use pontoon_core::NodeId;
+use pontoon_raft::NodeId;
 use pontoon_transport::Hello;
 use rustix::event::{EventfdFlags, eventfd};
 

@@ -46,7 +46,7 @@ where
 {
     let (tasks, incoming) = unbounded();
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
-    let builder = std::thread::Builder::new().name(format!("pontoon-core-{core}"));
+    let builder = std::thread::Builder::new().name(format!("pontoon-raft-{core}"));
     let thread = builder.spawn(move || {
         let _aborts = AbortsOnPanic;
         let executor = LocalExecutorBuilder::new(placement)

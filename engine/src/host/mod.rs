@@ -7,7 +7,7 @@ mod thread;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pontoon_core::Time;
+use pontoon_raft::Time;
 
 use crate::doorbell::Doorbell;
 use crate::driver::{DriverError, UringDriver, Wait};

@@ -15,7 +15,7 @@ pub(crate) fn start<M>(
 where
     M: FnOnce() -> Option<CoreLoop> + Send + 'static,
 {
-    let builder = std::thread::Builder::new().name(format!("pontoon-core-{core}"));
+    let builder = std::thread::Builder::new().name(format!("pontoon-raft-{core}"));
     builder.spawn(move || {
         let _aborts = AbortsOnPanic;
         if let Some(cpu) = cpu {

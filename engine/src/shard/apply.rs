@@ -1,6 +1,6 @@
 //! From committed entries to state machines, and from them to whoever proposed.
 
-use pontoon_core::LogIndex;
+use pontoon_raft::LogIndex;
 use pontoon_storage::{CacheRead, ReadBuffer, ReadError, RecordBytes};
 
 use super::Shard;

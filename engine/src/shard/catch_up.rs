@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use pontoon_core::{LogIndex, Message, NodeId};
+use pontoon_raft::{LogIndex, Message, NodeId};
 use pontoon_storage::{ReadError, RecordBytes, record};
 
 use super::Shard;

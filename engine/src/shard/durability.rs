@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use pontoon_core::{Message, NodeId, WriteSequence};
+use pontoon_raft::{Message, NodeId, WriteSequence};
 
 use crate::request::CreateError;
 

@@ -20,7 +20,7 @@ mod timers;
 
 use std::collections::BTreeMap;
 
-use pontoon_core::{GroupId, LogIndex, Message, NodeId, Output, Term, Time};
+use pontoon_raft::{GroupId, LogIndex, Message, NodeId, Output, Term, Time};
 use pontoon_storage::{LogStatistics, RecordBytes, SegmentLog};
 use pontoon_transport::FrameLimits;
 
@@ -65,7 +65,7 @@ pub struct ShardConfig {
     pub groups_max: usize,
     /// A rule of Raft to break.
     #[cfg(feature = "simulation")]
-    pub core_mutant: Option<pontoon_core::Mutant>,
+    pub raft_mutant: Option<pontoon_raft::Mutant>,
 }
 
 /// How a turn ended.
@@ -143,7 +143,7 @@ pub struct Shard {
     output: Output,
     received: Received,
     pieces: Vec<RecordBytes>,
-    metas: Vec<pontoon_core::EntryMeta>,
+    metas: Vec<pontoon_raft::EntryMeta>,
     /// The log failed: nothing is acknowledged any more.
     failed: bool,
     stopped: bool,
@@ -219,7 +219,7 @@ impl Shard {
 
     /// Every replica's rules.
     #[cfg(feature = "simulation")]
-    pub(crate) fn rafts(&self) -> impl Iterator<Item = (GroupId, &pontoon_core::Raft)> {
+    pub(crate) fn rafts(&self) -> impl Iterator<Item = (GroupId, &pontoon_raft::Raft)> {
         self.replicas
             .iter()
             .map(|replica| (replica.id, &replica.raft))

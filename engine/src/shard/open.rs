@@ -1,6 +1,6 @@
 //! Making a shard from what its log held: groups are reopened through their factories.
 
-use pontoon_core::{
+use pontoon_raft::{
     Boot, GroupId, HardState, LogIndex, Membership, NodeId, Output, Raft, RaftConfig, Term, Time,
 };
 use pontoon_storage::{RecoveredGroup, Recovery, SegmentLog};
@@ -74,8 +74,8 @@ impl Shard {
         mutant: Option<crate::simulation::Mutant>,
         now: Time,
     ) -> Result<Self, ShardOpenError> {
-        if let Some(crate::simulation::Mutant::Core(mutant)) = mutant {
-            config.core_mutant = Some(mutant);
+        if let Some(crate::simulation::Mutant::Raft(mutant)) = mutant {
+            config.raft_mutant = Some(mutant);
         }
         Self::open(config, log, recovery, machines, inbox, now)
     }
@@ -266,7 +266,7 @@ fn raft_config(config: &ShardConfig, group: GroupId) -> RaftConfig {
         seed,
         bytes_per_message_max: u64::from(config.frame_limits.frame_bytes_max) / 2,
         #[cfg(feature = "simulation")]
-        mutant: config.core_mutant,
+        mutant: config.raft_mutant,
         ..defaults
     }
 }

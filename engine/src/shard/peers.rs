@@ -1,6 +1,6 @@
 //! The other nodes: one connection to each, dialled again when it breaks.
 
-use pontoon_core::{NodeId, Time};
+use pontoon_raft::{NodeId, Time};
 use pontoon_storage::RecordBytes;
 use pontoon_transport::{Connection, FrameLimits, ReceiveBuffer, Reconnect, SendBatch};
 

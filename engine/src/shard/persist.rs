@@ -1,6 +1,6 @@
 //! From the core's output to the log, and from durable frames back to the core.
 
-use pontoon_core::{Appended, Output};
+use pontoon_raft::{Appended, Output};
 use pontoon_storage::{AppendError, RecordKind};
 
 use super::Shard;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pontoon_core::{EntryKind, EntryMeta, GroupId, LogIndex, Message, NodeId, Raft, Term};
+use pontoon_raft::{EntryKind, EntryMeta, GroupId, LogIndex, Message, NodeId, Raft, Term};
 use pontoon_storage::{RecordKind, record};
 use pontoon_transport::Frame;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::{Index, IndexMut};
 
-use pontoon_core::{GroupId, LogIndex, NodeId, Raft, Term};
+use pontoon_raft::{GroupId, LogIndex, NodeId, Raft, Term};
 
 use crate::definition::Definition;
 use crate::machine::{Event, StateMachine};

@@ -1,6 +1,6 @@
 //! What application threads ask for: proposals above all, taken in batches.
 
-use pontoon_core::{EntryKind, EntryMeta, GroupId, ProposeRejection, Term, TransferRejection};
+use pontoon_raft::{EntryKind, EntryMeta, GroupId, ProposeRejection, Term, TransferRejection};
 use pontoon_storage::{AppendError, RecordKind, record};
 
 use super::Shard;
@@ -282,7 +282,7 @@ impl Shard {
     fn transfer(
         &mut self,
         group: GroupId,
-        to: pontoon_core::NodeId,
+        to: pontoon_raft::NodeId,
     ) -> Option<Result<(), TransferRejection>> {
         let slot = self.slot(group)?;
         let raft = &mut self.replicas[slot].raft;

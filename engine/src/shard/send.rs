@@ -1,6 +1,6 @@
 //! From the core's messages to frames: heads, and entries where they lie in the log's memory.
 
-use pontoon_core::{GroupId, LogIndex, Message, NodeId};
+use pontoon_raft::{GroupId, LogIndex, Message, NodeId};
 use pontoon_storage::CacheRead;
 use pontoon_transport::HEAD_BYTES;
 

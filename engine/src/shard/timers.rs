@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use pontoon_core::Time;
+use pontoon_raft::Time;
 
 use super::Shard;
 

@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 
 use pontoon::NodeId;
-use pontoon::core::{
+use pontoon::raft::{
     AppendOutcome, Appended, Boot, EntryKind, EntryMeta, HardState, LogIndex, Message, Output,
     Raft, Term, Time, VoteKind, WriteSequence,
 };
 
 use super::bytes::Bytes;
-use super::core_step::{meta, raft, term_runs};
+use super::raft_step::{meta, raft, term_runs};
 use super::watch::Watch;
 
 const STEPS_MAX: usize = 1_000;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use pontoon::core::Time;
 use pontoon::port::{Completion, Operation, SocketId};
+use pontoon::raft::Time;
 use pontoon::storage::{DiskOp, Volume};
 use pontoon::transport::ReceiveBuffer;
 use pontoon::{GroupId, NodeId};

@@ -6,21 +6,21 @@
 //! mended, since no mutation would ever get past them.
 
 mod bytes;
-mod core_step;
 mod forged;
 mod frame_stream;
 mod hello;
 mod lone;
 mod mend;
 mod open_log;
+mod raft_step;
 mod segment_mutate;
 mod segment_open;
 mod watch;
 mod written;
 
-pub use core_step::core_step;
 pub use frame_stream::frame_stream;
 pub use hello::hello;
+pub use raft_step::raft_step;
 pub use segment_mutate::segment_mutate;
 pub use segment_open::segment_open;
 
@@ -52,7 +52,7 @@ pub const TARGETS: [Target; 5] = [
         run: segment_mutate,
     },
     Target {
-        name: "core_step",
-        run: core_step,
+        name: "raft_step",
+        run: raft_step,
     },
 ];

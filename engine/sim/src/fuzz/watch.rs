@@ -1,7 +1,7 @@
 //! What must hold of one replica from step to step, whatever its peers say.
 
 use pontoon::NodeId;
-use pontoon::core::{LogIndex, Raft, Term};
+use pontoon::raft::{LogIndex, Raft, Term};
 
 /// A replica as it was last seen; a new one for each of its starts.
 #[derive(Default)]

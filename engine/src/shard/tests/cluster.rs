@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use pontoon_core::{GroupId, NodeId, Status, Time};
+use pontoon_raft::{GroupId, NodeId, Status, Time};
 use pontoon_storage::memory::{MemoryVolume, SectorFate};
 use pontoon_storage::{DiskOp, Identity, LogConfig, Recovery, SegmentLog, Volume};
 use pontoon_transport::FrameLimits;
@@ -15,7 +15,7 @@ use super::machine::{Journal, SharedJournal, recorders};
 use super::wire::Wire;
 use crate::doorbell::Doorbell;
 use crate::group::Group;
-use crate::inbox::{Core, channel};
+use crate::inbox::{CoreHandle, channel};
 use crate::outcome::{Outcome, Proposal};
 use crate::port::{Completion, Operation, SocketId};
 use crate::shard::{Shard, ShardConfig};
@@ -60,14 +60,14 @@ pub(super) fn shard_config(node: usize, nodes: usize) -> ShardConfig {
         peer_queue_bytes_max: 128 << 10,
         groups_max: 16,
         #[cfg(feature = "simulation")]
-        core_mutant: None,
+        raft_mutant: None,
     }
 }
 
 /// One node: its process, if it runs, and its disk.
 pub(super) struct TestNode {
     pub(super) shard: Option<Shard>,
-    core: Core,
+    core: CoreHandle,
     pub(super) volume: MemoryVolume,
     completions: Vec<Completion>,
     /// Writes that were submitted and are not durable, while the disk is held.
@@ -177,7 +177,7 @@ impl Cluster {
         Group::new(GROUP, self.nodes[node].core.clone())
     }
 
-    pub(super) fn core(&self, node: usize) -> Core {
+    pub(super) fn core(&self, node: usize) -> CoreHandle {
         self.nodes[node].core.clone()
     }
 

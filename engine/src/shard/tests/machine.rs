@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Mutex;
 
-use pontoon_core::{GroupId, LogIndex, Term};
+use pontoon_raft::{GroupId, LogIndex, Term};
 
 use crate::machine::{Batch, Event, Machines, StateMachine};
 

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pontoon_core::{AppendOutcome, LogIndex, Message, NodeId, Term, VoteKind};
+use pontoon_raft::{AppendOutcome, LogIndex, Message, NodeId, Term, VoteKind};
 use pontoon_storage::RecoveredGroup;
 use pontoon_transport::{Connection, FrameLimits, Head};
 

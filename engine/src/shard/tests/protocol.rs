@@ -1,6 +1,6 @@
 //! The protocol at the level of the public API: the seed's two questions, and the usual life.
 
-use pontoon_core::{GroupId, LogIndex, NodeId, RoleName};
+use pontoon_raft::{GroupId, LogIndex, NodeId, RoleName};
 
 use super::cluster::{Cluster, GROUP, poll};
 use crate::machine::Event;

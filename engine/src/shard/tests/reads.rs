@@ -1,6 +1,6 @@
 //! Entries that are read back from the disk: late, in vain, or not at all.
 
-use pontoon_core::{GroupId, LogIndex};
+use pontoon_raft::{GroupId, LogIndex};
 
 use super::cluster::{Cluster, GROUP};
 use crate::machine::Event;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use pontoon_core::{GroupId, LogIndex, Time};
+use pontoon_raft::{GroupId, LogIndex, Time};
 use pontoon_storage::SegmentLog;
 
 use super::cluster::{Cluster, GROUP, log_config, poll, shard_config};
@@ -216,7 +216,7 @@ fn a_group_is_created_once_with_one_definition() {
         poll(&mut unknown),
         Some(Some(Err(crate::CreateError::UnknownKind { kind })))
     );
-    let stranger = core.create_group(GroupId(9), "recorder", &[pontoon_core::NodeId(77)]);
+    let stranger = core.create_group(GroupId(9), "recorder", &[pontoon_raft::NodeId(77)]);
     assert!(matches!(stranger, Err(crate::CreateError::Members { .. })));
 }
 

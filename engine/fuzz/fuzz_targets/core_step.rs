@@ -1,4 +1,0 @@
-//! Gives `pontoon_sim::fuzz::core_step` what libFuzzer thinks of.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|input: &[u8]| pontoon_sim::fuzz::core_step(input));

@@ -1,0 +1,58 @@
+//! The rules of Raft, without I/O, clocks, chance or threads.
+//!
+//! [`Raft`] is one replica of one group. Its caller puts in messages, time and acknowledgements
+//! of the disk, and takes out an [`Output`]: what to persist, what to send now, and what to send
+//! only once that is durable. Payloads never come here: the core knows of an entry its index,
+//! term, kind and size ([`EntryMeta`]), and names ranges that the caller fills with bytes.
+//!
+//! Names and rules are those of Diego Ongaro's thesis, "Consensus: Bridging Theory and Practice"
+//! (2014); section numbers in the code are its own.
+//!
+//! ```
+//! use pontoon_raft::{
+//!     Boot, EntryKind, EntryMeta, Membership, NodeId, Output, Raft, RaftConfig, Term, Time,
+//! };
+//!
+//! let boot = Boot { membership: Membership::of_voters(&[NodeId(1)]), ..Boot::default() };
+//! let mut raft = Raft::new(RaftConfig::new(NodeId(1)), boot, Time(0));
+//! let mut output = Output::default();
+//! raft.campaign(Time(1), &mut output);
+//! // Its own vote counts only once it is durable, and so does its own copy of an entry.
+//! raft.on_persisted(Time(2), raft.write_sequence(), &mut output);
+//! let command = EntryMeta { term: Term(0), bytes: 48, kind: EntryKind::Command };
+//! let proposed = raft.propose(Time(3), &[command], &mut output)?;
+//! raft.on_persisted(Time(4), raft.write_sequence(), &mut output);
+//! assert_eq!(raft.commit_index(), proposed.first_index);
+//! # Ok::<(), pontoon_raft::ProposeRejection>(())
+//! ```
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod append;
+mod config;
+mod election;
+mod invariants;
+mod log;
+mod membership;
+mod message;
+mod mutant;
+mod output;
+mod progress;
+mod raft;
+mod repair;
+mod replication;
+mod role;
+mod status;
+
+pub use config::{Boot, RaftConfig};
+pub use membership::{Membership, VoteResult};
+pub use message::{AppendOutcome, EntryKind, EntryMeta, Message, VoteKind};
+#[cfg(feature = "mutants")]
+pub use mutant::Mutant;
+pub use output::{Appended, HardState, Outgoing, Output};
+pub use pontoon_types::{EntryId, GroupId, LogIndex, NodeId, Term, Time, WriteSequence};
+pub use raft::Raft;
+pub use replication::{ProposeRejection, Proposed, TransferRejection};
+pub use status::{PeerStatus, RoleName, Status};

@@ -1,0 +1,118 @@
+//! What a leader knows of one follower, and how much it may send: probe, then pipeline.
+
+use alloc::collections::VecDeque;
+
+use pontoon_types::{LogIndex, Time};
+
+/// How entries are sent to a follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// Where the logs agree is not known: one message at a time.
+    Probe {
+        /// That one message is under way.
+        sent: bool,
+    },
+    /// The logs agree: messages follow each other without waiting for answers.
+    Pipeline,
+}
+
+/// One follower, as its leader sees it. Invariant: `match_index < next_index`.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress {
+    /// Highest entry known to be durable on this follower.
+    pub(crate) match_index: LogIndex,
+    /// Next entry to send.
+    pub(crate) next_index: LogIndex,
+    pub(crate) flow: Flow,
+    /// Last index and bytes of each unanswered message with entries, in order.
+    in_flight: VecDeque<(LogIndex, u64)>,
+    bytes_in_flight: u64,
+    /// When it last answered.
+    pub(crate) responded_at: Time,
+    /// The latest start of its log that is known of.
+    pub(crate) incarnation: u64,
+    /// Its damage is being repaired: it counts in no quorum.
+    pub(crate) repair: Option<Repair>,
+}
+
+/// What must be so before a damaged follower counts again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Repair {
+    /// An entry proposed after the damage was reported. To be committed by others and durable on
+    /// the follower.
+    pub(crate) barrier: LogIndex,
+}
+
+impl Progress {
+    pub(crate) fn new(next_index: LogIndex, now: Time) -> Self {
+        Self {
+            match_index: LogIndex(0),
+            next_index,
+            flow: Flow::Probe { sent: false },
+            in_flight: VecDeque::new(),
+            bytes_in_flight: 0,
+            responded_at: now,
+            incarnation: 0,
+            repair: None,
+        }
+    }
+
+    /// What it counts for in a quorum.
+    pub(crate) fn counted_index(&self) -> LogIndex {
+        match self.repair {
+            Some(_) => LogIndex(0),
+            None => self.match_index,
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    pub(crate) fn may_send(&self, messages_max: u32, bytes_max: u64) -> bool {
+        match self.flow {
+            Flow::Probe { sent } => !sent,
+            Flow::Pipeline => {
+                self.in_flight.len() < messages_max as usize && self.bytes_in_flight < bytes_max
+            }
+        }
+    }
+
+    /// A message with entries up to `last`, `bytes` in all, is on its way.
+    pub(crate) fn on_sent(&mut self, last: LogIndex, bytes: u64) {
+        match &mut self.flow {
+            Flow::Probe { sent } => *sent = true,
+            Flow::Pipeline => {
+                self.next_index = last.next();
+                self.in_flight.push_back((last, bytes));
+                self.bytes_in_flight += bytes;
+            }
+        }
+    }
+
+    /// The follower agrees up to `match_index`. True if that is news.
+    pub(crate) fn on_accepted(&mut self, match_index: LogIndex) -> bool {
+        let news = match_index > self.match_index;
+        self.match_index = self.match_index.max(match_index);
+        self.next_index = self.next_index.max(self.match_index.next());
+        while self
+            .in_flight
+            .front()
+            .is_some_and(|&(last, _)| last <= self.match_index)
+        {
+            if let Some((_, bytes)) = self.in_flight.pop_front() {
+                self.bytes_in_flight -= bytes;
+            }
+        }
+        self.flow = Flow::Pipeline;
+        news
+    }
+
+    /// Back to one message at a time, from `next_index` on.
+    pub(crate) fn become_probe(&mut self, next_index: LogIndex) {
+        self.next_index = next_index.max(self.match_index.next());
+        self.in_flight.clear();
+        self.bytes_in_flight = 0;
+        self.flow = Flow::Probe { sent: false };
+    }
+}

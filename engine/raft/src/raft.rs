@@ -1,0 +1,367 @@
+//! One replica of one group: its state, and where each event goes.
+
+use rand_pcg::Pcg32;
+use rand_pcg::rand_core::{RngCore, SeedableRng};
+
+use crate::config::{Boot, RaftConfig};
+use crate::log::Log;
+use crate::membership::Membership;
+use crate::message::{EntryMeta, Message, VoteKind};
+use crate::output::{HardState, Outgoing, Output};
+use crate::role::Role;
+use pontoon_types::{LogIndex, NodeId, Term, Time, WriteSequence};
+
+/// A replica of a Raft group.
+///
+/// Owned by one thread. Deterministic: the same calls give the same outputs. What a call leaves
+/// in [`Output::appended`] and [`Output::hard_state`] must be staged for the disk, in order,
+/// before the next call.
+#[derive(Clone, Debug)]
+pub struct Raft {
+    pub(crate) config: RaftConfig,
+    pub(crate) membership: Membership,
+    /// Latest term seen. Invariant: never decreases.
+    pub(crate) current_term: Term,
+    /// Who received this node's vote in `current_term`. Kept when it steps down.
+    pub(crate) voted_for: Option<NodeId>,
+    pub(crate) log: Log,
+    /// Highest entry known to be committed. Invariant: never decreases, `<= last_index`.
+    pub(crate) commit_index: LogIndex,
+    /// Highest entry applied. Invariant: `<= commit_index`.
+    pub(crate) last_applied: LogIndex,
+    /// Every member holds the log up to here, as far as is known.
+    pub(crate) replicated_everywhere: LogIndex,
+    pub(crate) role: Role,
+    pub(crate) election_deadline: Time,
+    /// Which start of the log this is.
+    pub(crate) incarnation: u64,
+    /// The disk lost something durable. It follows, and promises nothing.
+    pub(crate) tainted: bool,
+    /// Of a tainted replica's log, what is known to be the leader's.
+    pub(crate) verified: LogIndex,
+    /// The disk failed while running: it leads and campaigns no more.
+    pub(crate) retired: bool,
+    jitter: Pcg32,
+}
+
+impl Raft {
+    /// A follower with what its disk held.
+    ///
+    /// # Panics
+    /// If `boot` contradicts itself, which a recovered log never does.
+    #[must_use]
+    pub fn new(config: RaftConfig, boot: Boot, now: Time) -> Self {
+        let log = Log::new(&boot);
+        let compacted = log.compacted().0;
+        // What a damaged log says of commitment may be of entries that it has no more.
+        let (commit_index, applied) = match boot.tainted {
+            true => (compacted, compacted),
+            false => (boot.commit_index, boot.applied),
+        };
+        let mut raft = Self {
+            jitter: Pcg32::seed_from_u64(config.seed),
+            config,
+            current_term: boot.hard_state.current_term.max(log.last_term()),
+            voted_for: boot.hard_state.voted_for,
+            commit_index: commit_index.max(compacted).min(log.last_index()),
+            last_applied: applied.max(compacted),
+            replicated_everywhere: compacted,
+            membership: boot.membership,
+            log,
+            role: Role::Follower {
+                leader: None,
+                heard_at: now,
+            },
+            election_deadline: now,
+            incarnation: boot.incarnation,
+            tainted: boot.tainted,
+            verified: compacted,
+            retired: false,
+        };
+        raft.commit_index = raft.commit_index.max(raft.last_applied);
+        raft.reset_election_timer(now);
+        raft
+    }
+
+    /// Takes a message of another member, with the entries that came with it.
+    ///
+    /// Whatever a peer sends, this neither panics nor breaks a rule: nonsense is ignored.
+    pub fn step(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        message: Message,
+        entries: &[EntryMeta],
+        output: &mut Output,
+    ) {
+        // Elections count terms up one by one. One beyond reach is nonsense, and to adopt the last
+        // would leave none to campaign in, and two votes in that one.
+        let within_reach = message.term().0 <= u64::MAX / 2;
+        if from == self.config.id || !within_reach || !self.admits_term(now, from, &message, output)
+        {
+            return;
+        }
+        match message {
+            Message::RequestVote {
+                term,
+                last_log_index,
+                last_log_term,
+                kind,
+            } => {
+                let last = (last_log_term, last_log_index);
+                self.handle_request_vote(now, from, term, last, kind, output);
+            }
+            Message::VoteResponse {
+                term,
+                granted,
+                kind,
+            } => {
+                self.handle_vote_response(now, from, term, granted, kind, output);
+            }
+            Message::AppendEntries { .. } => {
+                self.handle_append_entries(now, from, message, entries, output);
+            }
+            Message::AppendResponse {
+                outcome,
+                incarnation,
+                tainted,
+                ..
+            } => {
+                if self.takes_answer(now, from, incarnation, tainted, output) {
+                    self.handle_append_response(now, from, outcome, output);
+                }
+            }
+            Message::Repaired { incarnation, .. } => {
+                self.handle_repaired(from, incarnation, output);
+            }
+            Message::TimeoutNow { .. } => self.handle_timeout_now(now, from, output),
+        }
+    }
+
+    /// Rules for all servers (figure 3.1): a higher term is adopted, a lower one is answered or
+    /// ignored. True if the message is then to be handled.
+    fn admits_term(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        message: &Message,
+        output: &mut Output,
+    ) -> bool {
+        let term = message.term();
+        if term > self.current_term {
+            let tentative = match *message {
+                Message::RequestVote {
+                    kind: VoteKind::PreVote,
+                    ..
+                } => true,
+                Message::VoteResponse {
+                    kind: VoteKind::PreVote,
+                    granted,
+                    ..
+                } => granted,
+                _ => false,
+            };
+            if tentative {
+                return true;
+            }
+            // Thesis 4.2.3: within an election timeout of hearing from a leader, a request for a
+            // vote neither raises the term nor gets one.
+            if let Message::RequestVote {
+                kind: VoteKind::Vote,
+                ..
+            } = *message
+                && self.hears_a_leader(now)
+            {
+                return false;
+            }
+            self.become_follower(now, term, None, output);
+        } else if term < self.current_term {
+            self.answer_stale(from, message, output);
+            return false;
+        }
+        true
+    }
+
+    /// Campaigns or sends heartbeats if it is time. Cheap when it is not.
+    pub fn tick(&mut self, now: Time, output: &mut Output) {
+        if now < self.next_deadline() {
+            return;
+        }
+        if matches!(self.role, Role::Leader(_)) {
+            self.tick_leader(now, output);
+        } else {
+            self.campaign(now, output);
+        }
+    }
+
+    /// When [`tick`](Self::tick) next has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Time {
+        match &self.role {
+            Role::Leader(leader) => {
+                let deadline = leader.heartbeat_deadline.min(leader.quorum_deadline);
+                leader
+                    .transfer
+                    .map_or(deadline, |transfer| deadline.min(transfer.deadline))
+            }
+            _ if self.may_campaign() => self.election_deadline,
+            _ => Time(u64::MAX),
+        }
+    }
+
+    /// Everything this group wrote up to `sequence` is durable on this node.
+    ///
+    /// # Panics
+    /// If no such write was ever asked for.
+    pub fn on_persisted(&mut self, now: Time, sequence: WriteSequence, output: &mut Output) {
+        self.log.persisted(sequence);
+        match &mut self.role {
+            Role::Candidate(candidate) if candidate.own_vote.is_some_and(|own| own <= sequence) => {
+                candidate.own_vote = None;
+                candidate.votes.insert(self.config.id, true);
+                self.count_votes(now, output);
+            }
+            Role::Leader(_) => self.maybe_commit(),
+            _ => {}
+        }
+    }
+
+    /// The state machine holds everything up to `index`.
+    ///
+    /// # Panics
+    /// If that is not committed.
+    pub fn on_applied(&mut self, index: LogIndex) {
+        assert!(
+            index <= self.commit_index,
+            "only committed entries are applied"
+        );
+        self.last_applied = self.last_applied.max(index);
+    }
+
+    /// Forgets the log up to `index`, as far as it is applied. Going back changes nothing.
+    pub fn compact(&mut self, index: LogIndex) {
+        let index = index.min(self.last_applied).min(self.log.durable_index());
+        if index > self.log.compacted().0 {
+            self.log.compact(index);
+        }
+    }
+
+    /// Gives up leadership and never campaigns again: this node's disk failed.
+    pub fn step_down(&mut self, now: Time, output: &mut Output) {
+        self.retired = true;
+        self.become_follower(now, self.current_term, None, output);
+    }
+
+    /// Number of the latest write asked for: of the newest entries, term and vote in the output.
+    #[must_use]
+    pub fn write_sequence(&self) -> WriteSequence {
+        self.log.sequence()
+    }
+
+    /// Highest entry known to be committed.
+    #[must_use]
+    pub fn commit_index(&self) -> LogIndex {
+        self.commit_index
+    }
+
+    /// Last entry of the log.
+    #[must_use]
+    pub fn last_index(&self) -> LogIndex {
+        self.log.last_index()
+    }
+
+    /// How often the disk acknowledged a write after entries that it held had been replaced: it
+    /// then speaks only for what stands before them.
+    #[must_use]
+    pub fn stale_acknowledgements(&self) -> u64 {
+        self.log.stale_acknowledgements()
+    }
+
+    /// Last entry durable on this node, in the form the log has now.
+    #[must_use]
+    pub fn durable_index(&self) -> LogIndex {
+        self.log.durable_index()
+    }
+
+    /// The entry before the first of the log.
+    #[must_use]
+    pub fn compacted(&self) -> (LogIndex, Term) {
+        self.log.compacted()
+    }
+
+    /// The term of an entry; `None` if it is compacted or not there.
+    #[must_use]
+    pub fn term_at(&self, index: LogIndex) -> Option<Term> {
+        self.log.term_at(index)
+    }
+
+    /// Latest term seen.
+    #[must_use]
+    pub fn current_term(&self) -> Term {
+        self.current_term
+    }
+
+    /// Every member holds the log up to here; never above the commit index.
+    #[must_use]
+    pub fn replicated_everywhere(&self) -> LogIndex {
+        self.replicated_everywhere
+    }
+
+    /// Who received this node's vote in the current term.
+    #[must_use]
+    pub fn voted_for(&self) -> Option<NodeId> {
+        self.voted_for
+    }
+
+    /// The leader of the current term, if known.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Follower { leader, .. } => *leader,
+            Role::Candidate(_) => None,
+            Role::Leader(_) => Some(self.config.id),
+        }
+    }
+
+    /// Whether it counts in no quorum, because its disk lost something durable.
+    #[must_use]
+    pub fn is_tainted(&self) -> bool {
+        self.tainted
+    }
+
+    /// Whether this replica leads.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+
+    pub(crate) fn save_hard_state(&mut self, output: &mut Output) -> WriteSequence {
+        output.hard_state = Some(HardState {
+            current_term: self.current_term,
+            voted_for: self.voted_for,
+        });
+        self.log.wrote()
+    }
+
+    /// Thesis 3.4: timeouts are chosen randomly from [t, 2t).
+    pub(crate) fn reset_election_timer(&mut self, now: Time) {
+        let timeout = self.config.election_timeout.max(1);
+        self.election_deadline = now.after(timeout + self.jitter.next_u64() % timeout);
+    }
+
+    pub(crate) fn send_now(output: &mut Output, to: NodeId, message: Message) {
+        output.messages.push(Outgoing {
+            to,
+            message,
+            after_persist: false,
+        });
+    }
+
+    pub(crate) fn send_after_persist(output: &mut Output, to: NodeId, message: Message) {
+        output.messages.push(Outgoing {
+            to,
+            message,
+            after_persist: true,
+        });
+    }
+}

@@ -1,0 +1,50 @@
+//! The role of a replica, with the data that exist only in it.
+
+use alloc::collections::BTreeMap;
+
+use crate::message::VoteKind;
+use crate::progress::Progress;
+use pontoon_types::{LogIndex, NodeId, Time, WriteSequence};
+
+/// Follower, candidate (pre-candidate included) or leader (thesis 3.3).
+#[derive(Clone, Debug)]
+pub(crate) enum Role {
+    Follower {
+        leader: Option<NodeId>,
+        heard_at: Time,
+    },
+    Candidate(Candidate),
+    Leader(Leader),
+}
+
+/// A replica that asks for votes.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    /// What it asks for. A pre-candidate has not changed its term.
+    pub(crate) kind: VoteKind,
+    pub(crate) votes: BTreeMap<NodeId, bool>,
+    /// The write that holds its own vote, which counts when that is durable.
+    pub(crate) own_vote: Option<WriteSequence>,
+}
+
+/// The one that orders the log in its term.
+#[derive(Clone, Debug)]
+pub(crate) struct Leader {
+    /// Every other member.
+    pub(crate) progress: BTreeMap<NodeId, Progress>,
+    pub(crate) heartbeat_deadline: Time,
+    pub(crate) quorum_deadline: Time,
+    /// Number of the latest round of heartbeats.
+    pub(crate) round: u64,
+    /// First entry of its own term: nothing is committed before this one is.
+    pub(crate) noop_index: LogIndex,
+    pub(crate) transfer: Option<Transfer>,
+}
+
+/// A hand-over under way: no proposals until it succeeds or its time is up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transfer {
+    pub(crate) to: NodeId,
+    pub(crate) deadline: Time,
+    pub(crate) told: bool,
+}

@@ -1,0 +1,197 @@
+//! The way back of a replica whose disk lost something durable (DESIGN, part 5): "A tainted replica
+//! neither campaigns, votes nor counts in a quorum until an entry proposed after its damage report
+//! has been committed by a quorum without it and is durable on it."
+
+use pontoon_raft::{
+    AppendOutcome, Appended, Boot, HardState, LogIndex, Membership, Message, Output, Raft, Term,
+    Time, VoteKind,
+};
+
+use crate::cluster::config;
+use crate::rules::{ONE, THREE, TWO, append, entries, granted, leader, request_vote, step};
+
+/// An answer of replica 3 to the leader of term 2, from a start of its log.
+fn answer(raft: &mut Raft, match_index: u64, incarnation: u64, tainted: bool) -> Output {
+    let match_index = LogIndex(match_index);
+    let message = Message::AppendResponse {
+        term: Term(2),
+        round: 0,
+        outcome: AppendOutcome::Accepted { match_index },
+        incarnation,
+        tainted,
+    };
+    step(raft, THREE, message, &[])
+}
+
+fn sound_answer(raft: &mut Raft, match_index: u64) {
+    let match_index = LogIndex(match_index);
+    let message = Message::AppendResponse {
+        term: Term(2),
+        round: 0,
+        outcome: AppendOutcome::Accepted { match_index },
+        incarnation: 1,
+        tainted: false,
+    };
+    step(raft, TWO, message, &[]);
+}
+
+fn persist(raft: &mut Raft) {
+    raft.on_persisted(Time(20), raft.write_sequence(), &mut Output::default());
+}
+
+fn propose(raft: &mut Raft) {
+    let mut output = Output::default();
+    let proposed = raft.propose(Time(20), &entries(&[2]), &mut output);
+    proposed.expect("it leads");
+    persist(raft);
+}
+
+fn tells_repaired(output: &Output) -> bool {
+    let told = |outgoing: &pontoon_raft::Outgoing| {
+        outgoing.to == THREE && matches!(outgoing.message, Message::Repaired { .. })
+    };
+    output.messages.iter().any(told)
+}
+
+/// A leader of term 2 whose entry 1 is committed, and which has had the damage report of replica 3.
+fn leader_with_a_report() -> Raft {
+    let mut raft = leader(&[]);
+    persist(&mut raft);
+    sound_answer(&mut raft, 1);
+    let output = answer(&mut raft, 1, 5, true);
+    let (index, term) = (LogIndex(2), Term(2));
+    assert_eq!(output.appended, [Appended::Noop { index, term }]);
+    persist(&mut raft);
+    raft
+}
+
+#[test]
+fn a_damaged_replica_counts_again_after_a_later_entry_is_committed_without_it() {
+    let mut raft = leader_with_a_report();
+    assert!(!tells_repaired(&answer(&mut raft, 2, 5, true)));
+    assert_eq!(raft.commit_index(), LogIndex(1), "it counts in no quorum");
+    sound_answer(&mut raft, 2);
+    assert_eq!(raft.commit_index(), LogIndex(2));
+    assert!(tells_repaired(&answer(&mut raft, 2, 5, true)));
+    propose(&mut raft);
+    answer(&mut raft, 3, 5, true);
+    assert_eq!(raft.commit_index(), LogIndex(2), "not before it says so");
+    answer(&mut raft, 3, 5, false);
+    assert_eq!(raft.commit_index(), LogIndex(3));
+}
+
+#[test]
+fn it_is_not_whole_before_that_entry_is_durable_on_it() {
+    let mut raft = leader_with_a_report();
+    sound_answer(&mut raft, 2);
+    assert!(!tells_repaired(&answer(&mut raft, 1, 5, true)));
+}
+
+#[test]
+fn answers_from_before_the_damage_do_not_count_and_late_reports_change_nothing() {
+    let mut raft = leader_with_a_report();
+    answer(&mut raft, 2, 4, false);
+    assert_eq!(raft.commit_index(), LogIndex(1), "an earlier start");
+    sound_answer(&mut raft, 2);
+    answer(&mut raft, 2, 5, false);
+    propose(&mut raft);
+    let late = answer(&mut raft, 2, 5, true);
+    assert!(late.appended.is_empty(), "no second repair");
+    answer(&mut raft, 3, 5, false);
+    assert_eq!(raft.commit_index(), LogIndex(3));
+}
+
+#[test]
+fn damage_found_at_a_later_start_is_repaired_anew() {
+    let mut raft = leader_with_a_report();
+    let output = answer(&mut raft, 0, 6, true);
+    let (index, term) = (LogIndex(3), Term(2));
+    assert_eq!(output.appended, [Appended::Noop { index, term }]);
+}
+
+#[test]
+fn a_leader_does_not_live_on_the_answers_of_damaged_replicas() {
+    let mut raft = leader_with_a_report();
+    let mut output = Output::default();
+    for now in (100..5_000).step_by(100) {
+        raft.tick(Time(now), &mut output);
+        let message = Message::AppendResponse {
+            term: Term(2),
+            round: 0,
+            outcome: AppendOutcome::Accepted {
+                match_index: LogIndex(2),
+            },
+            incarnation: 5,
+            tainted: true,
+        };
+        raft.step(Time(now), THREE, message, &[], &mut output);
+    }
+    assert!(!raft.is_leader(), "thesis 6.2: no quorum answers");
+}
+
+/// Replica 1 with this log, damaged at start 5.
+fn damaged(terms: &[(u64, u64)], last_index: u64) -> Raft {
+    let terms = terms
+        .iter()
+        .map(|&(index, term)| (LogIndex(index), Term(term)));
+    let boot = Boot {
+        hard_state: HardState::default(),
+        membership: Membership::of_voters(&[ONE, TWO, THREE]),
+        commit_index: LogIndex(last_index),
+        terms: terms.collect(),
+        last_index: LogIndex(last_index),
+        incarnation: 5,
+        tainted: true,
+        ..Boot::default()
+    };
+    Raft::new(config(ONE, 7), boot, Time(0))
+}
+
+/// Entry 1 was replaced and the replacement lost, entry 2 follows the replacement: Log Matching
+/// does not hold in a damaged log.
+#[test]
+fn a_damaged_log_is_compared_from_where_it_is_known() {
+    let mut raft = damaged(&[(1, 1), (2, 2)], 2);
+    assert_eq!(raft.commit_index(), LogIndex(0));
+    let output = step(&mut raft, TWO, append(2, (2, 2), 0, 2), &[]);
+    let Message::AppendResponse {
+        outcome, tainted, ..
+    } = output.messages[0].message
+    else {
+        panic!("an answer: {output:?}");
+    };
+    assert!(tainted);
+    let rejected = AppendOutcome::Rejected {
+        prev_log_index: LogIndex(2),
+        hint_index: LogIndex(0),
+        hint_term: Term(0),
+    };
+    assert_eq!(outcome, rejected);
+    step(&mut raft, TWO, append(2, (0, 0), 2, 2), &entries(&[2, 2]));
+    assert_eq!(raft.term_at(LogIndex(1)), Some(Term(2)));
+    assert_eq!(raft.commit_index(), LogIndex(2));
+}
+
+#[test]
+fn it_promises_again_when_its_leader_says_so_and_that_is_durable() {
+    let mut raft = damaged(&[], 0);
+    step(&mut raft, TWO, append(2, (0, 0), 1, 0), &entries(&[2]));
+    let repaired = |incarnation| Message::Repaired {
+        term: Term(2),
+        incarnation,
+    };
+    for (from, incarnation) in [(THREE, 5), (TWO, 4)] {
+        assert!(!step(&mut raft, from, repaired(incarnation), &[]).repaired);
+    }
+    let before = raft.write_sequence();
+    let output = step(&mut raft, TWO, repaired(5), &[]);
+    assert!(output.repaired && raft.write_sequence() > before);
+    assert!(!raft.status().tainted);
+    let vote = step(
+        &mut raft,
+        THREE,
+        request_vote(3, (1, 2), VoteKind::Transfer),
+        &[],
+    );
+    assert!(granted(&vote) && vote.messages.iter().all(|each| each.after_persist));
+}
