@@ -1,6 +1,9 @@
-//! How a message of the core becomes a head on the wire, and back.
+//! How a message of a group becomes a head on the wire, and back.
 
-use pontoon_raft::{AppendOutcome, GroupId, LogIndex, Message, Term, VoteKind};
+use pontoon_raft::{
+    AppendEntries, AppendOutcome, AppendResponse, Body, EntryId, GroupId, LogIndex, Message,
+    Repaired, RequestVote, Term, VoteKind, VoteResponse,
+};
 use pontoon_transport::Head;
 
 const REQUEST_VOTE: u8 = 1;
@@ -20,91 +23,66 @@ const KIND_SHIFT: u8 = 1;
 pub(crate) fn head(group: GroupId, message: &Message) -> Head {
     let head = Head {
         group: group.0,
-        term: message.term().0,
+        term: message.term.0,
         ..Head::default()
     };
-    match *message {
-        Message::RequestVote {
-            last_log_index,
-            last_log_term,
-            kind,
-            ..
-        } => Head {
+    match message.body {
+        Body::RequestVote(request) => Head {
             kind: REQUEST_VOTE,
-            flags: vote_kind_bits(kind) << KIND_SHIFT,
-            index: last_log_index.0,
-            log_term: last_log_term.0,
+            flags: vote_kind_bits(request.kind) << KIND_SHIFT,
+            index: request.last_log.index.0,
+            log_term: request.last_log.term.0,
             ..head
         },
-        Message::VoteResponse { granted, kind, .. } => Head {
+        Body::VoteResponse(response) => Head {
             kind: VOTE_RESPONSE,
-            flags: u8::from(granted) | vote_kind_bits(kind) << KIND_SHIFT,
+            flags: u8::from(response.granted) | vote_kind_bits(response.kind) << KIND_SHIFT,
             ..head
         },
-        Message::AppendEntries {
-            prev_log_index,
-            prev_log_term,
-            count,
-            leader_commit,
-            round,
-            replicated_everywhere,
-            ..
-        } => Head {
+        Body::AppendEntries(request) => Head {
             kind: APPEND_ENTRIES,
-            count,
-            index: prev_log_index.0,
-            log_term: prev_log_term.0,
-            commit: leader_commit.0,
-            round,
-            everywhere: replicated_everywhere.0,
+            count: request.count,
+            index: request.prev_log.index.0,
+            log_term: request.prev_log.term.0,
+            commit: request.leader_commit.0,
+            round: request.round,
+            everywhere: request.replicated_everywhere.0,
             ..head
         },
-        Message::AppendResponse {
-            round,
-            outcome,
-            incarnation,
-            tainted,
-            ..
-        } => {
-            let head = append_response(head, round, outcome);
-            Head {
-                flags: head.flags | if tainted { FLAG_TAINTED } else { 0 },
-                everywhere: incarnation,
-                ..head
-            }
-        }
-        Message::Repaired { incarnation, .. } => Head {
+        Body::AppendResponse(response) => append_response_head(head, response),
+        Body::Repaired(repaired) => Head {
             kind: REPAIRED,
-            index: incarnation,
+            index: repaired.log_epoch,
             ..head
         },
-        Message::TimeoutNow { .. } => Head {
+        Body::TimeoutNow => Head {
             kind: TIMEOUT_NOW,
             ..head
         },
     }
 }
 
-fn append_response(head: Head, round: u64, outcome: AppendOutcome) -> Head {
+fn append_response_head(head: Head, response: AppendResponse) -> Head {
     let head = Head {
         kind: APPEND_RESPONSE,
-        round,
+        flags: if response.tainted { FLAG_TAINTED } else { 0 },
+        round: response.round,
+        everywhere: response.log_epoch,
         ..head
     };
-    match outcome {
+    match response.outcome {
         AppendOutcome::Accepted { match_index } => Head {
-            flags: FLAG_YES,
+            flags: head.flags | FLAG_YES,
             index: match_index.0,
             ..head
         },
         AppendOutcome::Rejected {
             prev_log_index,
-            hint_index,
-            hint_term,
+            hint,
         } => Head {
             index: prev_log_index.0,
-            commit: hint_index.0,
-            log_term: hint_term.0,
+            commit: hint.index.0,
+            log_term: hint.term.0,
             ..head
         },
     }
@@ -112,56 +90,61 @@ fn append_response(head: Head, round: u64, outcome: AppendOutcome) -> Head {
 
 /// What a head says; `None` if that is nothing this version knows.
 pub(crate) fn message(head: &Head) -> Option<Message> {
-    let term = Term(head.term);
-    let yes = head.flags & FLAG_YES != 0;
     if head.kind != APPEND_ENTRIES && head.count != 0 {
         return None;
     }
-    Some(match head.kind {
-        REQUEST_VOTE => Message::RequestVote {
-            term,
-            last_log_index: LogIndex(head.index),
-            last_log_term: Term(head.log_term),
+    let body = match head.kind {
+        REQUEST_VOTE => RequestVote {
+            last_log: log_entry(head.index, head.log_term),
             kind: vote_kind(head.flags >> KIND_SHIFT)?,
-        },
-        VOTE_RESPONSE => Message::VoteResponse {
-            term,
-            granted: yes,
+        }
+        .into(),
+        VOTE_RESPONSE => VoteResponse {
+            granted: head.flags & FLAG_YES != 0,
             kind: vote_kind(head.flags >> KIND_SHIFT)?,
-        },
-        APPEND_ENTRIES => Message::AppendEntries {
-            term,
-            prev_log_index: LogIndex(head.index),
-            prev_log_term: Term(head.log_term),
+        }
+        .into(),
+        APPEND_ENTRIES => AppendEntries {
+            prev_log: log_entry(head.index, head.log_term),
             count: head.count,
             leader_commit: LogIndex(head.commit),
             round: head.round,
             replicated_everywhere: LogIndex(head.everywhere),
-        },
-        APPEND_RESPONSE => Message::AppendResponse {
-            term,
-            round: head.round,
-            outcome: if yes {
-                AppendOutcome::Accepted {
-                    match_index: LogIndex(head.index),
-                }
-            } else {
-                AppendOutcome::Rejected {
-                    prev_log_index: LogIndex(head.index),
-                    hint_index: LogIndex(head.commit),
-                    hint_term: Term(head.log_term),
-                }
-            },
-            incarnation: head.everywhere,
-            tainted: head.flags & FLAG_TAINTED != 0,
-        },
-        REPAIRED => Message::Repaired {
-            term,
-            incarnation: head.index,
-        },
-        TIMEOUT_NOW => Message::TimeoutNow { term },
+        }
+        .into(),
+        APPEND_RESPONSE => append_response(head).into(),
+        REPAIRED => Repaired {
+            log_epoch: head.index,
+        }
+        .into(),
+        TIMEOUT_NOW => Body::TimeoutNow,
         _ => return None,
-    })
+    };
+    let term = Term(head.term);
+    Some(Message { term, body })
+}
+
+fn append_response(head: &Head) -> AppendResponse {
+    let outcome = if head.flags & FLAG_YES != 0 {
+        AppendOutcome::Accepted {
+            match_index: LogIndex(head.index),
+        }
+    } else {
+        AppendOutcome::Rejected {
+            prev_log_index: LogIndex(head.index),
+            hint: log_entry(head.commit, head.log_term),
+        }
+    };
+    AppendResponse {
+        round: head.round,
+        outcome,
+        log_epoch: head.everywhere,
+        tainted: head.flags & FLAG_TAINTED != 0,
+    }
+}
+
+fn log_entry(index: u64, term: u64) -> EntryId {
+    EntryId::new(LogIndex(index), Term(term))
 }
 
 fn vote_kind_bits(kind: VoteKind) -> u8 {
@@ -194,50 +177,40 @@ mod tests {
     #[test]
     fn every_message_comes_back_as_it_was() {
         let term = Term(5);
+        let comes_back = |body: Body| comes_back(Message::new(term, body));
         for kind in [VoteKind::PreVote, VoteKind::Vote, VoteKind::Transfer] {
-            comes_back(Message::RequestVote {
-                term,
-                last_log_index: LogIndex(3),
-                last_log_term: Term(2),
-                kind,
-            });
+            let last_log = log_entry(3, 2);
+            comes_back(RequestVote { last_log, kind }.into());
             for granted in [false, true] {
-                comes_back(Message::VoteResponse {
-                    term,
-                    granted,
-                    kind,
-                });
+                comes_back(VoteResponse { granted, kind }.into());
             }
         }
-        comes_back(Message::AppendEntries {
-            term,
-            prev_log_index: LogIndex(1),
-            prev_log_term: Term(2),
+        let request = AppendEntries {
+            prev_log: log_entry(1, 2),
             count: 3,
             leader_commit: LogIndex(4),
             round: 6,
             replicated_everywhere: LogIndex(7),
-        });
+        };
+        comes_back(request.into());
         let rejected = AppendOutcome::Rejected {
             prev_log_index: LogIndex(1),
-            hint_index: LogIndex(2),
-            hint_term: Term(3),
+            hint: log_entry(2, 3),
         };
         let accepted = AppendOutcome::Accepted {
             match_index: LogIndex(8),
         };
         for outcome in [rejected, accepted] {
-            comes_back(Message::AppendResponse {
-                term,
+            let response = AppendResponse {
                 round: 4,
                 outcome,
-                incarnation: 5,
+                log_epoch: 5,
                 tainted: outcome == accepted,
-            });
+            };
+            comes_back(response.into());
         }
-        comes_back(Message::TimeoutNow { term });
-        let incarnation = 6;
-        comes_back(Message::Repaired { term, incarnation });
+        comes_back(Body::TimeoutNow);
+        comes_back(Repaired { log_epoch: 6 }.into());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::membership::Membership;
 use crate::output::HardState;
-use pontoon_types::{LogIndex, NodeId, Term};
+use pontoon_types::{EntryId, LogIndex, NodeId};
 
 /// Settings of one replica. Durations are nanoseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct RaftConfig {
     pub id: NodeId,
     /// A follower that hears nothing for between one and two of these campaigns (thesis 3.4).
     pub election_timeout: u64,
-    /// A leader with nothing to say says so this often.
+    /// Interval between heartbeats of an idle leader.
     pub heartbeat_interval: u64,
     /// Seed of the election jitter; should differ between the members of a group.
     pub seed: u64,
@@ -61,13 +61,13 @@ pub struct Boot {
     /// What the state machine already holds.
     pub applied: LogIndex,
     /// The last entry that the log no longer holds.
-    pub compacted: (LogIndex, Term),
-    /// First index and term of each run of entries of equal term, ascending.
-    pub terms: Vec<(LogIndex, Term)>,
+    pub compacted: EntryId,
+    /// First entry of each run of entries of equal term, ascending.
+    pub terms: Vec<EntryId>,
     /// Last entry of the log.
     pub last_index: LogIndex,
-    /// Numbers the starts of this node's log: higher at every one.
-    pub incarnation: u64,
+    /// Epoch of this node's log: higher at every start of it.
+    pub log_epoch: u64,
     /// The disk lost something durable: this replica must not vote, campaign or count. Of the log
     /// only what is compacted is believed; commit index and `applied` are not.
     pub tainted: bool,

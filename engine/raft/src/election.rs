@@ -1,31 +1,32 @@
-//! Elections (thesis 3.4, 3.6.1, 4.2.3, 9.6): pre-vote, votes, stickiness, hand-over.
+//! Elections (thesis 3.4, 3.6.1, 4.2.3, 9.6): pre-vote, votes, stickiness, leadership transfer.
 
 use alloc::collections::BTreeMap;
 
 use crate::membership::VoteResult;
-use crate::message::{AppendOutcome, Message, VoteKind};
+use crate::message::{AppendOutcome, Body, Message, RequestVote, VoteKind, VoteResponse};
 use crate::mutant::Mutant;
 use crate::output::Output;
 use crate::raft::Raft;
 use crate::role::{Candidate, Role};
-use pontoon_types::{LogIndex, NodeId, Term, Time};
+use pontoon_types::{EntryId, NodeId, Term, Time};
 
 impl Raft {
     /// Asks whether the others would vote for this replica, and campaigns if they would.
     ///
-    /// Does nothing on a leader, a learner, a tainted or a retired replica.
+    /// Does nothing on a leader, a learner, a tainted replica, or one whose log has failed.
     pub fn campaign(&mut self, now: Time, output: &mut Output) {
-        self.start_campaign(now, VoteKind::PreVote, output);
+        self.now = now;
+        self.start_campaign(VoteKind::PreVote, output);
     }
 
     /// Only a voter whose promises hold may become leader.
-    pub(crate) fn may_campaign(&self) -> bool {
-        let sound = !self.tainted && !self.retired;
+    pub(crate) fn promotable(&self) -> bool {
+        let sound = !self.tainted && !self.log_failed;
         sound && !self.is_leader() && self.membership.is_voter(self.config.id)
     }
 
-    fn start_campaign(&mut self, now: Time, kind: VoteKind, output: &mut Output) {
-        if !self.may_campaign() {
+    fn start_campaign(&mut self, kind: VoteKind, output: &mut Output) {
+        if !self.promotable() {
             return;
         }
         let mut candidate = Candidate {
@@ -33,7 +34,7 @@ impl Raft {
             votes: BTreeMap::new(),
             own_vote: None,
         };
-        self.reset_election_timer(now);
+        self.reset_election_timer();
         if kind == VoteKind::PreVote {
             // Thesis 9.6: a pre-vote promises nothing, so its own counts at once.
             candidate.votes.insert(self.config.id, true);
@@ -49,121 +50,115 @@ impl Raft {
         }
         self.role = Role::Candidate(candidate);
         self.request_votes(kind, output);
-        self.count_votes(now, output);
+        self.count_votes(output);
     }
 
     fn request_votes(&self, kind: VoteKind, output: &mut Output) {
-        let pre_vote = kind == VoteKind::PreVote;
-        let term = if pre_vote {
-            self.current_term.next()
-        } else {
-            self.current_term
-        };
-        let (last_log_index, last_log_term) = (self.log.last_index(), self.log.last_term());
-        let message = Message::RequestVote {
-            term,
-            last_log_index,
-            last_log_term,
+        let request = RequestVote {
+            last_log: self.log.last(),
             kind,
         };
-        for voter in self.membership.members() {
-            if voter == self.config.id || !self.membership.is_voter(voter) {
+        for voter in self.membership.all_voters() {
+            if voter == self.config.id {
                 continue;
             }
-            if pre_vote {
-                Self::send_now(output, voter, message);
+            if kind == VoteKind::PreVote {
+                output.send_now(voter, Message::new(self.current_term.next(), request));
             } else {
-                Self::send_after_persist(output, voter, message);
+                output.send_after_persist(voter, Message::new(self.current_term, request));
             }
         }
     }
 
-    pub(crate) fn count_votes(&mut self, now: Time, output: &mut Output) {
+    pub(crate) fn count_votes(&mut self, output: &mut Output) {
         let Role::Candidate(candidate) = &self.role else {
             return;
         };
         let kind = candidate.kind;
-        match self
-            .membership
-            .vote_result(|voter| candidate.votes.get(&voter).copied())
-        {
+        let vote = |voter: NodeId| candidate.votes.get(&voter).copied();
+        match self.membership.vote_result(vote) {
             VoteResult::Won if kind == VoteKind::PreVote => {
-                self.start_campaign(now, VoteKind::Vote, output);
+                self.start_campaign(VoteKind::Vote, output);
             }
-            VoteResult::Won => self.become_leader(now, output),
+            VoteResult::Won => self.become_leader(output),
             VoteResult::Lost => {
                 self.role = Role::Follower {
                     leader: None,
-                    heard_at: now,
+                    heard_at: self.now,
                 };
-                self.reset_election_timer(now);
+                self.reset_election_timer();
             }
             VoteResult::Pending => {}
         }
     }
 
-    pub(crate) fn handle_request_vote(
+    /// RequestVote 2 of figure 3.1: the candidate's log is at least as up-to-date as ours.
+    fn is_up_to_date(&self, candidate_last: EntryId) -> bool {
+        candidate_last >= self.log.last() || self.is(Mutant::VotesForOldLog)
+    }
+
+    /// Whether this replica's vote can count: its disk has lost nothing that it promised, and
+    /// still takes what it would promise.
+    fn may_vote(&self) -> bool {
+        (!self.tainted || self.is(Mutant::TaintedTakesPart)) && !self.log_failed
+    }
+
+    /// Would we vote for this candidate in `term`? Changes nothing (thesis 9.6).
+    pub(crate) fn handle_pre_vote(
         &mut self,
-        now: Time,
         from: NodeId,
         term: Term,
-        candidate_last: (Term, LogIndex),
-        kind: VoteKind,
+        last_log: EntryId,
         output: &mut Output,
     ) {
-        // RequestVote 2 of figure 3.1: the candidate's log is at least as up-to-date as ours.
-        let up_to_date = candidate_last >= (self.log.last_term(), self.log.last_index())
-            || self.is(Mutant::VotesForOldLog);
-        let sound = (!self.tainted || self.is(Mutant::TaintedTakesPart)) && !self.retired;
-        if kind == VoteKind::PreVote {
-            let granted =
-                term > self.current_term && up_to_date && sound && !self.hears_a_leader(now);
-            // A refusal carries our term, so that a candidate left behind learns of it.
-            let term = if granted { term } else { self.current_term };
-            let answer = Message::VoteResponse {
-                term,
-                granted,
-                kind,
-            };
-            return Self::send_after_persist(output, from, answer);
-        }
-        // RequestVote 2: votedFor is null or candidateId. Who has a leader has no vote to give.
-        let free = match self.voted_for {
+        let granted = term > self.current_term
+            && self.is_up_to_date(last_log)
+            && self.may_vote()
+            // Thesis 4.2.3: whoever hears a leader needs no election.
+            && !self.hears_a_leader();
+        // A refusal carries our term, so that a candidate left behind learns of it.
+        let term = if granted { term } else { self.current_term };
+        let kind = VoteKind::PreVote;
+        output.send_after_persist(from, Message::new(term, VoteResponse { granted, kind }));
+    }
+
+    /// RequestVote of figure 3.1, in the current term.
+    pub(crate) fn handle_request_vote(
+        &mut self,
+        from: NodeId,
+        request: RequestVote,
+        output: &mut Output,
+    ) {
+        let can_vote = match self.voted_for {
+            // votedFor is null. Who has a leader in this term has no vote to give.
             None => self.leader().is_none(),
+            // votedFor is candidateId: a repeated request gets the same answer.
             Some(voted_for) => voted_for == from,
         };
-        let granted = free && up_to_date && sound;
+        let granted = can_vote && self.is_up_to_date(request.last_log) && self.may_vote();
         if granted {
             if self.voted_for.is_none() {
                 self.voted_for = Some(from);
                 self.save_hard_state(output);
             }
-            self.reset_election_timer(now);
+            self.reset_election_timer();
         }
-        let term = self.current_term;
-        Self::send_after_persist(
-            output,
-            from,
-            Message::VoteResponse {
-                term,
-                granted,
-                kind,
-            },
-        );
+        let kind = request.kind;
+        let response = VoteResponse { granted, kind };
+        output.send_after_persist(from, Message::new(self.current_term, response));
     }
 
     pub(crate) fn handle_vote_response(
         &mut self,
-        now: Time,
         from: NodeId,
         term: Term,
-        granted: bool,
-        kind: VoteKind,
+        response: VoteResponse,
         output: &mut Output,
     ) {
         let Role::Candidate(candidate) = &mut self.role else {
             return;
         };
+        let VoteResponse { granted, kind } = response;
         // A granted pre-vote speaks of the term we would have.
         let expected = if granted && kind == VoteKind::PreVote {
             self.current_term.next()
@@ -172,25 +167,25 @@ impl Raft {
         };
         if candidate.kind == kind && term == expected {
             candidate.votes.entry(from).or_insert(granted);
-            self.count_votes(now, output);
+            self.count_votes(output);
         }
     }
 
     /// Thesis 3.10: the leader asks for an election at once, without pre-vote.
-    pub(crate) fn handle_timeout_now(&mut self, now: Time, from: NodeId, output: &mut Output) {
+    pub(crate) fn handle_timeout_now(&mut self, from: NodeId, output: &mut Output) {
         if self.leader() == Some(from) {
-            self.start_campaign(now, VoteKind::Transfer, output);
+            self.start_campaign(VoteKind::Transfer, output);
         }
     }
 
     /// Leader stickiness (thesis 4.2.3): a leader was heard of within an election timeout. A
     /// leader itself has heard from a quorum, or check-quorum would have ended it.
-    pub(crate) fn hears_a_leader(&self, now: Time) -> bool {
+    pub(crate) fn hears_a_leader(&self) -> bool {
         match &self.role {
             Role::Follower {
                 leader: Some(_),
                 heard_at,
-            } => now.since(*heard_at) < self.config.election_timeout,
+            } => self.now.since(*heard_at) < self.config.election_timeout,
             Role::Leader(_) => true,
             _ => false,
         }
@@ -198,7 +193,6 @@ impl Raft {
 
     pub(crate) fn become_follower(
         &mut self,
-        now: Time,
         term: Term,
         leader: Option<NodeId>,
         output: &mut Output,
@@ -217,42 +211,27 @@ impl Raft {
         }
         self.role = Role::Follower {
             leader,
-            heard_at: now,
+            heard_at: self.now,
         };
-        self.reset_election_timer(now);
+        self.reset_election_timer();
     }
 
-    /// Requests of an earlier term are refused with ours (figure 3.1); answers are ignored.
-    pub(crate) fn answer_stale(&self, from: NodeId, message: &Message, output: &mut Output) {
-        let term = self.current_term;
-        let answer = match *message {
-            Message::RequestVote { kind, .. } => Message::VoteResponse {
-                term,
-                granted: false,
-                kind,
-            },
-            Message::AppendEntries {
-                prev_log_index,
-                round,
-                ..
-            } => {
-                let hint_index = self.log.last_index();
-                let hint_term = self.log.last_term();
+    /// Requests of an earlier term are rejected with ours (figure 3.1); responses are ignored.
+    pub(crate) fn reject_stale(&self, from: NodeId, message: &Message, output: &mut Output) {
+        let response = match message.body {
+            Body::RequestVote(RequestVote { kind, .. }) => {
+                let granted = false;
+                Message::new(self.current_term, VoteResponse { granted, kind })
+            }
+            Body::AppendEntries(request) => {
                 let outcome = AppendOutcome::Rejected {
-                    prev_log_index,
-                    hint_index,
-                    hint_term,
+                    prev_log_index: request.prev_log.index,
+                    hint: self.log.last(),
                 };
-                Message::AppendResponse {
-                    term,
-                    round,
-                    outcome,
-                    incarnation: self.incarnation,
-                    tainted: self.tainted,
-                }
+                self.append_response(request.round, outcome, self.tainted)
             }
             _ => return,
         };
-        Self::send_after_persist(output, from, answer);
+        output.send_after_persist(from, response);
     }
 }

@@ -10,7 +10,7 @@ impl Raft {
     /// If one does not hold: a mistake of this crate, or of a caller that broke the contract.
     pub fn check_invariants(&self) {
         self.log.check_invariants();
-        let (compacted, _) = self.log.compacted();
+        let compacted = self.log.compacted().index;
         assert!(
             compacted <= self.last_applied,
             "only what is applied is compacted"
@@ -35,7 +35,7 @@ impl Raft {
             Role::Follower { .. } => {}
             Role::Candidate(candidate) => {
                 assert!(
-                    !self.tainted && !self.retired,
+                    !self.tainted && !self.log_failed,
                     "who can't promise does not campaign"
                 );
                 let counted = candidate.votes.contains_key(&self.config.id);
@@ -47,7 +47,7 @@ impl Raft {
             }
             Role::Leader(leader) => {
                 assert!(
-                    !self.tainted && !self.retired,
+                    !self.tainted && !self.log_failed,
                     "who can't promise does not lead"
                 );
                 assert_eq!(

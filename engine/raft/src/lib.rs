@@ -2,8 +2,8 @@
 //!
 //! [`Raft`] is one replica of one group. Its caller puts in messages, time and acknowledgements
 //! of the disk, and takes out an [`Output`]: what to persist, what to send now, and what to send
-//! only once that is durable. Payloads never come here: the core knows of an entry its index,
-//! term, kind and size ([`EntryMeta`]), and names ranges that the caller fills with bytes.
+//! only once that is durable. Payloads never come here: of an entry it
+//! knows index, term, kind and size ([`EntryMeta`]), and it names ranges that the caller fills.
 //!
 //! Names and rules are those of Diego Ongaro's thesis, "Consensus: Bridging Theory and Practice"
 //! (2014); section numbers in the code are its own.
@@ -34,6 +34,7 @@ mod append;
 mod config;
 mod election;
 mod invariants;
+mod leader;
 mod log;
 mod membership;
 mod message;
@@ -48,11 +49,14 @@ mod status;
 
 pub use config::{Boot, RaftConfig};
 pub use membership::{Membership, VoteResult};
-pub use message::{AppendOutcome, EntryKind, EntryMeta, Message, VoteKind};
+pub use message::{
+    AppendEntries, AppendOutcome, AppendResponse, Body, EntryKind, EntryMeta, Message, Repaired,
+    RequestVote, VoteKind, VoteResponse,
+};
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;
 pub use output::{Appended, HardState, Outgoing, Output};
 pub use pontoon_types::{EntryId, GroupId, LogIndex, NodeId, Term, Time, WriteSequence};
 pub use raft::Raft;
-pub use replication::{ProposeRejection, Proposed, TransferRejection};
+pub use replication::{LeaderHint, ProposeRejection, Proposed, TransferRejection};
 pub use status::{PeerStatus, RoleName, Status};

@@ -1,10 +1,19 @@
-//! What the core knows of its log: terms by runs, sizes of the newest entries, and what is durable.
+//! A replica's log without its bytes: terms by runs, sizes of the newest entries, what is durable.
+//!
+//! ```text
+//!  compacted | runs of equal terms            | last_index
+//!  ----------+-----------+---------+----------+
+//!       gone | 3 3 3 3 3 | 5 5 5 5 | 6 6 6 6  |
+//!  ----------+-----------+---------+----^-----+
+//!                                       durable_index: an acknowledged write holds it
+//! ```
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::config::Boot;
-use pontoon_types::{LogIndex, Term, WriteSequence};
+use crate::message::EntryMeta;
+use pontoon_types::{EntryId, LogIndex, Term, WriteSequence};
 
 /// Sizes are kept for this many of the newest entries.
 const SIZES_MAX: usize = 1 << 16;
@@ -16,9 +25,9 @@ const OLD_ENTRY_BYTES: u32 = 16 << 10;
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
     /// Last entry the log no longer holds.
-    compacted: (LogIndex, Term),
-    /// First index and term of each run of equal terms. Invariant: both strictly ascend.
-    runs: Vec<(LogIndex, Term)>,
+    compacted: EntryId,
+    /// First entry of each run of equal terms. Invariant: indexes and terms strictly ascend.
+    runs: Vec<EntryId>,
     last_index: LogIndex,
     /// Sizes of the newest entries, the last one last.
     sizes: VecDeque<u32>,
@@ -62,10 +71,16 @@ impl Log {
     }
 
     pub(crate) fn last_term(&self) -> Term {
-        self.runs.last().map_or(self.compacted.1, |&(_, term)| term)
+        self.runs.last().map_or(self.compacted.term, |run| run.term)
     }
 
-    pub(crate) fn compacted(&self) -> (LogIndex, Term) {
+    /// The last entry.
+    pub(crate) fn last(&self) -> EntryId {
+        EntryId::new(self.last_index, self.last_term())
+    }
+
+    /// The entry before the first.
+    pub(crate) fn compacted(&self) -> EntryId {
         self.compacted
     }
 
@@ -79,38 +94,41 @@ impl Log {
 
     /// The term of the entry at `index`, unless it is compacted or not there yet.
     pub(crate) fn term_at(&self, index: LogIndex) -> Option<Term> {
-        if index == self.compacted.0 {
-            return Some(self.compacted.1);
+        if index == self.compacted.index {
+            return Some(self.compacted.term);
         }
-        if index < self.compacted.0 || index > self.last_index {
+        if index < self.compacted.index || index > self.last_index {
             return None;
         }
-        let run = self.runs.partition_point(|&(first, _)| first <= index);
-        Some(self.runs[run - 1].1)
+        let run = self.runs.partition_point(|run| run.index <= index);
+        Some(self.runs[run - 1].term)
     }
 
-    /// The greatest index not above `limit` whose term is not above `term`, and its term: where
-    /// two logs may still agree. Skips whole terms (thesis 3.5, the optimisation at its end).
-    pub(crate) fn last_not_above(&self, limit: LogIndex, term: Term) -> (LogIndex, Term) {
+    /// The last entry at or below `limit` of a term at or below `term`: where two logs may still
+    /// agree. Skips whole terms (thesis 3.5, the optimisation at its end).
+    pub(crate) fn find_conflict_by_term(&self, limit: LogIndex, term: Term) -> EntryId {
         let limit = limit.min(self.last_index);
         let mut end = limit;
-        for &(first, run_term) in self.runs.iter().rev() {
-            if first > limit {
+        for run in self.runs.iter().rev() {
+            if run.index > limit {
                 continue;
             }
-            if run_term <= term {
-                return (end, run_term);
+            if run.term <= term {
+                return EntryId::new(end, run.term);
             }
-            end = first.previous();
+            end = run.index.previous();
         }
         self.compacted
     }
 
-    pub(crate) fn append(&mut self, term: Term, bytes: u32) {
+    /// Adds one entry at the end. Every entry comes through here: a leader's own, a proposed and
+    /// a received one.
+    pub(crate) fn append(&mut self, entry: EntryMeta) {
+        let EntryMeta { term, bytes, .. } = entry;
         assert!(term >= self.last_term(), "terms never decrease along a log");
         self.last_index = self.last_index.next();
-        if self.runs.last().is_none_or(|&(_, last)| last < term) {
-            self.runs.push((self.last_index, term));
+        if self.runs.last().is_none_or(|run| run.term < term) {
+            self.runs.push(EntryId::new(self.last_index, term));
         }
         if self.sizes.len() == SIZES_MAX {
             self.sizes.pop_front();
@@ -123,7 +141,10 @@ impl Log {
     ///
     /// `keep_writes` is a mutant: then a late acknowledgement speaks for what replaced them.
     pub(crate) fn truncate(&mut self, first: LogIndex, keep_writes: bool) {
-        assert!(first > self.compacted.0, "a compacted entry is committed");
+        assert!(
+            first > self.compacted.index,
+            "a compacted entry is committed"
+        );
         let removed = self.last_index.0 + 1 - first.0;
         let kept = self
             .sizes
@@ -131,7 +152,7 @@ impl Log {
             .saturating_sub(usize::try_from(removed).unwrap_or(usize::MAX));
         self.sizes.truncate(kept);
         self.last_index = first.previous();
-        while self.runs.last().is_some_and(|&(run, _)| run >= first) {
+        while self.runs.last().is_some_and(|run| run.index >= first) {
             self.runs.pop();
         }
         self.durable_index = self.durable_index.min(self.last_index);
@@ -145,7 +166,7 @@ impl Log {
     }
 
     /// Everything given to be persisted since the last call is one write.
-    pub(crate) fn wrote(&mut self) -> WriteSequence {
+    pub(crate) fn begin_write(&mut self) -> WriteSequence {
         self.sequence.0 += 1;
         self.writes.push_back(Write {
             sequence: self.sequence,
@@ -156,7 +177,7 @@ impl Log {
     }
 
     /// All writes up to this one are durable. Late and repeated calls change nothing.
-    pub(crate) fn persisted(&mut self, sequence: WriteSequence) {
+    pub(crate) fn on_persisted(&mut self, sequence: WriteSequence) {
         assert!(
             sequence <= self.sequence,
             "the disk acknowledged a write never made"
@@ -175,27 +196,28 @@ impl Log {
         self.stale_acknowledgements
     }
 
+    /// Forgets the entries up to `index`.
     pub(crate) fn compact(&mut self, index: LogIndex) {
         let Some(term) = self.term_at(index) else {
             return;
         };
-        let gone = self.runs.partition_point(|&(first, _)| first <= index);
-        if gone > 0 {
-            self.runs.drain(..gone - 1);
-            if index == self.last_index {
-                self.runs.clear();
+        let first_kept = index.next();
+        // The run that holds `index` loses its beginning, or all of it if the next run, or nothing,
+        // follows `index`.
+        let begun = self.runs.partition_point(|run| run.index <= index);
+        let next_run = self.runs.get(begun).map(|run| run.index);
+        let whole = index == self.last_index || next_run == Some(first_kept);
+        self.runs.drain(
+            ..if whole {
+                begun
             } else {
-                self.runs[0].0 = self.runs[0].0.max(index.next());
-                if self
-                    .runs
-                    .get(1)
-                    .is_some_and(|&(first, _)| first == index.next())
-                {
-                    self.runs.remove(0);
-                }
-            }
+                begun.saturating_sub(1)
+            },
+        );
+        if !whole && let Some(run) = self.runs.first_mut() {
+            run.index = run.index.max(first_kept);
         }
-        self.compacted = (index, term);
+        self.compacted = EntryId::new(index, term);
     }
 
     pub(crate) fn size_at(&self, index: LogIndex) -> u32 {
@@ -206,7 +228,7 @@ impl Log {
 
     pub(crate) fn check_invariants(&self) {
         assert!(
-            self.compacted.0 <= self.last_index,
+            self.compacted.index <= self.last_index,
             "a log ends at or after its compacted point"
         );
         assert!(
@@ -215,22 +237,23 @@ impl Log {
         );
         assert_eq!(
             self.runs.is_empty(),
-            self.compacted.0 == self.last_index,
+            self.compacted.index == self.last_index,
             "every entry has a term"
         );
-        if let Some(&(first, term)) = self.runs.first() {
+        if let Some(first) = self.runs.first() {
             assert_eq!(
-                first,
-                self.compacted.0.next(),
+                first.index,
+                self.compacted.index.next(),
                 "the first run begins the log"
             );
-            assert!(term >= self.compacted.1, "terms never decrease along a log");
+            assert!(
+                first.term >= self.compacted.term,
+                "terms never decrease along a log"
+            );
         }
         for pair in self.runs.windows(2) {
-            assert!(
-                pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1,
-                "runs ascend"
-            );
+            let ascend = pair[0].index < pair[1].index && pair[0].term < pair[1].term;
+            assert!(ascend, "runs ascend");
         }
     }
 }

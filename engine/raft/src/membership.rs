@@ -54,7 +54,14 @@ impl Membership {
         self.is_voter(node) || self.learners.contains(&node)
     }
 
-    /// Every member once, in ascending order.
+    /// Every voter once: those of the new configuration, then those only of the one being left.
+    pub(crate) fn all_voters(&self) -> impl Iterator<Item = NodeId> {
+        let leaving = self.voters_outgoing.iter();
+        let leaving = leaving.filter(|voter| !self.voters.contains(voter));
+        self.voters.iter().chain(leaving).copied()
+    }
+
+    /// Every member once, in ascending order. Allocates; not for every turn.
     #[must_use]
     pub fn members(&self) -> Vec<NodeId> {
         let lists = [&self.voters, &self.voters_outgoing, &self.learners];

@@ -1,6 +1,6 @@
-//! What groups of two nodes say to each other: the RPCs of the thesis, without payloads.
+//! The RPCs of the thesis, without payloads: one struct each.
 
-use pontoon_types::{LogIndex, Term};
+use pontoon_types::{EntryId, LogIndex, Term};
 
 /// What kind of vote is asked for or given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum EntryKind {
     Membership,
 }
 
-/// What the core knows of an entry: everything but its bytes. Its index is its position.
+/// An entry without its payload and without its index, which is its position among others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryMeta {
     /// The term of the leader that made it.
@@ -38,70 +38,113 @@ pub struct EntryMeta {
 
 /// A message of one group between two nodes. Entries travel beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Message {
+pub struct Message {
+    /// The sender's term. In a pre-vote the term it would have, and in a granted one the term it
+    /// was asked about.
+    pub term: Term,
+    /// Which RPC, and its arguments.
+    pub body: Body,
+}
+
+/// The arguments of an RPC, or its results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
     /// RequestVote of figure 3.1.
-    RequestVote {
-        /// The candidate's term; the term it would have, in a pre-vote.
-        term: Term,
-        /// Index of the candidate's last entry.
-        last_log_index: LogIndex,
-        /// Term of the candidate's last entry.
-        last_log_term: Term,
-        /// What is asked for.
-        kind: VoteKind,
-    },
-    /// The answer to `RequestVote`.
-    VoteResponse {
-        /// The voter's term; the term asked about, in a granted pre-vote.
-        term: Term,
-        /// Whether the vote is given.
-        granted: bool,
-        /// What was asked for.
-        kind: VoteKind,
-    },
-    /// AppendEntries of figure 3.1; with no entries a heartbeat and a probe.
-    AppendEntries {
-        /// The leader's term.
-        term: Term,
-        /// Index of the entry before the new ones.
-        prev_log_index: LogIndex,
-        /// Term of that entry.
-        prev_log_term: Term,
-        /// Number of entries that follow.
-        count: u32,
-        /// The leader's commit index.
-        leader_commit: LogIndex,
-        /// Number of the leader's latest round of heartbeats, echoed by the answer.
-        round: u64,
-        /// Every member holds the log up to here, so that it may be compacted.
-        replicated_everywhere: LogIndex,
-    },
-    /// The answer to `AppendEntries`.
-    AppendResponse {
-        /// The follower's term.
-        term: Term,
-        /// The round of the request.
-        round: u64,
-        /// Whether the logs matched.
-        outcome: AppendOutcome,
-        /// Which start of the follower's log this is.
-        incarnation: u64,
-        /// The damage report: at that start something durable was missing, so that the follower
-        /// counts in no quorum until it is told that it is whole again.
-        tainted: bool,
-    },
-    /// The damage that was reported is repaired: the follower may promise again.
-    Repaired {
-        /// The leader's term.
-        term: Term,
-        /// Which start of the follower's log had found the damage.
-        incarnation: u64,
-    },
-    /// Campaign at once: the leader hands over (thesis 3.10).
-    TimeoutNow {
-        /// The leader's term.
-        term: Term,
-    },
+    RequestVote(RequestVote),
+    /// The result of `RequestVote`.
+    VoteResponse(VoteResponse),
+    /// AppendEntries of figure 3.1.
+    AppendEntries(AppendEntries),
+    /// The result of `AppendEntries`.
+    AppendResponse(AppendResponse),
+    /// The reported damage is repaired: the follower may promise again.
+    Repaired(Repaired),
+    /// Campaign at once: leadership is transferred (thesis 3.10).
+    TimeoutNow,
+}
+
+/// RequestVote of figure 3.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestVote {
+    /// The candidate's last entry.
+    pub last_log: EntryId,
+    /// What is asked for.
+    pub kind: VoteKind,
+}
+
+/// The result of [`RequestVote`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VoteResponse {
+    /// Whether the vote is given.
+    pub granted: bool,
+    /// What was asked for.
+    pub kind: VoteKind,
+}
+
+/// AppendEntries of figure 3.1; with no entries a heartbeat and a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendEntries {
+    /// The entry before the new ones.
+    pub prev_log: EntryId,
+    /// Number of new entries.
+    pub count: u32,
+    /// The leader's commit index.
+    pub leader_commit: LogIndex,
+    /// Number of the leader's latest round of heartbeats. Reserved for ReadIndex: the response
+    /// echoes it, and nothing reads the echo yet.
+    pub round: u64,
+    /// Lowest durable match index of all members: entries up to here may be compacted.
+    pub replicated_everywhere: LogIndex,
+}
+
+impl AppendEntries {
+    /// First and last index of the new entries; `None` for a heartbeat.
+    #[must_use]
+    pub fn range(&self) -> Option<(LogIndex, LogIndex)> {
+        (self.count > 0).then(|| (self.prev_log.index.next(), self.last_index()))
+    }
+
+    /// Index of the last new entry; that of `prev_log` if there is none.
+    #[must_use]
+    pub fn last_index(&self) -> LogIndex {
+        self.prev_log.index.plus(u64::from(self.count))
+    }
+
+    /// The same RPC in two parts: entries up to `through`, and those after it, if any are left.
+    ///
+    /// # Panics
+    /// If `through` is not one of the new entries.
+    #[must_use]
+    pub fn split_at(self, through: EntryId) -> (Self, Option<Self>) {
+        let sent = through.index.0.checked_sub(self.prev_log.index.0);
+        let sent = sent.and_then(|sent| u32::try_from(sent).ok());
+        let sent = sent.filter(|sent| *sent <= self.count);
+        let sent = sent.expect("an RPC is split at one of its entries");
+        let first = Self {
+            count: sent,
+            ..self
+        };
+        let rest = Self {
+            prev_log: through,
+            count: self.count - sent,
+            ..self
+        };
+        (first, (rest.count > 0).then_some(rest))
+    }
+}
+
+/// The result of [`AppendEntries`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendResponse {
+    /// The round of the request.
+    pub round: u64,
+    /// Whether the logs matched.
+    pub outcome: AppendOutcome,
+    /// Epoch of the follower's log: higher at every start of it.
+    pub log_epoch: u64,
+    /// The damage report: in that epoch something durable was missing, so that the follower
+    /// counts in no quorum until it is repaired.
+    pub tainted: bool,
 }
 
 /// How a follower found the entry before the new ones.
@@ -114,26 +157,66 @@ pub enum AppendOutcome {
     },
     /// It was missing or of another term.
     Rejected {
-        /// The request's `prev_log_index`.
+        /// Index of the request's `prev_log`.
         prev_log_index: LogIndex,
-        /// Greatest index at which the logs may still agree, as far as the follower can tell.
-        hint_index: LogIndex,
-        /// The follower's term there.
-        hint_term: Term,
+        /// The follower's last entry at which the logs may still agree, as far as it can tell.
+        hint: EntryId,
     },
 }
 
+/// The reported damage is repaired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repaired {
+    /// Epoch of the follower's log in which the damage was found.
+    pub log_epoch: u64,
+}
+
 impl Message {
-    /// The term every message carries.
+    /// An RPC, or its result, in the sender's term.
     #[must_use]
-    pub fn term(&self) -> Term {
-        match *self {
-            Self::RequestVote { term, .. }
-            | Self::VoteResponse { term, .. }
-            | Self::AppendEntries { term, .. }
-            | Self::AppendResponse { term, .. }
-            | Self::Repaired { term, .. }
-            | Self::TimeoutNow { term } => term,
-        }
+    pub fn new(term: Term, body: impl Into<Body>) -> Self {
+        let body = body.into();
+        Self { term, body }
+    }
+}
+
+macro_rules! body_from {
+    ($($rpc:ident),*) => {
+        $(impl From<$rpc> for Body {
+            fn from(rpc: $rpc) -> Self {
+                Self::$rpc(rpc)
+            }
+        })*
+    };
+}
+
+body_from!(
+    RequestVote,
+    VoteResponse,
+    AppendEntries,
+    AppendResponse,
+    Repaired
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_append_is_split_where_its_entries_end() {
+        let entry = |index| EntryId::new(LogIndex(index), Term(2));
+        let whole = AppendEntries {
+            prev_log: entry(4),
+            count: 3,
+            leader_commit: LogIndex(4),
+            round: 1,
+            replicated_everywhere: LogIndex(0),
+        };
+        assert_eq!(whole.range(), Some((LogIndex(5), LogIndex(7))));
+        let (first, rest) = whole.split_at(entry(5));
+        assert_eq!(first.range(), Some((LogIndex(5), LogIndex(5))));
+        let rest = rest.expect("two entries are left");
+        assert_eq!((rest.prev_log, rest.count), (entry(5), 2));
+        assert_eq!(whole.split_at(entry(7)), (whole, None));
     }
 }

@@ -1,6 +1,7 @@
 //! Faults that the simulator puts in, to show that it would find them.
 #![allow(unreachable_pub, reason = "public with the feature `mutants` alone")]
 
+use crate::config::RaftConfig;
 use crate::raft::Raft;
 
 /// One broken rule.
@@ -27,10 +28,10 @@ pub enum Mutant {
     TaintedSoundAtOnce,
 }
 
-impl Raft {
+impl RaftConfig {
     #[cfg(feature = "mutants")]
     pub(crate) fn is(&self, mutant: Mutant) -> bool {
-        self.config.mutant == Some(mutant)
+        self.mutant == Some(mutant)
     }
 
     #[cfg(not(feature = "mutants"))]
@@ -40,5 +41,11 @@ impl Raft {
     )]
     pub(crate) fn is(&self, _mutant: Mutant) -> bool {
         false
+    }
+}
+
+impl Raft {
+    pub(crate) fn is(&self, mutant: Mutant) -> bool {
+        self.config.is(mutant)
     }
 }

@@ -1,9 +1,9 @@
-//! What a step of the core asks of its caller.
+//! What a call asks of its caller: records to persist, messages to send.
 
 use alloc::vec::Vec;
 
 use crate::message::Message;
-use pontoon_types::{LogIndex, NodeId, Term};
+use pontoon_types::{EntryId, LogIndex, NodeId, Term};
 
 /// Term and vote: what must survive a crash besides the log (figure 3.1). One record on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,15 +14,21 @@ pub struct HardState {
     pub voted_for: Option<NodeId>,
 }
 
-/// Entries the caller has to stage for the disk before its next call into the core.
+/// Entries the caller has to stage for the disk before its next call.
+///
+/// The only way of an entry to the disk, whoever made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
     /// The empty entry of a new leader.
-    Noop {
-        /// Its index.
-        index: LogIndex,
-        /// Its term.
+    Noop(EntryId),
+    /// All entries given to [`propose`](crate::Raft::propose), in order.
+    Proposed {
+        /// Index of the first one.
+        first_index: LogIndex,
+        /// Term of all of them.
         term: Term,
+        /// How many they are.
+        count: u32,
     },
     /// A part of the entries that came with the message being stepped. Entries at or above
     /// `first_index` that were there before are overridden.
@@ -38,7 +44,7 @@ pub enum Appended {
 
 /// A message to be sent.
 ///
-/// An `AppendEntries` names the entries after `prev_log_index`; the caller puts them in.
+/// An `AppendEntries` names the entries after `prev_log`; the caller puts them in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outgoing {
     /// Who it is for.
@@ -69,5 +75,21 @@ impl Output {
         self.repaired = false;
         self.appended.clear();
         self.messages.clear();
+    }
+
+    pub(crate) fn send_now(&mut self, to: NodeId, message: Message) {
+        self.messages.push(Outgoing {
+            to,
+            message,
+            after_persist: false,
+        });
+    }
+
+    pub(crate) fn send_after_persist(&mut self, to: NodeId, message: Message) {
+        self.messages.push(Outgoing {
+            to,
+            message,
+            after_persist: true,
+        });
     }
 }

@@ -29,8 +29,8 @@ pub(crate) struct Progress {
     bytes_in_flight: u64,
     /// When it last answered.
     pub(crate) responded_at: Time,
-    /// The latest start of its log that is known of.
-    pub(crate) incarnation: u64,
+    /// The latest epoch of its log that is known of.
+    pub(crate) log_epoch: u64,
     /// Its damage is being repaired: it counts in no quorum.
     pub(crate) repair: Option<Repair>,
 }
@@ -52,7 +52,7 @@ impl Progress {
             in_flight: VecDeque::new(),
             bytes_in_flight: 0,
             responded_at: now,
-            incarnation: 0,
+            log_epoch: 0,
             repair: None,
         }
     }

@@ -6,10 +6,10 @@ use rand_pcg::rand_core::{RngCore, SeedableRng};
 use crate::config::{Boot, RaftConfig};
 use crate::log::Log;
 use crate::membership::Membership;
-use crate::message::{EntryMeta, Message, VoteKind};
-use crate::output::{HardState, Outgoing, Output};
+use crate::message::{Body, EntryMeta, Message, RequestVote, VoteKind, VoteResponse};
+use crate::output::{HardState, Output};
 use crate::role::Role;
-use pontoon_types::{LogIndex, NodeId, Term, Time, WriteSequence};
+use pontoon_types::{EntryId, LogIndex, NodeId, Term, Time, WriteSequence};
 
 /// A replica of a Raft group.
 ///
@@ -20,6 +20,8 @@ use pontoon_types::{LogIndex, NodeId, Term, Time, WriteSequence};
 pub struct Raft {
     pub(crate) config: RaftConfig,
     pub(crate) membership: Membership,
+    /// The time of the call under way.
+    pub(crate) now: Time,
     /// Latest term seen. Invariant: never decreases.
     pub(crate) current_term: Term,
     /// Who received this node's vote in `current_term`. Kept when it steps down.
@@ -33,14 +35,14 @@ pub struct Raft {
     pub(crate) replicated_everywhere: LogIndex,
     pub(crate) role: Role,
     pub(crate) election_deadline: Time,
-    /// Which start of the log this is.
-    pub(crate) incarnation: u64,
+    /// Epoch of the log: higher at every start of it.
+    pub(crate) log_epoch: u64,
     /// The disk lost something durable. It follows, and promises nothing.
     pub(crate) tainted: bool,
     /// Of a tainted replica's log, what is known to be the leader's.
     pub(crate) verified: LogIndex,
-    /// The disk failed while running: it leads and campaigns no more.
-    pub(crate) retired: bool,
+    /// The log failed while running: this replica leads and campaigns no more.
+    pub(crate) log_failed: bool,
     jitter: Pcg32,
 }
 
@@ -52,7 +54,7 @@ impl Raft {
     #[must_use]
     pub fn new(config: RaftConfig, boot: Boot, now: Time) -> Self {
         let log = Log::new(&boot);
-        let compacted = log.compacted().0;
+        let compacted = log.compacted().index;
         // What a damaged log says of commitment may be of entries that it has no more.
         let (commit_index, applied) = match boot.tainted {
             true => (compacted, compacted),
@@ -61,6 +63,7 @@ impl Raft {
         let mut raft = Self {
             jitter: Pcg32::seed_from_u64(config.seed),
             config,
+            now,
             current_term: boot.hard_state.current_term.max(log.last_term()),
             voted_for: boot.hard_state.voted_for,
             commit_index: commit_index.max(compacted).min(log.last_index()),
@@ -73,19 +76,20 @@ impl Raft {
                 heard_at: now,
             },
             election_deadline: now,
-            incarnation: boot.incarnation,
+            log_epoch: boot.log_epoch,
             tainted: boot.tainted,
             verified: compacted,
-            retired: false,
+            log_failed: false,
         };
         raft.commit_index = raft.commit_index.max(raft.last_applied);
-        raft.reset_election_timer(now);
+        raft.reset_election_timer();
         raft
     }
 
     /// Takes a message of another member, with the entries that came with it.
     ///
-    /// Whatever a peer sends, this neither panics nor breaks a rule: nonsense is ignored.
+    /// Whatever a peer sends, this neither panics nor breaks a rule: what no correct peer sends is
+    /// ignored.
     pub fn step(
         &mut self,
         now: Time,
@@ -94,101 +98,72 @@ impl Raft {
         entries: &[EntryMeta],
         output: &mut Output,
     ) {
-        // Elections count terms up one by one. One beyond reach is nonsense, and to adopt the last
-        // would leave none to campaign in, and two votes in that one.
-        let within_reach = message.term().0 <= u64::MAX / 2;
-        if from == self.config.id || !within_reach || !self.admits_term(now, from, &message, output)
-        {
+        self.now = now;
+        // Terms grow by one per election; a term beyond u64::MAX/2 is forged. Adopting u64::MAX
+        // would leave no term to campaign in.
+        let forged = from == self.config.id || message.term.0 > u64::MAX / 2;
+        if forged || !self.admits_term(from, &message, output) {
             return;
         }
-        match message {
-            Message::RequestVote {
-                term,
-                last_log_index,
-                last_log_term,
-                kind,
-            } => {
-                let last = (last_log_term, last_log_index);
-                self.handle_request_vote(now, from, term, last, kind, output);
+        match message.body {
+            Body::RequestVote(RequestVote {
+                last_log,
+                kind: VoteKind::PreVote,
+            }) => self.handle_pre_vote(from, message.term, last_log, output),
+            Body::RequestVote(request) => self.handle_request_vote(from, request, output),
+            Body::VoteResponse(response) => {
+                self.handle_vote_response(from, message.term, response, output);
             }
-            Message::VoteResponse {
-                term,
-                granted,
-                kind,
-            } => {
-                self.handle_vote_response(now, from, term, granted, kind, output);
+            Body::AppendEntries(request) => {
+                self.handle_append_entries(from, request, entries, output);
             }
-            Message::AppendEntries { .. } => {
-                self.handle_append_entries(now, from, message, entries, output);
-            }
-            Message::AppendResponse {
-                outcome,
-                incarnation,
-                tainted,
-                ..
-            } => {
-                if self.takes_answer(now, from, incarnation, tainted, output) {
-                    self.handle_append_response(now, from, outcome, output);
-                }
-            }
-            Message::Repaired { incarnation, .. } => {
-                self.handle_repaired(from, incarnation, output);
-            }
-            Message::TimeoutNow { .. } => self.handle_timeout_now(now, from, output),
+            Body::AppendResponse(response) => self.handle_append_response(from, response, output),
+            Body::Repaired(repaired) => self.handle_repaired(from, repaired, output),
+            Body::TimeoutNow => self.handle_timeout_now(from, output),
         }
     }
 
-    /// Rules for all servers (figure 3.1): a higher term is adopted, a lower one is answered or
+    /// Rules for all servers (figure 3.1): a higher term is adopted, a lower one is rejected or
     /// ignored. True if the message is then to be handled.
-    fn admits_term(
-        &mut self,
-        now: Time,
-        from: NodeId,
-        message: &Message,
-        output: &mut Output,
-    ) -> bool {
-        let term = message.term();
-        if term > self.current_term {
-            let tentative = match *message {
-                Message::RequestVote {
-                    kind: VoteKind::PreVote,
-                    ..
-                } => true,
-                Message::VoteResponse {
-                    kind: VoteKind::PreVote,
-                    granted,
-                    ..
-                } => granted,
-                _ => false,
-            };
-            if tentative {
-                return true;
-            }
-            // Thesis 4.2.3: within an election timeout of hearing from a leader, a request for a
-            // vote neither raises the term nor gets one.
-            if let Message::RequestVote {
-                kind: VoteKind::Vote,
-                ..
-            } = *message
-                && self.hears_a_leader(now)
-            {
-                return false;
-            }
-            self.become_follower(now, term, None, output);
-        } else if term < self.current_term {
-            self.answer_stale(from, message, output);
+    fn admits_term(&mut self, from: NodeId, message: &Message, output: &mut Output) -> bool {
+        if message.term < self.current_term {
+            self.reject_stale(from, message, output);
             return false;
         }
-        true
+        if message.term == self.current_term {
+            return true;
+        }
+        match message.body {
+            // Thesis 9.6: a pre-vote asks about a term that nobody is in yet.
+            Body::RequestVote(RequestVote {
+                kind: VoteKind::PreVote,
+                ..
+            })
+            | Body::VoteResponse(VoteResponse {
+                kind: VoteKind::PreVote,
+                granted: true,
+            }) => true,
+            // Thesis 4.2.3: within an election timeout of hearing from a leader, a request for a
+            // vote neither raises the term nor gets one.
+            Body::RequestVote(RequestVote {
+                kind: VoteKind::Vote,
+                ..
+            }) if self.hears_a_leader() => false,
+            _ => {
+                self.become_follower(message.term, None, output);
+                true
+            }
+        }
     }
 
     /// Campaigns or sends heartbeats if it is time. Cheap when it is not.
     pub fn tick(&mut self, now: Time, output: &mut Output) {
+        self.now = now;
         if now < self.next_deadline() {
             return;
         }
-        if matches!(self.role, Role::Leader(_)) {
-            self.tick_leader(now, output);
+        if self.is_leader() {
+            self.tick_leader(output);
         } else {
             self.campaign(now, output);
         }
@@ -198,13 +173,8 @@ impl Raft {
     #[must_use]
     pub fn next_deadline(&self) -> Time {
         match &self.role {
-            Role::Leader(leader) => {
-                let deadline = leader.heartbeat_deadline.min(leader.quorum_deadline);
-                leader
-                    .transfer
-                    .map_or(deadline, |transfer| deadline.min(transfer.deadline))
-            }
-            _ if self.may_campaign() => self.election_deadline,
+            Role::Leader(leader) => leader.next_deadline(),
+            _ if self.promotable() => self.election_deadline,
             _ => Time(u64::MAX),
         }
     }
@@ -214,12 +184,13 @@ impl Raft {
     /// # Panics
     /// If no such write was ever asked for.
     pub fn on_persisted(&mut self, now: Time, sequence: WriteSequence, output: &mut Output) {
-        self.log.persisted(sequence);
+        self.now = now;
+        self.log.on_persisted(sequence);
         match &mut self.role {
             Role::Candidate(candidate) if candidate.own_vote.is_some_and(|own| own <= sequence) => {
                 candidate.own_vote = None;
                 candidate.votes.insert(self.config.id, true);
-                self.count_votes(now, output);
+                self.count_votes(output);
             }
             Role::Leader(_) => self.maybe_commit(),
             _ => {}
@@ -241,15 +212,16 @@ impl Raft {
     /// Forgets the log up to `index`, as far as it is applied. Going back changes nothing.
     pub fn compact(&mut self, index: LogIndex) {
         let index = index.min(self.last_applied).min(self.log.durable_index());
-        if index > self.log.compacted().0 {
+        if index > self.log.compacted().index {
             self.log.compact(index);
         }
     }
 
-    /// Gives up leadership and never campaigns again: this node's disk failed.
+    /// Gives up leadership and never campaigns again: this node's log failed.
     pub fn step_down(&mut self, now: Time, output: &mut Output) {
-        self.retired = true;
-        self.become_follower(now, self.current_term, None, output);
+        self.now = now;
+        self.log_failed = true;
+        self.become_follower(self.current_term, None, output);
     }
 
     /// Number of the latest write asked for: of the newest entries, term and vote in the output.
@@ -285,11 +257,11 @@ impl Raft {
 
     /// The entry before the first of the log.
     #[must_use]
-    pub fn compacted(&self) -> (LogIndex, Term) {
+    pub fn compacted(&self) -> EntryId {
         self.log.compacted()
     }
 
-    /// The term of an entry; `None` if it is compacted or not there.
+    /// The term of an entry of the log, or of the one before its first; `None` elsewhere.
     #[must_use]
     pub fn term_at(&self, index: LogIndex) -> Option<Term> {
         self.log.term_at(index)
@@ -340,28 +312,12 @@ impl Raft {
             current_term: self.current_term,
             voted_for: self.voted_for,
         });
-        self.log.wrote()
+        self.log.begin_write()
     }
 
     /// Thesis 3.4: timeouts are chosen randomly from [t, 2t).
-    pub(crate) fn reset_election_timer(&mut self, now: Time) {
+    pub(crate) fn reset_election_timer(&mut self) {
         let timeout = self.config.election_timeout.max(1);
-        self.election_deadline = now.after(timeout + self.jitter.next_u64() % timeout);
-    }
-
-    pub(crate) fn send_now(output: &mut Output, to: NodeId, message: Message) {
-        output.messages.push(Outgoing {
-            to,
-            message,
-            after_persist: false,
-        });
-    }
-
-    pub(crate) fn send_after_persist(output: &mut Output, to: NodeId, message: Message) {
-        output.messages.push(Outgoing {
-            to,
-            message,
-            after_persist: true,
-        });
+        self.election_deadline = self.now.after(timeout + self.jitter.next_u64() % timeout);
     }
 }

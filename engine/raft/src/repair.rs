@@ -1,30 +1,28 @@
 //! The way back of a replica whose disk lost something durable.
 //!
-//! DESIGN, part 5: a tainted replica neither campaigns, votes nor counts in a quorum until an entry
-//! proposed after its damage report has been committed by a quorum without it and is durable on it.
-//! Whatever it had promised and lost, that quorum then holds: it can't be overruled any more.
+//! A tainted replica neither campaigns, votes nor counts in a quorum until an entry proposed after
+//! its damage report has been committed by a quorum without it and is durable on it. Whatever it
+//! had promised and lost, that quorum then holds: it can't be overruled any more.
 //!
-//! The report is in every answer of the replica, with the number of the start that found the
-//! damage. That number also tells answers from before the damage, which must not count.
+//! The report is in every response of the replica, with the epoch of its log. The epoch also tells
+//! responses from before the damage, which must not count.
 
-use crate::message::Message;
+use crate::leader::LeaderView;
+use crate::message::{AppendResponse, Message, Repaired};
 use crate::mutant::Mutant;
-use crate::output::{Appended, Output};
+use crate::output::Output;
 use crate::progress::Repair;
 use crate::raft::Raft;
-use crate::replication::NOOP_BYTES;
-use crate::role::Role;
-use pontoon_types::{LogIndex, NodeId, Time};
+use crate::role::{Leader, Role};
+use pontoon_types::{LogIndex, NodeId};
 
 impl Raft {
-    /// A leader's first look at an answer: whether it is of the latest start of the follower's
+    /// A leader's first look at a response: whether it is of the latest epoch of the follower's
     /// log that is known of, and whether it reports damage.
-    pub(crate) fn takes_answer(
+    pub(crate) fn observe_response(
         &mut self,
-        now: Time,
         from: NodeId,
-        incarnation: u64,
-        tainted: bool,
+        response: AppendResponse,
         output: &mut Output,
     ) -> bool {
         let Role::Leader(leader) = &mut self.role else {
@@ -33,32 +31,32 @@ impl Raft {
         let Some(progress) = leader.progress.get_mut(&from) else {
             return false;
         };
-        let known = progress.incarnation;
-        if incarnation < known {
+        let known = progress.log_epoch;
+        if response.log_epoch < known {
             return false;
         }
-        progress.incarnation = incarnation;
-        match (tainted, progress.repair) {
-            // Within a start a replica becomes whole once, and never the other way round: what
-            // reports damage after that was sent before.
-            (true, None) if incarnation == known && known > 0 => false,
-            (true, Some(_)) if incarnation == known => true,
+        progress.log_epoch = response.log_epoch;
+        let same_epoch = response.log_epoch == known;
+        match (response.tainted, progress.repair) {
+            // Within one log epoch a replica changes from tainted to repaired at most once; a
+            // later tainted response is a delayed one.
+            (true, None) if same_epoch && known > 0 => false,
+            (true, Some(_)) if same_epoch => true,
             (true, _) => {
-                self.begin_repair(now, from, output);
+                self.begin_repair(from, output);
                 true
             }
-            (false, repair) => {
+            (false, None) => true,
+            (false, Some(_)) => {
                 progress.repair = None;
-                if repair.is_some() {
-                    self.maybe_commit();
-                }
+                self.maybe_commit();
                 true
             }
         }
     }
 
     /// Damage is reported: nothing that the follower acknowledged before counts.
-    fn begin_repair(&mut self, now: Time, from: NodeId, output: &mut Output) {
+    fn begin_repair(&mut self, from: NodeId, output: &mut Output) {
         let at_once = self.is(Mutant::TaintedSoundAtOnce);
         let index = self.log.last_index().next();
         let barrier = if at_once { self.commit_index } else { index };
@@ -72,41 +70,44 @@ impl Raft {
         progress.become_probe(index);
         progress.repair = Some(Repair { barrier });
         // The entry proposed after the report.
-        let term = self.current_term;
-        self.log.append(term, NOOP_BYTES);
-        self.log.wrote();
-        output.appended.push(Appended::Noop { index, term });
-        self.send_to_all(now, output);
+        self.append_noop(output);
+        self.send_to_all(output);
     }
 
-    /// Tells a damaged follower that it is whole, once it is. Said again at each of its answers,
-    /// until one reports no damage.
-    pub(crate) fn maybe_tell_repaired(&self, to: NodeId, output: &mut Output) {
-        let Role::Leader(leader) = &self.role else {
-            return;
-        };
-        let Some(progress) = leader.progress.get(&to) else {
-            return;
-        };
-        let whole = progress.repair.is_some_and(|repair| {
-            repair.barrier <= self.commit_index && repair.barrier <= progress.match_index
-        });
-        if whole {
-            let message = Message::Repaired {
-                term: self.current_term,
-                incarnation: progress.incarnation,
-            };
-            Self::send_now(output, to, message);
+    /// A damaged replica hears that it is repaired. It promises again once that is durable.
+    pub(crate) fn handle_repaired(
+        &mut self,
+        from: NodeId,
+        repaired: Repaired,
+        output: &mut Output,
+    ) {
+        let of_this_epoch = repaired.log_epoch == self.log_epoch;
+        if self.tainted && of_this_epoch && self.leader() == Some(from) {
+            self.tainted = false;
+            self.log.begin_write();
+            output.repaired = true;
         }
     }
+}
 
-    /// A damaged replica hears that it is whole. It promises again once that is durable.
-    pub(crate) fn handle_repaired(&mut self, from: NodeId, incarnation: u64, output: &mut Output) {
-        let told = self.leader() == Some(from) && incarnation == self.incarnation;
-        if told && self.tainted {
-            self.tainted = false;
-            self.log.wrote();
-            output.repaired = true;
+impl Leader {
+    /// Sends `Repaired` once the barrier is committed and durable on the follower; again at each
+    /// of its responses, until one reports no damage.
+    pub(crate) fn maybe_send_repaired(
+        &self,
+        to: NodeId,
+        view: &LeaderView<'_>,
+        output: &mut Output,
+    ) {
+        let Some(progress) = self.progress.get(&to) else {
+            return;
+        };
+        let passed = |repair: Repair| {
+            repair.barrier <= view.commit_index && repair.barrier <= progress.match_index
+        };
+        if progress.repair.is_some_and(passed) {
+            let log_epoch = progress.log_epoch;
+            output.send_now(to, Message::new(view.current_term, Repaired { log_epoch }));
         }
     }
 }

@@ -1,19 +1,17 @@
-//! The leader's side: proposals, sending, counting, handing over (thesis 3.5, 3.6.2, 3.10, 6.2).
+//! The leader's side of a replica: proposals, commitment, leadership transfer (thesis 3.5, 3.10).
 
-use alloc::collections::BTreeMap;
-use alloc::vec::Vec;
+use core::fmt;
 
-use crate::membership::VoteResult;
-use crate::message::{AppendOutcome, EntryMeta, Message};
+use crate::leader::{LeaderView, Learned};
+use crate::message::{AppendResponse, EntryKind, EntryMeta};
 use crate::mutant::Mutant;
 use crate::output::{Appended, Output};
-use crate::progress::{Flow, Progress};
 use crate::raft::Raft;
-use crate::role::{Leader, Role, Transfer};
+use crate::role::{Leader, Role};
 use pontoon_types::{LogIndex, NodeId, Term, Time};
 
-/// Bytes of an entry without payload on the wire, as the leader's first one.
-pub(crate) const NOOP_BYTES: u32 = 32;
+/// Bytes on the wire of a leader's empty entry.
+const NOOP_BYTES: u32 = 32;
 
 /// Where proposals went: a run of indexes, in the term of their leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,30 +22,43 @@ pub struct Proposed {
     pub term: Term,
 }
 
+/// Whom to ask instead, for messages: "node 2 leads", or that nobody is known to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaderHint(pub Option<NodeId>);
+
+impl fmt::Display for LeaderHint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(leader) => write!(formatter, "node {leader} does"),
+            None => formatter.write_str("no leader is known yet, try again later"),
+        }
+    }
+}
+
 /// Why proposals were not taken. They are certainly not in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProposeRejection {
     /// Another node leads, or none is known to.
-    #[error("not the leader; try {leader:?}")]
+    #[error("this node does not lead the group; {}", LeaderHint(*leader))]
     NotLeader {
         /// Who leads, if known.
         leader: Option<NodeId>,
     },
-    /// Leadership is being handed over; propose to the new leader.
-    #[error("leadership is being transferred to node {to}")]
+    /// Leadership is being transferred; propose to the new leader.
+    #[error("leadership is being transferred to node {to}; propose there")]
     Transferring {
         /// Who takes over.
         to: NodeId,
     },
 }
 
-/// Why leadership can't be handed over.
+/// Why leadership can't be transferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransferRejection {
-    /// Only a leader hands over.
-    #[error("not the leader; ask {leader:?}")]
+    /// Only a leader transfers leadership.
+    #[error("this node does not lead the group; {}", LeaderHint(*leader))]
     NotLeader {
         /// Who leads, if known.
         leader: Option<NodeId>,
@@ -61,271 +72,141 @@ pub enum TransferRejection {
 }
 
 impl Raft {
-    /// Appends commands to the log and sends them on, all in this call and before they are
-    /// durable here (thesis 10.2.1). The entries' own terms are ignored.
+    /// Appends entries to the log and sends them on, all in this call and before they are durable
+    /// here (thesis 10.2.1). The entries' own terms are ignored.
     ///
     /// # Errors
-    /// If this replica does not lead, or is handing over.
+    /// If this replica does not lead, or is transferring its leadership.
     pub fn propose(
         &mut self,
         now: Time,
         entries: &[EntryMeta],
         output: &mut Output,
     ) -> Result<Proposed, ProposeRejection> {
-        match &self.role {
-            Role::Leader(Leader {
-                transfer: Some(transfer),
-                ..
-            }) => {
-                return Err(ProposeRejection::Transferring { to: transfer.to });
-            }
-            Role::Leader(_) => {}
-            _ => {
-                return Err(ProposeRejection::NotLeader {
-                    leader: self.leader(),
-                });
-            }
+        self.now = now;
+        let leader = self.leader();
+        let Role::Leader(Leader { transfer, .. }) = &self.role else {
+            return Err(ProposeRejection::NotLeader { leader });
+        };
+        if let Some(transfer) = transfer {
+            return Err(ProposeRejection::Transferring { to: transfer.to });
         }
         let first_index = self.log.last_index().next();
         let term = self.current_term;
         if !entries.is_empty() {
             for entry in entries {
-                self.log.append(term, entry.bytes);
+                self.log.append(EntryMeta { term, ..*entry });
             }
-            self.log.wrote();
-            self.send_to_all(now, output);
+            self.log.begin_write();
+            output.appended.push(Appended::Proposed {
+                first_index,
+                term,
+                count: u32::try_from(entries.len()).expect("a batch is short"),
+            });
+            self.send_to_all(output);
         }
         Ok(Proposed { first_index, term })
     }
 
-    pub(crate) fn become_leader(&mut self, now: Time, output: &mut Output) {
-        let index = self.log.last_index().next();
-        let term = self.current_term;
-        let others = self
-            .membership
-            .members()
-            .into_iter()
-            .filter(|&peer| peer != self.config.id);
-        let progress: BTreeMap<_, _> = others
-            .map(|peer| (peer, Progress::new(index, now)))
-            .collect();
-        self.role = Role::Leader(Leader {
-            progress,
-            heartbeat_deadline: now.after(self.config.heartbeat_interval),
-            quorum_deadline: now.after(self.config.election_timeout),
-            round: 0,
-            noop_index: index,
-            transfer: None,
-        });
+    pub(crate) fn become_leader(&mut self, output: &mut Output) {
+        let noop_index = self.log.last_index().next();
+        let (role, view) = self.role_and_view();
+        *role = Role::Leader(Leader::new(noop_index, &view));
         // Section 6.4: a leader commits a blank no-op entry at the start of its term.
-        self.log.append(term, NOOP_BYTES);
-        self.log.wrote();
-        output.appended.push(Appended::Noop { index, term });
-        self.send_to_all(now, output);
+        self.append_noop(output);
+        self.send_to_all(output);
     }
 
-    pub(crate) fn send_to_all(&mut self, now: Time, output: &mut Output) {
-        for peer in self.peers() {
-            self.send_entries(peer, output);
-        }
-        let interval = self.config.heartbeat_interval;
-        if let Role::Leader(leader) = &mut self.role {
-            // Entries keep followers quiet as well as heartbeats do.
-            leader.heartbeat_deadline = now.after(interval);
-        }
+    /// Appends an empty entry of the current term.
+    pub(crate) fn append_noop(&mut self, output: &mut Output) {
+        self.log.append(EntryMeta {
+            term: self.current_term,
+            bytes: NOOP_BYTES,
+            kind: EntryKind::Noop,
+        });
+        self.log.begin_write();
+        output.appended.push(Appended::Noop(self.log.last()));
     }
 
-    fn peers(&self) -> Vec<NodeId> {
-        match &self.role {
-            Role::Leader(leader) => leader.progress.keys().copied().collect(),
-            _ => Vec::new(),
+    pub(crate) fn send_to_all(&mut self, output: &mut Output) {
+        if let Some((leader, view)) = self.leading() {
+            leader.send_to_all(&view, output);
         }
     }
 
-    /// Sends what the follower lacks, as far as its windows allow.
-    fn send_entries(&mut self, to: NodeId, output: &mut Output) {
-        let (messages_max, bytes_max) = (
-            self.config.messages_in_flight_max,
-            self.config.bytes_in_flight_max,
-        );
-        let Role::Leader(leader) = &mut self.role else {
+    pub(crate) fn tick_leader(&mut self, output: &mut Output) {
+        let Some((leader, view)) = self.leading() else {
             return;
         };
-        let Some(progress) = leader.progress.get_mut(&to) else {
-            return;
-        };
-        while progress.next_index <= self.log.last_index()
-            && progress.may_send(messages_max, bytes_max)
-        {
-            // What is compacted can't be sent: the follower waits for a snapshot.
-            let Some(prev_log_term) = self.log.term_at(progress.next_index.previous()) else {
-                return;
-            };
-            let prev_log_index = progress.next_index.previous();
-            let mut count = 0;
-            let mut bytes = 0;
-            while count < self.config.entries_per_message_max
-                && prev_log_index.plus(u64::from(count)) < self.log.last_index()
-            {
-                let next = u64::from(self.log.size_at(progress.next_index.plus(u64::from(count))));
-                if count > 0 && bytes + next > self.config.bytes_per_message_max {
-                    break;
-                }
-                count += 1;
-                bytes += next;
-            }
-            progress.on_sent(prev_log_index.plus(u64::from(count)), bytes);
-            let message = Message::AppendEntries {
-                term: self.current_term,
-                prev_log_index,
-                prev_log_term,
-                count,
-                leader_commit: self.commit_index,
-                round: leader.round,
-                replicated_everywhere: self.replicated_everywhere,
-            };
-            Self::send_now(output, to, message);
-        }
-    }
-
-    pub(crate) fn tick_leader(&mut self, now: Time, output: &mut Output) {
-        let Role::Leader(leader) = &mut self.role else {
-            return;
-        };
-        if now >= leader.quorum_deadline {
-            leader.quorum_deadline = now.after(self.config.election_timeout);
-            if !self.hears_a_quorum(now) {
+        if view.now >= leader.quorum_deadline {
+            leader.quorum_deadline = view.now.after(view.config.election_timeout);
+            if !leader.quorum_active(&view) {
                 // Section 6.2: a leader steps down if an election timeout elapses without a
                 // successful round of heartbeats to a majority of its cluster.
-                return self.become_follower(now, self.current_term, None, output);
+                return self.become_follower(self.current_term, None, output);
             }
         }
-        let Role::Leader(leader) = &mut self.role else {
-            return;
-        };
-        if leader
-            .transfer
-            .is_some_and(|transfer| now >= transfer.deadline)
-        {
-            leader.transfer = None;
-        }
-        if now >= leader.heartbeat_deadline {
-            leader.heartbeat_deadline = now.after(self.config.heartbeat_interval);
-            leader.round += 1;
-            self.send_heartbeats(output);
-        }
-    }
-
-    fn hears_a_quorum(&self, now: Time) -> bool {
-        let Role::Leader(leader) = &self.role else {
-            return false;
-        };
-        let heard = |voter: NodeId| match leader.progress.get(&voter) {
-            None => Some(voter == self.config.id),
-            Some(progress) => Some(
-                progress.repair.is_none()
-                    && now.since(progress.responded_at) < self.config.election_timeout,
-            ),
-        };
-        self.membership.vote_result(heard) == VoteResult::Won
-    }
-
-    /// A heartbeat is an AppendEntries without entries, at the place where the next would go: it
-    /// also finds out whether what was sent before has arrived.
-    fn send_heartbeats(&self, output: &mut Output) {
-        let Role::Leader(leader) = &self.role else {
-            return;
-        };
-        for (&to, progress) in &leader.progress {
-            let (compacted, _) = self.log.compacted();
-            let prev_log_index = progress.next_index.previous().max(compacted);
-            let Some(prev_log_term) = self.log.term_at(prev_log_index) else {
-                continue;
-            };
-            let message = Message::AppendEntries {
-                term: self.current_term,
-                prev_log_index,
-                prev_log_term,
-                count: 0,
-                leader_commit: self.commit_index,
-                round: leader.round,
-                replicated_everywhere: self.replicated_everywhere,
-            };
-            Self::send_now(output, to, message);
+        leader.expire_transfer(view.now);
+        if view.now >= leader.heartbeat_deadline {
+            leader.send_heartbeats(&view, output);
         }
     }
 
     pub(crate) fn handle_append_response(
         &mut self,
-        now: Time,
         from: NodeId,
-        outcome: AppendOutcome,
+        response: AppendResponse,
         output: &mut Output,
     ) {
-        let last_index = self.log.last_index();
-        let Role::Leader(leader) = &mut self.role else {
+        if !self.observe_response(from, response, output) {
             return;
-        };
-        let Some(progress) = leader.progress.get_mut(&from) else {
-            return;
-        };
-        progress.responded_at = now;
-        match outcome {
-            // Nobody can agree to what we do not have.
-            AppendOutcome::Accepted { match_index } if match_index > last_index => return,
-            AppendOutcome::Accepted { match_index } => {
-                if progress.on_accepted(match_index) {
-                    self.maybe_commit();
-                }
-            }
-            AppendOutcome::Rejected {
-                prev_log_index,
-                hint_index,
-                hint_term,
-            } => {
-                // An answer to a probe no longer under way, or to what has been accepted since.
-                let expected = match progress.flow {
-                    Flow::Probe { .. } => prev_log_index == progress.next_index.previous(),
-                    Flow::Pipeline => prev_log_index > progress.match_index,
-                };
-                if !expected {
-                    return;
-                }
-                // Section 3.5: one rejection per term in conflict, not one per entry.
-                let (agreed, _) = self.log.last_not_above(hint_index, hint_term);
-                progress.become_probe(agreed.min(prev_log_index.previous()).next());
-            }
         }
-        self.send_entries(from, output);
-        self.maybe_tell_repaired(from, output);
-        self.maybe_tell_transferee(output);
+        let Some((leader, view)) = self.leading() else {
+            return;
+        };
+        match leader.on_append_response(from, response.outcome, &view) {
+            Learned::Nothing => return,
+            Learned::Alive => {}
+            Learned::HoldsMore => self.maybe_commit(),
+        }
+        let Some((leader, view)) = self.leading() else {
+            return;
+        };
+        leader.send_to(from, &view, output);
+        leader.maybe_send_repaired(from, &view, output);
+        leader.maybe_send_timeout_now(&view, output);
     }
 
-    /// Commits what a quorum has durably, this node counted like every other.
+    /// Moves the commit index, and what is known to be everywhere, as far as the followers allow.
     pub(crate) fn maybe_commit(&mut self) {
-        let Role::Leader(leader) = &self.role else {
+        self.advance_leader_commit();
+        self.advance_replicated_everywhere();
+    }
+
+    fn advance_leader_commit(&mut self) {
+        let Some((leader, view)) = self.leading() else {
             return;
         };
-        let matched = |voter: NodeId| match leader.progress.get(&voter) {
-            Some(progress) => progress.counted_index(),
-            None if voter == self.config.id && self.is(Mutant::CountsOwnUndurable) => {
-                self.log.last_index()
-            }
-            None if voter == self.config.id => self.log.durable_index(),
-            None => LogIndex(0),
-        };
-        let index = self.membership.committed_index(matched);
-        let others = leader.progress.keys().map(|&peer| matched(peer)).min();
-        // Its own disk may be the slowest: what others compact it could not get back.
-        let everywhere = others.map(|index| index.min(self.log.durable_index()));
+        let (index, noop_index) = (leader.quorum_index(&view), leader.noop_index);
+        if index <= self.commit_index {
+            return;
+        }
         // Section 3.6.2, figure 3.7 (figure 8 of the paper): only entries of the leader's current
         // term are committed by counting replicas; earlier ones are committed under them.
-        let own_term = index >= leader.noop_index || self.is(Mutant::CommitsEarlierTerms);
-        if index > self.commit_index && own_term {
-            self.commit_index = index;
+        if index < noop_index && !self.is(Mutant::CommitsEarlierTerms) {
+            return;
         }
-        let everywhere = everywhere.map_or(self.commit_index, |index| index.min(self.commit_index));
-        self.replicated_everywhere = self.replicated_everywhere.max(everywhere);
+        self.commit_index = index;
+    }
+
+    fn advance_replicated_everywhere(&mut self) {
+        let Some((leader, view)) = self.leading() else {
+            return;
+        };
+        let everywhere = leader.everywhere_index(&view);
+        // What is not committed may still be replaced.
+        let index = everywhere.map_or(self.commit_index, |index| index.min(self.commit_index));
+        self.replicated_everywhere = self.replicated_everywhere.max(index);
     }
 
     /// The connection to a peer broke, or something for it was dropped: what was sent may be lost.
@@ -337,7 +218,7 @@ impl Raft {
         }
     }
 
-    /// Hands leadership to another voter, once it has the whole log (thesis 3.10).
+    /// Transfers leadership to another voter, once it has the whole log (thesis 3.10).
     ///
     /// Proposals are refused meanwhile, for an election timeout at most.
     ///
@@ -349,43 +230,57 @@ impl Raft {
         to: NodeId,
         output: &mut Output,
     ) -> Result<(), TransferRejection> {
-        let known_leader = self.leader();
-        let deadline = now.after(self.config.election_timeout);
-        let Role::Leader(leader) = &mut self.role else {
-            return Err(TransferRejection::NotLeader {
-                leader: known_leader,
-            });
+        self.now = now;
+        let leader = self.leader();
+        let Some((leading, view)) = self.leading() else {
+            return Err(TransferRejection::NotLeader { leader });
         };
-        if to == self.config.id || !self.membership.is_voter(to) {
+        if to == view.config.id || !view.membership.is_voter(to) {
             return Err(TransferRejection::NotAVoter { to });
         }
-        leader.transfer = Some(Transfer {
-            to,
-            deadline,
-            told: false,
-        });
-        self.send_entries(to, output);
-        self.maybe_tell_transferee(output);
+        leading.begin_transfer(to, &view);
+        leading.send_to(to, &view, output);
+        leading.maybe_send_timeout_now(&view, output);
         Ok(())
     }
 
-    fn maybe_tell_transferee(&mut self, output: &mut Output) {
-        let Role::Leader(leader) = &mut self.role else {
-            return;
+    /// The role, and what a leader's rules read of the rest.
+    fn role_and_view(&mut self) -> (&mut Role, LeaderView<'_>) {
+        let view = LeaderView {
+            config: &self.config,
+            membership: &self.membership,
+            log: &self.log,
+            now: self.now,
+            current_term: self.current_term,
+            commit_index: self.commit_index,
+            replicated_everywhere: self.replicated_everywhere,
         };
-        let Some(transfer) = &mut leader.transfer else {
-            return;
-        };
-        let Some(progress) = leader.progress.get(&transfer.to) else {
-            return;
-        };
-        let sound = progress.repair.is_none();
-        if !transfer.told && sound && progress.match_index == self.log.last_index() {
-            transfer.told = true;
-            let message = Message::TimeoutNow {
-                term: self.current_term,
-            };
-            Self::send_now(output, transfer.to, message);
+        (&mut self.role, view)
+    }
+
+    /// A leader's own state, and what its rules read of the rest.
+    pub(crate) fn leading(&mut self) -> Option<(&mut Leader, LeaderView<'_>)> {
+        match self.role_and_view() {
+            (Role::Leader(leader), view) => Some((leader, view)),
+            _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn a_rejection_says_whom_to_ask_as_a_person_would_write_it() {
+        let leader = Some(NodeId(2));
+        let told = ProposeRejection::NotLeader { leader }.to_string();
+        assert_eq!(told, "this node does not lead the group; node 2 does");
+        let told = ProposeRejection::NotLeader { leader: None }.to_string();
+        assert!(
+            told.ends_with("no leader is known yet, try again later"),
+            "{told}"
+        );
     }
 }

@@ -41,10 +41,10 @@ pub(crate) struct Leader {
     pub(crate) transfer: Option<Transfer>,
 }
 
-/// A hand-over under way: no proposals until it succeeds or its time is up.
+/// A leadership transfer under way: no proposals until it succeeds or its time is up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transfer {
     pub(crate) to: NodeId,
     pub(crate) deadline: Time,
-    pub(crate) told: bool,
+    pub(crate) timeout_now_sent: bool,
 }

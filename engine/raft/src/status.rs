@@ -84,7 +84,7 @@ impl Raft {
             leader: self.leader(),
             commit_index: self.commit_index,
             last_applied: self.last_applied,
-            first_index: self.log.compacted().0.next(),
+            first_index: self.log.compacted().index.next(),
             last_index: self.log.last_index(),
             durable_index: self.log.durable_index(),
             membership: self.membership.clone(),

@@ -2,24 +2,24 @@
 
 use std::collections::VecDeque;
 
-use pontoon_raft::{LogIndex, Message, NodeId};
+use pontoon_raft::{LogIndex, NodeId};
 use pontoon_storage::{ReadError, RecordBytes, record};
 
 use super::Shard;
-use super::send::{entries_of, first_part};
+use super::send::Append;
 use crate::port::Operation;
 
-/// Messages to one follower whose first entries are not in memory, in order.
+/// RPCs to one follower whose first entries are not in memory, in order.
 #[derive(Debug)]
 struct CatchUp {
     slot: usize,
     to: NodeId,
-    messages: VecDeque<Message>,
-    /// The read for the first message that is under way.
+    appends: VecDeque<Append>,
+    /// The read for the first one that is under way.
     reading: Option<u64>,
 }
 
-/// All followers that lag. The core's windows bound the messages of each.
+/// All followers that lag. The windows of its leader bound the queue of each.
 #[derive(Debug, Default)]
 pub(super) struct CatchUps {
     lagging: Vec<CatchUp>,
@@ -33,14 +33,14 @@ impl CatchUps {
     }
 
     /// Sends this after what already waits for that follower.
-    pub(super) fn queue(&mut self, slot: usize, to: NodeId, message: Message) {
+    pub(super) fn queue(&mut self, slot: usize, to: NodeId, append: Append) {
         let known = |lag: &&mut CatchUp| lag.slot == slot && lag.to == to;
         match self.lagging.iter_mut().find(known) {
-            Some(lag) => lag.messages.push_back(message),
+            Some(lag) => lag.appends.push_back(append),
             None => self.lagging.push(CatchUp {
                 slot,
                 to,
-                messages: VecDeque::from([message]),
+                appends: VecDeque::from([append]),
                 reading: None,
             }),
         }
@@ -64,7 +64,7 @@ impl Shard {
                 return true;
             }
             self.advance(lag, operations);
-            !lag.messages.is_empty()
+            !lag.appends.is_empty()
         });
         debug_assert!(
             self.catch_ups.lagging.is_empty(),
@@ -74,24 +74,24 @@ impl Shard {
     }
 
     fn advance(&mut self, lag: &mut CatchUp, operations: &mut Vec<Operation>) {
-        while let Some(message) = lag.messages.pop_front() {
-            if !self.still_leads(lag.slot, &message) {
-                lag.messages.clear();
+        while let Some(append) = lag.appends.pop_front() {
+            if !self.still_leads(lag.slot, append.term) {
+                lag.appends.clear();
                 return;
             }
-            let Some(rest) = self.send_cached(lag.slot, lag.to, message) else {
+            let Some(rest) = self.send_cached(lag.slot, lag.to, append) else {
                 continue;
             };
-            let Some((first, last)) = entries_of(&rest) else {
+            let Some((first, last)) = rest.request.range() else {
                 continue;
             };
-            if first <= self.replicas[lag.slot].raft.compacted().0 {
+            if first <= self.replicas[lag.slot].raft.compacted().index {
                 // Every member has them by now: this follower says anew what it lacks.
-                lag.messages.clear();
+                lag.appends.clear();
                 self.replicas[lag.slot].raft.report_unreachable(lag.to);
                 return;
             }
-            lag.messages.push_front(rest);
+            lag.appends.push_front(rest);
             let group = self.replicas[lag.slot].id.0;
             let bytes_max = self.peers.limits().frame_bytes_max as usize / 2;
             // None: all read buffers are in use. A completion brings the next turn.
@@ -115,13 +115,13 @@ impl Shard {
         };
         let (slot, to) = (lag.slot, lag.to);
         lag.reading = None;
-        let message = lag.messages.pop_front();
-        let (Ok(records), Some(message)) = (records, message) else {
+        let append = lag.appends.pop_front();
+        let (Ok(records), Some(append)) = (records, append) else {
             self.catch_ups.forget(slot, to);
             self.replicas[slot].raft.report_unreachable(to);
             return true;
         };
-        if !self.still_leads(slot, &message) {
+        if !self.still_leads(slot, append.term) {
             self.catch_ups.forget(slot, to);
             return true;
         }
@@ -129,18 +129,19 @@ impl Shard {
             self.catch_ups.forget(slot, to);
             return true;
         };
-        self.push_head(slot, to, &first_part(&message, through), records.len());
+        let (part, rest) = self.split(slot, append, through);
+        self.push_head(slot, to, &part.message(), records.len());
         if let Some(connection) = self.peers.connection(to) {
             connection.push_piece(records.clone());
         }
-        if let Some(rest) = self.rest(slot, message, through)
+        if let Some(rest) = rest
             && let Some(lag) = self
                 .catch_ups
                 .lagging
                 .iter_mut()
                 .find(|lag| lag.slot == slot && lag.to == to)
         {
-            lag.messages.push_front(rest);
+            lag.appends.push_front(rest);
         }
         true
     }

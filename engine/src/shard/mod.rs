@@ -20,7 +20,7 @@ mod timers;
 
 use std::collections::BTreeMap;
 
-use pontoon_raft::{GroupId, LogIndex, Message, NodeId, Output, Term, Time};
+use pontoon_raft::{GroupId, Message, NodeId, Output, Time};
 use pontoon_storage::{LogStatistics, RecordBytes, SegmentLog};
 use pontoon_transport::FrameLimits;
 
@@ -34,6 +34,7 @@ use crate::proposals::Answers;
 use catch_up::CatchUps;
 use durability::Durability;
 use peers::Peers;
+use persist::Source;
 use receive::Received;
 use replica::Replicas;
 use space::Space;
@@ -180,7 +181,7 @@ impl Shard {
         self.fire_timers();
         let requests_left = self.take_requests();
         self.keep_space(operations);
-        // Sent first: what peers have to do with it takes longer than the write of our own.
+        // The write goes first: sends run inline and copy, and it would wait for them.
         self.seal(operations);
         self.flush(operations);
         let apply_left = self.apply(operations);
@@ -289,7 +290,7 @@ impl Shard {
                 && (replica.raft.is_leader() || self.log.admit(persist::STEP_BYTES).is_ok())
             {
                 replica.raft.tick(self.now, &mut self.output);
-                self.absorb(slot);
+                self.process_output(slot, Source::None);
             } else {
                 self.arm(slot);
             }
@@ -314,17 +315,6 @@ impl Shard {
         self.durability.abandon();
         self.outbox.clear();
         self.to_apply.clear();
-    }
-
-    /// The term of an entry that is in the log or just before its first.
-    fn term_at(&self, slot: usize, index: LogIndex) -> Option<Term> {
-        let raft = &self.replicas[slot].raft;
-        let (compacted, term) = raft.compacted();
-        if index == compacted {
-            Some(term)
-        } else {
-            raft.term_at(index)
-        }
     }
 
     fn slot(&self, group: GroupId) -> Option<usize> {

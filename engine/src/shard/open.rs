@@ -1,7 +1,8 @@
 //! Making a shard from what its log held: groups are reopened through their factories.
 
 use pontoon_raft::{
-    Boot, GroupId, HardState, LogIndex, Membership, NodeId, Output, Raft, RaftConfig, Term, Time,
+    Boot, EntryId, GroupId, HardState, LogIndex, Membership, NodeId, Output, Raft, RaftConfig,
+    Term, Time,
 };
 use pontoon_storage::{RecoveredGroup, Recovery, SegmentLog};
 
@@ -190,7 +191,8 @@ fn reopen(
             log: last_index,
         });
     }
-    let compacted = (LogIndex(group.compacted.0), Term(group.compacted.1));
+    let entry = |(index, term)| EntryId::new(LogIndex(index), Term(term));
+    let compacted = entry(group.compacted);
     let boot = Boot {
         hard_state: HardState {
             current_term: Term(group.current_term),
@@ -200,17 +202,13 @@ fn reopen(
         commit_index: LogIndex(group.commit_index),
         applied: held,
         compacted,
-        terms: group
-            .terms
-            .iter()
-            .map(|&(index, term)| (LogIndex(index), Term(term)))
-            .collect(),
+        terms: group.terms.iter().copied().map(entry).collect(),
         last_index,
-        incarnation: log.epoch(),
+        log_epoch: log.epoch(),
         tainted: group.tainted,
     };
     let raft = Raft::new(raft_config(config, id), boot, now);
-    let applied = held.max(compacted.0);
+    let applied = held.max(compacted.index);
     Ok(Replica::new(
         id,
         definition,
@@ -249,7 +247,7 @@ pub(super) fn boot_new(
     let membership: Membership = definition.membership();
     let boot = Boot {
         membership,
-        incarnation: log.epoch(),
+        log_epoch: log.epoch(),
         tainted: log.is_tainted(group.0),
         ..Boot::default()
     };

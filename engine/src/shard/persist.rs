@@ -1,25 +1,38 @@
-//! From the core's output to the log, and from durable frames back to the core.
+//! From a group's output to the log, and from durable frames back to the group.
+
+use std::ops::Range;
 
 use pontoon_raft::{Appended, Output};
 use pontoon_storage::{AppendError, RecordKind};
 
 use super::Shard;
 use crate::port::Operation;
+use crate::proposals::Promise;
 
 /// Room that a step may need in the log beside entries: term, vote, and a leader's empty entry.
 pub(super) const STEP_BYTES: usize = 256;
 
-impl Shard {
-    /// Carries out what the core asked for in its last call: stages for the disk, and sorts
-    /// messages into those that may leave and those that wait for a frame.
-    pub(super) fn absorb(&mut self, slot: usize) {
-        self.absorb_with(slot, &[]);
-    }
+/// Where the bytes of the entries that an output appends come from.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// Nowhere: the call took no entries. A leader's empty entry needs none.
+    None,
+    /// The records of a peer's frame.
+    Frame {
+        records: &'a [u8],
+        /// Where each entry of the message that was stepped lies in `records`.
+        ranges: &'a [Range<usize>],
+    },
+    /// Commands that were proposed.
+    Commands(&'a [(Vec<u8>, Promise)]),
+}
 
-    /// The same after a message whose entries lie in `records`.
-    pub(super) fn absorb_with(&mut self, slot: usize, records: &[u8]) {
+impl Shard {
+    /// Carries out what a group asked for in its last call: stages for the disk, and sorts
+    /// messages into those that may leave and those that wait for a frame.
+    pub(super) fn process_output(&mut self, slot: usize, source: Source<'_>) {
         let mut output = std::mem::take(&mut self.output);
-        let staged = self.stage(slot, &mut output, records);
+        let staged = self.stage(slot, &mut output, source);
         if staged.is_err() {
             self.fail();
         }
@@ -49,15 +62,16 @@ impl Shard {
         self.arm(slot);
     }
 
-    /// Gives whether anything was to be persisted.
+    /// Stages what an output asks to persist: the only way of records into the log. Gives whether
+    /// there was anything.
     ///
     /// # Panics
-    /// If the log does not take what was admitted before the core was stepped: our mistake.
+    /// If the log does not take what was admitted before the call: our mistake.
     fn stage(
         &mut self,
         slot: usize,
         output: &mut Output,
-        records: &[u8],
+        source: Source<'_>,
     ) -> Result<bool, AppendError> {
         let group = self.replicas[slot].id.0;
         let mut staged = false;
@@ -73,18 +87,7 @@ impl Shard {
             staged = true;
         }
         for appended in output.appended.drain(..) {
-            match appended {
-                Appended::Noop { index, term } => {
-                    let (index, term, kind) = (index.0, term.0, RecordKind::Noop);
-                    admitted(self.log.append_command(group, index, term, kind, &[]))?;
-                }
-                Appended::Received { skip, count, .. } => {
-                    let (first, count) = (skip as usize, count as usize);
-                    for range in &self.received.ranges[first..first + count] {
-                        admitted(self.log.append_record(&records[range.clone()]))?;
-                    }
-                }
-            }
+            self.stage_entries(group, appended, source)?;
             staged = true;
         }
         if staged {
@@ -93,8 +96,43 @@ impl Shard {
         Ok(staged)
     }
 
+    fn stage_entries(
+        &mut self,
+        group: u64,
+        appended: Appended,
+        source: Source<'_>,
+    ) -> Result<(), AppendError> {
+        match (appended, source) {
+            (Appended::Noop(entry), _) => {
+                let (index, term, kind) = (entry.index.0, entry.term.0, RecordKind::Noop);
+                admitted(self.log.append_command(group, index, term, kind, &[]))
+            }
+            (
+                Appended::Proposed {
+                    first_index, term, ..
+                },
+                Source::Commands(commands),
+            ) => {
+                let (mut index, term, kind) = (first_index, term.0, RecordKind::Command);
+                for (command, _) in commands {
+                    admitted(self.log.append_command(group, index.0, term, kind, command))?;
+                    index = index.next();
+                }
+                Ok(())
+            }
+            (Appended::Received { skip, count, .. }, Source::Frame { records, ranges }) => {
+                let (first, count) = (skip as usize, count as usize);
+                for range in &ranges[first..first + count] {
+                    admitted(self.log.append_record(&records[range.clone()]))?;
+                }
+                Ok(())
+            }
+            (appended, _) => unreachable!("{appended:?} without its entries' bytes"),
+        }
+    }
+
     /// The group's newest records are in the log's open frame.
-    pub(super) fn note_staged(&mut self, slot: usize) {
+    fn note_staged(&mut self, slot: usize) {
         let frame = self.log.open_frame();
         let replica = &mut self.replicas[slot];
         replica.last_frame = frame;
@@ -115,7 +153,7 @@ impl Shard {
             for (slot, sequence) in waiting.persisted.drain(..) {
                 let raft = &mut self.replicas[slot].raft;
                 raft.on_persisted(self.now, sequence, &mut self.output);
-                self.absorb(slot);
+                self.process_output(slot, Source::None);
             }
             self.outbox.append(&mut waiting.answers);
             for promise in waiting.created.drain(..) {

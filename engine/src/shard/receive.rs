@@ -1,13 +1,13 @@
-//! From a peer's frame to steps of the core. Nothing of it is believed before it is checked.
+//! From a peer's frame to steps of its groups. Nothing of it is believed before it is checked.
 
 use std::ops::Range;
 
-use pontoon_raft::{EntryKind, EntryMeta, GroupId, LogIndex, Message, NodeId, Raft, Term};
+use pontoon_raft::{Body, EntryKind, EntryMeta, GroupId, LogIndex, Message, NodeId, Raft, Term};
 use pontoon_storage::{RecordKind, record};
 use pontoon_transport::Frame;
 
 use super::Shard;
-use super::persist::STEP_BYTES;
+use super::persist::{STEP_BYTES, Source};
 use crate::wire;
 
 /// What is known of the entries of the message being stepped. Keeps its memory.
@@ -29,22 +29,36 @@ impl Shard {
         frame: &Frame<'_>,
     ) -> Result<(), &'static str> {
         let records = frame.records();
-        let mut at = 0;
-        for head in frame.heads() {
-            let message = wire::message(&head).ok_or("head")?;
-            let group = GroupId(head.group);
-            at = self.received.take(group, &message, records, at)?;
-            self.statistics.messages_received += 1;
-            if let Err(reason) = self.step(from, group, message, records) {
-                let dropped = &mut self.statistics.messages_dropped;
-                *dropped.entry(reason).or_default() += 1;
-            }
-        }
-        if at == records.len() {
+        let mut received = std::mem::take(&mut self.received);
+        let taken = self.step_heads(from, frame, &mut received);
+        self.received = received;
+        if taken? == records.len() {
             Ok(())
         } else {
             Err("records behind the last head")
         }
+    }
+
+    /// Gives where the last head's records end.
+    fn step_heads(
+        &mut self,
+        from: NodeId,
+        frame: &Frame<'_>,
+        received: &mut Received,
+    ) -> Result<usize, &'static str> {
+        let records = frame.records();
+        let mut at = 0;
+        for head in frame.heads() {
+            let message = wire::message(&head).ok_or("head")?;
+            let group = GroupId(head.group);
+            at = received.take(group, &message, records, at)?;
+            self.statistics.messages_received += 1;
+            if let Err(reason) = self.step(from, group, message, (received, records)) {
+                let dropped = &mut self.statistics.messages_dropped;
+                *dropped.entry(reason).or_default() += 1;
+            }
+        }
+        Ok(at)
     }
 
     /// # Errors
@@ -54,7 +68,7 @@ impl Shard {
         from: NodeId,
         group: GroupId,
         message: Message,
-        records: &[u8],
+        (received, records): (&Received, &[u8]),
     ) -> Result<(), &'static str> {
         let slot = self.slot(group).ok_or("unknown group")?;
         if self.failed {
@@ -68,28 +82,27 @@ impl Shard {
             return Err("not a member");
         }
         if may_persist(&message, &replica.raft) {
-            let bytes: usize = self.received.ranges.iter().map(Range::len).sum();
+            let bytes: usize = received.ranges.iter().map(Range::len).sum();
             let admitted = self.log.admit(bytes + STEP_BYTES);
             admitted.map_err(|_| "log full")?;
         }
-        let metas = &self.received.metas;
+        let metas = &received.metas;
         replica
             .raft
             .step(self.now, from, message, metas, &mut self.output);
-        self.absorb_with(slot, records);
+        let ranges = &received.ranges;
+        self.process_output(slot, Source::Frame { records, ranges });
         Ok(())
     }
 }
 
-/// Whether the core may ask to persist something when it is given this.
+/// Whether a step with this message may ask to persist something.
 fn may_persist(message: &Message, raft: &Raft) -> bool {
-    match message {
-        Message::AppendEntries { count, .. } if *count > 0 => true,
+    match message.body {
+        Body::AppendEntries(request) if request.count > 0 => true,
         // A damage report makes the leader append an entry.
-        Message::AppendResponse { tainted: true, .. } => true,
-        Message::AppendEntries { term, .. } | Message::AppendResponse { term, .. } => {
-            *term > raft.current_term()
-        }
+        Body::AppendResponse(response) if response.tainted => true,
+        Body::AppendEntries(_) | Body::AppendResponse(_) => message.term > raft.current_term(),
         _ => true,
     }
 }
@@ -107,22 +120,19 @@ impl Received {
     ) -> Result<usize, &'static str> {
         self.metas.clear();
         self.ranges.clear();
-        let Message::AppendEntries {
-            term,
-            prev_log_index,
-            count,
-            ..
-        } = *message
-        else {
+        let Body::AppendEntries(request) = message.body else {
             return Ok(at);
         };
-        let mut expected = prev_log_index;
-        for _ in 0..count {
+        let mut expected = request.prev_log.index;
+        for _ in 0..request.count {
             let record = record::parse(&records[at..]).map_err(|_| "record")?;
             expected = expected.next();
             let kind = entry_kind(record.kind).ok_or("kind of record")?;
             let entry_term = Term(record.term);
-            if record.group != group.0 || LogIndex(record.index) != expected || entry_term > term {
+            if record.group != group.0
+                || LogIndex(record.index) != expected
+                || entry_term > message.term
+            {
                 return Err("record out of place");
             }
             let range = at..at + record.encoded_bytes;

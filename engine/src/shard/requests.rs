@@ -1,10 +1,13 @@
 //! What application threads ask for: proposals above all, taken in batches.
 
-use pontoon_raft::{EntryKind, EntryMeta, GroupId, ProposeRejection, Term, TransferRejection};
-use pontoon_storage::{AppendError, RecordKind, record};
+use pontoon_raft::{
+    EntryKind, EntryMeta, GroupId, LogIndex, ProposeRejection, Term, TransferRejection,
+};
+use pontoon_storage::{AppendError, record};
 
 use super::Shard;
 use super::open::boot_new;
+use super::persist::Source;
 use super::replica::Replica;
 use crate::definition::Definition;
 use crate::outcome::{Rejection, Unknown};
@@ -135,7 +138,7 @@ impl Shard {
         }
     }
 
-    /// Hands the batches of this turn to the core: they leave in this turn.
+    /// Proposes the batches of this turn: they leave in this turn.
     fn propose_all(&mut self) {
         let mut slots = std::mem::take(&mut self.proposed);
         for slot in slots.drain(..) {
@@ -154,27 +157,14 @@ impl Shard {
             bytes: u32::try_from(record::encoded_bytes(command.len())).unwrap_or(u32::MAX),
             kind: EntryKind::Command,
         }));
-        let replica = &mut self.replicas[slot];
-        let group = replica.id.0;
-        let proposed = replica.raft.propose(self.now, &metas, &mut self.output);
+        let raft = &mut self.replicas[slot].raft;
+        let proposed = raft.propose(self.now, &metas, &mut self.output);
         self.metas = metas;
         match proposed {
             Ok(proposed) => {
                 self.statistics.proposals += batch.len() as u64;
-                let mut index = proposed.first_index;
-                for (command, promise) in batch.drain(..) {
-                    let kind = RecordKind::Command;
-                    let term = proposed.term.0;
-                    let staged = self
-                        .log
-                        .append_command(group, index.0, term, kind, &command);
-                    staged.expect("admitted when it was taken, and the log has not failed since");
-                    let bytes = record::encoded_bytes(command.len());
-                    replica.proposals.push(index, bytes, promise);
-                    index = index.next();
-                }
-                self.note_staged(slot);
-                self.absorb(slot);
+                self.process_output(slot, Source::Commands(batch));
+                self.await_commit(slot, proposed.first_index, batch);
             }
             Err(rejection) => {
                 let leader = match rejection {
@@ -187,6 +177,24 @@ impl Shard {
                     answer(promise, Err(Rejection::NotLeader { leader }.into()));
                 }
             }
+        }
+    }
+
+    /// Keeps where the outcomes of commands go, which are in the log from `first_index` on.
+    fn await_commit(
+        &mut self,
+        slot: usize,
+        first_index: LogIndex,
+        batch: &mut Vec<(Vec<u8>, Promise)>,
+    ) {
+        let proposals = &mut self.replicas[slot].proposals;
+        let mut index = first_index;
+        for (command, promise) in batch.drain(..) {
+            proposals.push(index, record::encoded_bytes(command.len()), promise);
+            index = index.next();
+        }
+        if self.failed {
+            proposals.give_up(Unknown::Failed);
         }
     }
 
@@ -275,7 +283,7 @@ impl Shard {
         let replica = &mut self.replicas[slot];
         if replica.machine.is_some() && admitted && !self.failed {
             replica.raft.campaign(self.now, &mut self.output);
-            self.absorb(slot);
+            self.process_output(slot, Source::None);
         }
     }
 
@@ -287,7 +295,7 @@ impl Shard {
         let slot = self.slot(group)?;
         let raft = &mut self.replicas[slot].raft;
         let result = raft.transfer_leadership(self.now, to, &mut self.output);
-        self.absorb(slot);
+        self.process_output(slot, Source::None);
         Some(result)
     }
 

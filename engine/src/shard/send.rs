@@ -1,6 +1,6 @@
-//! From the core's messages to frames: heads, and entries where they lie in the log's memory.
+//! From messages to frames: heads, and entries where they lie in the log's memory.
 
-use pontoon_raft::{GroupId, LogIndex, Message, NodeId};
+use pontoon_raft::{AppendEntries, Body, EntryId, GroupId, LogIndex, Message, NodeId, Term};
 use pontoon_storage::CacheRead;
 use pontoon_transport::HEAD_BYTES;
 
@@ -24,50 +24,55 @@ impl Shard {
     }
 
     fn send(&mut self, slot: usize, to: NodeId, message: Message) {
-        let entries = matches!(message, Message::AppendEntries { count, .. } if count > 0);
+        let append = match message.body {
+            Body::AppendEntries(request) if request.count > 0 => {
+                let term = message.term;
+                Some(Append { term, request })
+            }
+            _ => None,
+        };
         if self.peers.connection(to).is_none() {
-            if entries {
+            if append.is_some() {
                 self.replicas[slot].raft.report_unreachable(to);
             }
             return;
         }
-        if !entries {
-            self.push_head(slot, to, &message, 0);
-            return;
-        }
-        if !self.still_leads(slot, &message) {
+        let Some(append) = append else {
+            return self.push_head(slot, to, &message, 0);
+        };
+        if !self.still_leads(slot, append.term) {
             return;
         }
         if self.catch_ups.contains(slot, to) {
-            self.catch_ups.queue(slot, to, message);
+            self.catch_ups.queue(slot, to, append);
             return;
         }
-        if let Some(rest) = self.send_cached(slot, to, message) {
+        if let Some(rest) = self.send_cached(slot, to, append) {
             self.catch_ups.queue(slot, to, rest);
         }
     }
 
-    /// A leader's log only grows, so that the entries a message names are those it named when the
-    /// core asked for it; a replica that leads no more may have overridden them since.
-    pub(super) fn still_leads(&self, slot: usize, message: &Message) -> bool {
+    /// A leader's log only grows, so that the entries an AppendEntries names are those it named
+    /// when it was made; a replica that leads no more may have overridden them since.
+    pub(super) fn still_leads(&self, slot: usize, term: Term) -> bool {
         #[cfg(any(test, feature = "simulation"))]
         if self.is(super::Mutant::SendsOverridden) {
             return true;
         }
         let raft = &self.replicas[slot].raft;
-        raft.is_leader() && raft.current_term() == message.term()
+        raft.is_leader() && raft.current_term() == term
     }
 
-    /// Sends what memory has of an AppendEntries; gives the rest of the message, if any.
+    /// Sends what memory has of an AppendEntries; gives the rest of it, if any.
     pub(super) fn send_cached(
         &mut self,
         slot: usize,
         to: NodeId,
-        mut message: Message,
-    ) -> Option<Message> {
+        mut append: Append,
+    ) -> Option<Append> {
         let group = self.replicas[slot].id;
         let bytes_max = self.peers.limits().frame_bytes_max as usize / 2;
-        while let Some((first, last)) = entries_of(&message) {
+        while let Some((first, last)) = append.request.range() {
             let connection = self.peers.connection(to)?;
             if connection.queued_bytes() > self.config.peer_queue_bytes_max {
                 self.replicas[slot].raft.report_unreachable(to);
@@ -77,53 +82,39 @@ impl Shard {
             let found = self
                 .log
                 .cached(group.0, first.0, last.0, bytes_max, &mut pieces);
-            if let CacheRead::Hit { through } = found {
-                let through = LogIndex(through);
-                let bytes = pieces.iter().map(|piece| piece.len()).sum();
-                self.push_head(slot, to, &first_part(&message, through), bytes);
-                if let Some(connection) = self.peers.connection(to) {
-                    for piece in pieces.drain(..) {
-                        connection.push_piece(piece);
-                    }
+            let CacheRead::Hit { through } = found else {
+                self.pieces = pieces;
+                return Some(append);
+            };
+            let bytes = pieces.iter().map(|piece| piece.len()).sum();
+            let (part, rest) = self.split(slot, append, LogIndex(through));
+            self.push_head(slot, to, &part.message(), bytes);
+            if let Some(connection) = self.peers.connection(to) {
+                for piece in pieces.drain(..) {
+                    connection.push_piece(piece);
                 }
-                self.pieces = pieces;
-                message = self.rest(slot, message, through)?;
-            } else {
-                self.pieces = pieces;
-                return Some(message);
             }
+            self.pieces = pieces;
+            append = rest?;
         }
         None
     }
 
-    /// What is left of an AppendEntries once the entries through `through` are sent; `None` if
-    /// nothing is.
-    pub(super) fn rest(&self, slot: usize, message: Message, through: LogIndex) -> Option<Message> {
-        let Message::AppendEntries {
-            term,
-            prev_log_index,
-            count,
-            leader_commit,
-            round,
-            replicated_everywhere,
-            ..
-        } = message
-        else {
-            return None;
-        };
-        let sent = u32::try_from(through.0 - prev_log_index.0).expect("a part of the message");
-        if sent == count {
-            return None;
-        }
-        Some(Message::AppendEntries {
-            term,
-            prev_log_index: through,
-            prev_log_term: self.term_at(slot, through)?,
-            count: count - sent,
-            leader_commit,
-            round,
-            replicated_everywhere,
-        })
+    /// Parts an AppendEntries behind the entry at `through`.
+    pub(super) fn split(
+        &self,
+        slot: usize,
+        append: Append,
+        through: LogIndex,
+    ) -> (Append, Option<Append>) {
+        let term = append.term;
+        // Only a mutant sends what its log does not hold any more.
+        let entry_term = self.replicas[slot].raft.term_at(through);
+        let through = EntryId::new(through, entry_term.unwrap_or_default());
+        let (first, rest) = append.request.split_at(through);
+        let rest = rest.filter(|_| entry_term.is_some());
+        let append = |request| Append { term, request };
+        (append(first), rest.map(append))
     }
 
     /// Adds a head to the open frame of a connection, or to the next one if `bytes` of records
@@ -145,28 +136,15 @@ impl Shard {
     }
 }
 
-/// First and last index of the entries a message carries.
-pub(super) fn entries_of(message: &Message) -> Option<(LogIndex, LogIndex)> {
-    match *message {
-        Message::AppendEntries {
-            prev_log_index,
-            count,
-            ..
-        } if count > 0 => Some((prev_log_index.next(), prev_log_index.plus(u64::from(count)))),
-        _ => None,
-    }
+/// An AppendEntries with entries, whose bytes are still to be found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Append {
+    pub(super) term: Term,
+    pub(super) request: AppendEntries,
 }
 
-/// The same message with no entries behind `through`.
-pub(super) fn first_part(message: &Message, through: LogIndex) -> Message {
-    let mut part = *message;
-    if let Message::AppendEntries {
-        prev_log_index,
-        count,
-        ..
-    } = &mut part
-    {
-        *count = u32::try_from(through.0 - prev_log_index.0).expect("a part of the message");
+impl Append {
+    pub(super) fn message(&self) -> Message {
+        Message::new(self.term, self.request)
     }
-    part
 }

@@ -107,11 +107,11 @@ impl Shard {
             let machine = replica.machine.as_ref();
             let released = machine.map_or(LogIndex(0), |machine| machine.released_index());
             let index = released.min(replica.raft.replicated_everywhere());
-            let (before, _) = replica.raft.compacted();
+            let before = replica.raft.compacted();
             replica.raft.compact(index);
-            let (index, term) = replica.raft.compacted();
-            if index > before {
-                self.log.compact(group, index.0, term.0);
+            let compacted = replica.raft.compacted();
+            if compacted.index > before.index {
+                self.log.compact(group, compacted.index.0, compacted.term.0);
             }
         }
     }

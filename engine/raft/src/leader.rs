@@ -1,0 +1,259 @@
+//! The leader's rules over what it knows of its followers (thesis 3.5, 3.6.2, 3.10, 6.2).
+
+use alloc::collections::BTreeMap;
+
+use crate::config::RaftConfig;
+use crate::log::Log;
+use crate::membership::{Membership, VoteResult};
+use crate::message::{AppendEntries, AppendOutcome, Body, Message};
+use crate::mutant::Mutant;
+use crate::output::Output;
+use crate::progress::{Flow, Progress};
+use crate::role::{Leader, Transfer};
+use pontoon_types::{EntryId, LogIndex, NodeId, Term, Time};
+
+/// What the leader's rules read of its replica.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeaderView<'a> {
+    pub(crate) config: &'a RaftConfig,
+    pub(crate) membership: &'a Membership,
+    pub(crate) log: &'a Log,
+    pub(crate) now: Time,
+    pub(crate) current_term: Term,
+    pub(crate) commit_index: LogIndex,
+    pub(crate) replicated_everywhere: LogIndex,
+}
+
+impl LeaderView<'_> {
+    fn append_entries(&self, prev_log: EntryId, count: u32, round: u64) -> Message {
+        let request = AppendEntries {
+            prev_log,
+            count,
+            leader_commit: self.commit_index,
+            round,
+            replicated_everywhere: self.replicated_everywhere,
+        };
+        Message::new(self.current_term, request)
+    }
+
+    /// How many entries from `first` on, and their bytes, fit into one message. At least one.
+    fn batch(&self, first: LogIndex) -> (u32, u64) {
+        let (mut count, mut bytes) = (0, 0);
+        let mut index = first;
+        while count < self.config.entries_per_message_max && index <= self.log.last_index() {
+            let next = u64::from(self.log.size_at(index));
+            if count > 0 && bytes + next > self.config.bytes_per_message_max {
+                break;
+            }
+            count += 1;
+            bytes += next;
+            index = index.next();
+        }
+        (count, bytes)
+    }
+}
+
+/// What a result of AppendEntries told its leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Learned {
+    /// Nothing: it speaks of what is no longer asked, or of what nobody has.
+    Nothing,
+    /// That the follower lives, or where to probe next.
+    Alive,
+    /// That it holds more than was known: something may be committed.
+    HoldsMore,
+}
+
+impl Leader {
+    /// A leader at the start of its term, whose first entry will be `noop_index`.
+    pub(crate) fn new(noop_index: LogIndex, view: &LeaderView<'_>) -> Self {
+        let id = view.config.id;
+        let members = view.membership.members().into_iter();
+        let others = members.filter(|&member| member != id);
+        let progress: BTreeMap<_, _> = others
+            .map(|peer| (peer, Progress::new(noop_index, view.now)))
+            .collect();
+        Self {
+            progress,
+            heartbeat_deadline: view.now.after(view.config.heartbeat_interval),
+            quorum_deadline: view.now.after(view.config.election_timeout),
+            round: 0,
+            noop_index,
+            transfer: None,
+        }
+    }
+
+    /// When a rule of the leader next has something to do.
+    pub(crate) fn next_deadline(&self) -> Time {
+        let deadline = self.heartbeat_deadline.min(self.quorum_deadline);
+        match self.transfer {
+            Some(transfer) => deadline.min(transfer.deadline),
+            None => deadline,
+        }
+    }
+
+    /// Sends every follower what it lacks, as far as its windows allow.
+    pub(crate) fn send_to_all(&mut self, view: &LeaderView<'_>, output: &mut Output) {
+        for (&peer, progress) in &mut self.progress {
+            send_entries(peer, progress, self.round, view, output);
+        }
+        // Entries keep followers quiet as well as heartbeats do.
+        self.heartbeat_deadline = view.now.after(view.config.heartbeat_interval);
+    }
+
+    /// Sends one follower what it lacks.
+    pub(crate) fn send_to(&mut self, peer: NodeId, view: &LeaderView<'_>, output: &mut Output) {
+        if let Some(progress) = self.progress.get_mut(&peer) {
+            send_entries(peer, progress, self.round, view, output);
+        }
+    }
+
+    /// Begins a round of heartbeats. Each is an AppendEntries without entries, at the place of the
+    /// follower's next one: it also finds out whether what was sent before has arrived.
+    pub(crate) fn send_heartbeats(&mut self, view: &LeaderView<'_>, output: &mut Output) {
+        self.heartbeat_deadline = view.now.after(view.config.heartbeat_interval);
+        self.round += 1;
+        for (&peer, progress) in &self.progress {
+            let compacted = view.log.compacted().index;
+            let index = progress.next_index.previous().max(compacted);
+            let Some(term) = view.log.term_at(index) else {
+                continue;
+            };
+            let prev_log = EntryId::new(index, term);
+            output.send_now(peer, view.append_entries(prev_log, 0, self.round));
+        }
+    }
+
+    /// Check-quorum (thesis 6.2): a majority, this node included, answered within an election
+    /// timeout.
+    pub(crate) fn quorum_active(&self, view: &LeaderView<'_>) -> bool {
+        let active = |voter: NodeId| match self.progress.get(&voter) {
+            None => Some(voter == view.config.id),
+            Some(progress) => Some(
+                progress.repair.is_none()
+                    && view.now.since(progress.responded_at) < view.config.election_timeout,
+            ),
+        };
+        view.membership.vote_result(active) == VoteResult::Won
+    }
+
+    /// Takes the result of an AppendEntries.
+    pub(crate) fn on_append_response(
+        &mut self,
+        from: NodeId,
+        outcome: AppendOutcome,
+        view: &LeaderView<'_>,
+    ) -> Learned {
+        let Some(progress) = self.progress.get_mut(&from) else {
+            return Learned::Nothing;
+        };
+        progress.responded_at = view.now;
+        match outcome {
+            // Nobody can agree to what we do not have.
+            AppendOutcome::Accepted { match_index } if match_index > view.log.last_index() => {
+                Learned::Nothing
+            }
+            AppendOutcome::Accepted { match_index } if progress.on_accepted(match_index) => {
+                Learned::HoldsMore
+            }
+            AppendOutcome::Accepted { .. } => Learned::Alive,
+            AppendOutcome::Rejected {
+                prev_log_index,
+                hint,
+            } => {
+                // A response to a probe no longer under way, or to what has been accepted since.
+                let expected = match progress.flow {
+                    Flow::Probe { .. } => prev_log_index == progress.next_index.previous(),
+                    Flow::Pipeline => prev_log_index > progress.match_index,
+                };
+                if !expected {
+                    return Learned::Nothing;
+                }
+                // Section 3.5: one rejection per term in conflict, not one per entry.
+                let agreed = view.log.find_conflict_by_term(hint.index, hint.term).index;
+                progress.become_probe(agreed.min(prev_log_index.previous()).next());
+                Learned::Alive
+            }
+        }
+    }
+
+    /// The greatest index that a quorum holds durably, this node counted like every other.
+    pub(crate) fn quorum_index(&self, view: &LeaderView<'_>) -> LogIndex {
+        view.membership
+            .committed_index(|voter| match self.progress.get(&voter) {
+                Some(progress) => progress.counted_index(),
+                None if voter == view.config.id => own_index(view),
+                None => LogIndex(0),
+            })
+    }
+
+    /// The greatest index that every member holds durably; `None` if there are no others. This
+    /// node's own disk may be the slowest: what others compact it could not get back.
+    pub(crate) fn everywhere_index(&self, view: &LeaderView<'_>) -> Option<LogIndex> {
+        let others = self.progress.values().map(Progress::counted_index).min();
+        others.map(|index| index.min(view.log.durable_index()))
+    }
+
+    /// Asks the target of a leadership transfer to campaign, once it holds the whole log.
+    pub(crate) fn maybe_send_timeout_now(&mut self, view: &LeaderView<'_>, output: &mut Output) {
+        let Some(transfer) = &mut self.transfer else {
+            return;
+        };
+        let Some(progress) = self.progress.get(&transfer.to) else {
+            return;
+        };
+        let caught_up = progress.match_index == view.log.last_index();
+        if !transfer.timeout_now_sent && progress.repair.is_none() && caught_up {
+            transfer.timeout_now_sent = true;
+            let message = Message::new(view.current_term, Body::TimeoutNow);
+            output.send_now(transfer.to, message);
+        }
+    }
+
+    /// Begins a leadership transfer.
+    pub(crate) fn begin_transfer(&mut self, to: NodeId, view: &LeaderView<'_>) {
+        self.transfer = Some(Transfer {
+            to,
+            deadline: view.now.after(view.config.election_timeout),
+            timeout_now_sent: false,
+        });
+    }
+
+    /// Ends a leadership transfer whose time is up.
+    pub(crate) fn expire_transfer(&mut self, now: Time) {
+        self.transfer = self.transfer.filter(|transfer| now < transfer.deadline);
+    }
+}
+
+/// What this node's own copy counts for: what is durable.
+fn own_index(view: &LeaderView<'_>) -> LogIndex {
+    if view.config.is(Mutant::CountsOwnUndurable) {
+        view.log.last_index()
+    } else {
+        view.log.durable_index()
+    }
+}
+
+/// Sends a follower what it lacks, as far as its windows allow.
+fn send_entries(
+    to: NodeId,
+    progress: &mut Progress,
+    round: u64,
+    view: &LeaderView<'_>,
+    output: &mut Output,
+) {
+    let messages_max = view.config.messages_in_flight_max;
+    let bytes_max = view.config.bytes_in_flight_max;
+    while progress.next_index <= view.log.last_index() && progress.may_send(messages_max, bytes_max)
+    {
+        let index = progress.next_index.previous();
+        // What is compacted can't be sent: the follower waits for a snapshot.
+        let Some(term) = view.log.term_at(index) else {
+            return;
+        };
+        let (count, bytes) = view.batch(progress.next_index);
+        progress.on_sent(index.plus(u64::from(count)), bytes);
+        let prev_log = EntryId::new(index, term);
+        output.send_now(to, view.append_entries(prev_log, count, round));
+    }
+}
