@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use pontoon::port::SocketId;
-use pontoon::raft::{AppendOutcome, LogIndex, Message, Term, VoteKind};
+use pontoon::raft::{
+    AppendEntries, AppendOutcome, AppendResponse, Body, LogIndex, Message, Term, VoteKind,
+    VoteResponse,
+};
 use pontoon::storage::RecoveredGroup;
 use pontoon::transport::{Connection, Head};
 use pontoon::{GroupId, NodeId};
@@ -129,12 +132,12 @@ impl World {
         let durable_term = hard.0.max(entries_term);
         let raft = raft_of(&self.places[position], group);
         let known = raft.map(|raft| {
-            let index = match *message {
-                Message::AppendResponse {
+            let index = match message.body {
+                Body::AppendResponse(AppendResponse {
                     outcome: AppendOutcome::Accepted { match_index },
                     ..
-                } => match_index,
-                Message::AppendEntries { leader_commit, .. } => leader_commit,
+                }) => match_index,
+                Body::AppendEntries(AppendEntries { leader_commit, .. }) => leader_commit,
                 _ => LogIndex(0),
             };
             (raft.current_term(), index, raft.term_at(index))
@@ -142,17 +145,17 @@ impl World {
         let Some((current_term, index, index_term)) = known else {
             return;
         };
-        match *message {
-            Message::VoteResponse {
-                term,
+        let term = message.term;
+        match message.body {
+            Body::VoteResponse(VoteResponse {
                 granted: true,
                 kind: VoteKind::Vote | VoteKind::Transfer,
-            } if hard.0 <= term.0 && hard != (term.0, Some(to.0)) => {
+            }) if hard.0 <= term.0 && hard != (term.0, Some(to.0)) => {
                 self.fail(format!(
                     "place {position} votes for {to} in term {term}, its disk holds {hard:?}"
                 ));
             }
-            Message::AppendResponse { term, outcome, .. } => {
+            Body::AppendResponse(AppendResponse { outcome, .. }) => {
                 let accepted = matches!(outcome, AppendOutcome::Accepted { .. });
                 if durable_term < term.0 {
                     self.fail(format!(
@@ -169,7 +172,7 @@ impl World {
                     ));
                 }
             }
-            Message::AppendEntries { .. } => {
+            Body::AppendEntries(_) => {
                 if let Some(index_term) = index_term {
                     self.check_commit(position, group, index, index_term);
                 }

@@ -1,11 +1,12 @@
-//! Several cores with a network of ordered links and disks that acknowledge when told to.
+//! Several replicas with a network of ordered links and disks that acknowledge when told to.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 
 use pontoon_raft::{
-    AppendOutcome, Appended, Boot, EntryKind, EntryMeta, HardState, LogIndex, Membership, Message,
-    NodeId, Outgoing, Output, Raft, RaftConfig, Term, Time, VoteKind, WriteSequence,
+    AppendOutcome, Appended, Body, Boot, EntryId, EntryKind, EntryMeta, HardState, LogIndex,
+    Membership, Message, NodeId, Outgoing, Output, Raft, RaftConfig, Term, Time, VoteKind,
+    VoteResponse, WriteSequence,
 };
 
 /// An entry: its term, and a number that stands for its bytes. 0 is a leader's empty entry.
@@ -135,24 +136,11 @@ impl Cluster {
             .get_mut(&id)
             .expect("a replica of the cluster");
         let term = replica.raft.current_term();
-        // The bytes are staged with the call, so that what it sends can be filled in.
-        let before = replica.current.log.len();
-        replica
-            .current
-            .log
-            .extend((first..first + count).map(|command| (term, command)));
-        let mut accepted = false;
-        self.call(id, &[], |raft, now, output| {
-            accepted = raft.propose(now, &entries, output).is_ok();
+        let commands: Vec<Entry> = (first..first + count).map(|each| (term, each)).collect();
+        self.call(id, &commands, |raft, now, output| {
+            // Who does not lead refuses.
+            let _ = raft.propose(now, &entries, output);
         });
-        if !accepted {
-            self.replicas
-                .get_mut(&id)
-                .expect("as above")
-                .current
-                .log
-                .truncate(before);
-        }
     }
 
     fn route(&mut self, from: NodeId, outgoing: Outgoing) {
@@ -160,14 +148,10 @@ impl Cluster {
             .replicas
             .get_mut(&from)
             .expect("a replica of the cluster");
-        let entries = match outgoing.message {
-            Message::AppendEntries {
-                prev_log_index,
-                count,
-                ..
-            } => {
-                let first = usize::try_from(prev_log_index.0).expect("short logs");
-                replica.current.log[first..first + count as usize].to_vec()
+        let entries = match outgoing.message.body {
+            Body::AppendEntries(request) => {
+                let first = usize::try_from(request.prev_log.index.0).expect("short logs");
+                replica.current.log[first..first + request.count as usize].to_vec()
             }
             _ => Vec::new(),
         };
@@ -354,7 +338,8 @@ impl Replica {
         }
         for appended in &output.appended {
             let (first, entries) = match *appended {
-                Appended::Noop { index, term } => (index, vec![(term, 0)]),
+                Appended::Noop(entry) => (entry.index, vec![(entry.term, 0)]),
+                Appended::Proposed { first_index, .. } => (first_index, received.to_vec()),
                 Appended::Received {
                     first_index,
                     skip,
@@ -373,26 +358,26 @@ impl Replica {
 
     /// Persist before reply: the durable image holds whatever a message asserts.
     fn assert_durable(&self, to: NodeId, message: &Message) {
-        match *message {
-            Message::VoteResponse {
-                term,
+        let term = message.term;
+        match message.body {
+            Body::VoteResponse(VoteResponse {
                 granted: true,
                 kind,
-            } if kind != VoteKind::PreVote => {
+            }) if kind != VoteKind::PreVote => {
                 let promised = HardState {
                     current_term: term,
                     voted_for: Some(to),
                 };
                 assert_eq!(self.durable.hard_state, promised, "a vote not durable");
             }
-            Message::RequestVote { term, kind, .. } if kind != VoteKind::PreVote => {
+            Body::RequestVote(request) if request.kind != VoteKind::PreVote => {
                 assert_eq!(
                     self.durable.hard_state.current_term, term,
                     "a candidacy not durable"
                 );
             }
-            Message::AppendResponse { term, outcome, .. } => {
-                let AppendOutcome::Accepted { match_index } = outcome else {
+            Body::AppendResponse(response) => {
+                let AppendOutcome::Accepted { match_index } = response.outcome else {
                     return;
                 };
                 let end = usize::try_from(match_index.0).expect("short logs");
@@ -413,10 +398,10 @@ impl Replica {
 
 /// What a replica is made of after a restart.
 pub(crate) fn boot(image: &Image, membership: &Membership) -> Boot {
-    let mut terms: Vec<(LogIndex, Term)> = Vec::new();
+    let mut terms: Vec<EntryId> = Vec::new();
     for (position, &(term, _)) in image.log.iter().enumerate() {
-        if terms.last().is_none_or(|&(_, last)| last != term) {
-            terms.push((LogIndex(position as u64 + 1), term));
+        if terms.last().is_none_or(|run| run.term != term) {
+            terms.push(EntryId::new(LogIndex(position as u64 + 1), term));
         }
     }
     Boot {

@@ -1,38 +1,33 @@
-//! The way back of a replica whose disk lost something durable (DESIGN, part 5): "A tainted replica
-//! neither campaigns, votes nor counts in a quorum until an entry proposed after its damage report
+//! The way back of a replica whose disk lost something durable: "A tainted replica neither
+//! campaigns, votes nor counts in a quorum until an entry proposed after its damage report
 //! has been committed by a quorum without it and is durable on it."
 
 use pontoon_raft::{
-    AppendOutcome, Appended, Boot, HardState, LogIndex, Membership, Message, Output, Raft, Term,
-    Time, VoteKind,
+    AppendOutcome, AppendResponse, Appended, Body, Boot, EntryId, HardState, LogIndex, Membership,
+    Message, Output, Raft, Repaired, Term, Time, VoteKind,
 };
 
 use crate::cluster::config;
 use crate::rules::{ONE, THREE, TWO, append, entries, granted, leader, request_vote, step};
 
 /// An answer of replica 3 to the leader of term 2, from a start of its log.
-fn answer(raft: &mut Raft, match_index: u64, incarnation: u64, tainted: bool) -> Output {
+fn answer(raft: &mut Raft, match_index: u64, log_epoch: u64, tainted: bool) -> Output {
+    step(raft, THREE, accepted(match_index, log_epoch, tainted), &[])
+}
+
+fn accepted(match_index: u64, log_epoch: u64, tainted: bool) -> Message {
     let match_index = LogIndex(match_index);
-    let message = Message::AppendResponse {
-        term: Term(2),
+    let response = AppendResponse {
         round: 0,
         outcome: AppendOutcome::Accepted { match_index },
-        incarnation,
+        log_epoch,
         tainted,
     };
-    step(raft, THREE, message, &[])
+    Message::new(Term(2), response)
 }
 
 fn sound_answer(raft: &mut Raft, match_index: u64) {
-    let match_index = LogIndex(match_index);
-    let message = Message::AppendResponse {
-        term: Term(2),
-        round: 0,
-        outcome: AppendOutcome::Accepted { match_index },
-        incarnation: 1,
-        tainted: false,
-    };
-    step(raft, TWO, message, &[]);
+    step(raft, TWO, accepted(match_index, 1, false), &[]);
 }
 
 fn persist(raft: &mut Raft) {
@@ -48,7 +43,7 @@ fn propose(raft: &mut Raft) {
 
 fn tells_repaired(output: &Output) -> bool {
     let told = |outgoing: &pontoon_raft::Outgoing| {
-        outgoing.to == THREE && matches!(outgoing.message, Message::Repaired { .. })
+        outgoing.to == THREE && matches!(outgoing.message.body, Body::Repaired(_))
     };
     output.messages.iter().any(told)
 }
@@ -59,8 +54,8 @@ fn leader_with_a_report() -> Raft {
     persist(&mut raft);
     sound_answer(&mut raft, 1);
     let output = answer(&mut raft, 1, 5, true);
-    let (index, term) = (LogIndex(2), Term(2));
-    assert_eq!(output.appended, [Appended::Noop { index, term }]);
+    let noop = EntryId::new(LogIndex(2), Term(2));
+    assert_eq!(output.appended, [Appended::Noop(noop)]);
     persist(&mut raft);
     raft
 }
@@ -105,8 +100,8 @@ fn answers_from_before_the_damage_do_not_count_and_late_reports_change_nothing()
 fn damage_found_at_a_later_start_is_repaired_anew() {
     let mut raft = leader_with_a_report();
     let output = answer(&mut raft, 0, 6, true);
-    let (index, term) = (LogIndex(3), Term(2));
-    assert_eq!(output.appended, [Appended::Noop { index, term }]);
+    let noop = EntryId::new(LogIndex(3), Term(2));
+    assert_eq!(output.appended, [Appended::Noop(noop)]);
 }
 
 #[test]
@@ -115,16 +110,7 @@ fn a_leader_does_not_live_on_the_answers_of_damaged_replicas() {
     let mut output = Output::default();
     for now in (100..5_000).step_by(100) {
         raft.tick(Time(now), &mut output);
-        let message = Message::AppendResponse {
-            term: Term(2),
-            round: 0,
-            outcome: AppendOutcome::Accepted {
-                match_index: LogIndex(2),
-            },
-            incarnation: 5,
-            tainted: true,
-        };
-        raft.step(Time(now), THREE, message, &[], &mut output);
+        raft.step(Time(now), THREE, accepted(2, 5, true), &[], &mut output);
     }
     assert!(!raft.is_leader(), "thesis 6.2: no quorum answers");
 }
@@ -133,14 +119,14 @@ fn a_leader_does_not_live_on_the_answers_of_damaged_replicas() {
 fn damaged(terms: &[(u64, u64)], last_index: u64) -> Raft {
     let terms = terms
         .iter()
-        .map(|&(index, term)| (LogIndex(index), Term(term)));
+        .map(|&(index, term)| EntryId::new(LogIndex(index), Term(term)));
     let boot = Boot {
         hard_state: HardState::default(),
         membership: Membership::of_voters(&[ONE, TWO, THREE]),
         commit_index: LogIndex(last_index),
         terms: terms.collect(),
         last_index: LogIndex(last_index),
-        incarnation: 5,
+        log_epoch: 5,
         tainted: true,
         ..Boot::default()
     };
@@ -154,17 +140,16 @@ fn a_damaged_log_is_compared_from_where_it_is_known() {
     let mut raft = damaged(&[(1, 1), (2, 2)], 2);
     assert_eq!(raft.commit_index(), LogIndex(0));
     let output = step(&mut raft, TWO, append(2, (2, 2), 0, 2), &[]);
-    let Message::AppendResponse {
+    let Body::AppendResponse(AppendResponse {
         outcome, tainted, ..
-    } = output.messages[0].message
+    }) = output.messages[0].message.body
     else {
         panic!("an answer: {output:?}");
     };
     assert!(tainted);
     let rejected = AppendOutcome::Rejected {
         prev_log_index: LogIndex(2),
-        hint_index: LogIndex(0),
-        hint_term: Term(0),
+        hint: EntryId::default(),
     };
     assert_eq!(outcome, rejected);
     step(&mut raft, TWO, append(2, (0, 0), 2, 2), &entries(&[2, 2]));
@@ -176,12 +161,9 @@ fn a_damaged_log_is_compared_from_where_it_is_known() {
 fn it_promises_again_when_its_leader_says_so_and_that_is_durable() {
     let mut raft = damaged(&[], 0);
     step(&mut raft, TWO, append(2, (0, 0), 1, 0), &entries(&[2]));
-    let repaired = |incarnation| Message::Repaired {
-        term: Term(2),
-        incarnation,
-    };
-    for (from, incarnation) in [(THREE, 5), (TWO, 4)] {
-        assert!(!step(&mut raft, from, repaired(incarnation), &[]).repaired);
+    let repaired = |log_epoch| Message::new(Term(2), Repaired { log_epoch });
+    for (from, log_epoch) in [(THREE, 5), (TWO, 4)] {
+        assert!(!step(&mut raft, from, repaired(log_epoch), &[]).repaired);
     }
     let before = raft.write_sequence();
     let output = step(&mut raft, TWO, repaired(5), &[]);

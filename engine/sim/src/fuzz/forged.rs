@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use pontoon::NodeId;
 use pontoon::raft::{
-    AppendOutcome, Appended, Boot, EntryKind, EntryMeta, HardState, LogIndex, Message, Output,
-    Raft, Term, Time, VoteKind, WriteSequence,
+    AppendEntries, AppendOutcome, AppendResponse, Appended, Body, Boot, EntryId, EntryKind,
+    EntryMeta, HardState, LogIndex, Message, Output, Raft, Repaired, RequestVote, Term, Time,
+    VoteKind, VoteResponse, WriteSequence,
 };
 
 use super::bytes::Bytes;
@@ -109,7 +110,11 @@ impl Core {
         image.tainted &= !output.repaired;
         for appended in &output.appended {
             let (first, terms) = match *appended {
-                Appended::Noop { index, term } => (index, vec![term]),
+                Appended::Noop(entry) => (entry.index, vec![entry.term]),
+                Appended::Proposed { first_index, .. } => (
+                    first_index,
+                    received.iter().map(|entry| entry.term).collect(),
+                ),
                 Appended::Received {
                     first_index,
                     skip,
@@ -137,14 +142,11 @@ impl Core {
     }
 
     fn propose(&mut self) {
-        let term = self.raft.current_term();
-        let entry = meta(Term(0), EntryKind::Command);
-        let mut output = Output::default();
-        let proposed = self.raft.propose(self.now, &[entry], &mut output);
-        if proposed.is_ok() {
-            self.current.log.push(term);
-        }
-        self.call(&[], |_, _, _| {});
+        let entry = meta(self.raft.current_term(), EntryKind::Command);
+        self.call(&[entry], |raft, now, output| {
+            // Refused unless it leads.
+            let _ = raft.propose(now, &[entry], output);
+        });
     }
 
     /// The power fails, and the disk may have lost what was durable.
@@ -175,40 +177,35 @@ impl Core {
         let term = Term(number(input));
         let mut entries = Vec::new();
         let message = match what % 8 {
-            0 => Message::RequestVote {
-                term,
-                last_log_index: LogIndex(number(input)),
-                last_log_term: Term(number(input)),
-                kind,
-            },
-            1 => Message::VoteResponse {
-                term,
-                granted: yes,
-                kind,
-            },
+            0 => {
+                let last_log = EntryId::new(LogIndex(number(input)), Term(number(input)));
+                Message::new(term, RequestVote { last_log, kind })
+            }
+            1 => {
+                let granted = yes;
+                Message::new(term, VoteResponse { granted, kind })
+            }
             2..=4 => {
                 let count = input.below(5);
-                let prev_log_index = LogIndex(number(input));
-                let prev_log_term = Term(number(input));
+                let prev_log = EntryId::new(LogIndex(number(input)), Term(number(input)));
                 let leader_commit = LogIndex(number(input));
                 let mut forge = || meta(Term(number(input)), EntryKind::Command);
                 entries = (0..count).map(|_| forge()).collect();
-                Message::AppendEntries {
-                    term,
-                    prev_log_index,
-                    prev_log_term,
+                let request = AppendEntries {
+                    prev_log,
                     count: count as u32,
                     leader_commit,
                     round: 1,
                     replicated_everywhere: leader_commit,
-                }
+                };
+                Message::new(term, request)
             }
             5 => self.answer(term, yes, from, input),
-            6 => Message::Repaired {
-                term,
-                incarnation: number(input),
-            },
-            _ => Message::TimeoutNow { term },
+            6 => {
+                let log_epoch = number(input);
+                Message::new(term, Repaired { log_epoch })
+            }
+            _ => Message::new(term, Body::TimeoutNow),
         };
         self.call(&entries, |raft, now, output| {
             raft.step(now, from, message, &entries, output);
@@ -229,16 +226,15 @@ impl Core {
         } else {
             AppendOutcome::Rejected {
                 prev_log_index: index,
-                hint_index: LogIndex(number(input)),
-                hint_term: Term(number(input)),
+                hint: EntryId::new(LogIndex(number(input)), Term(number(input))),
             }
         };
-        Message::AppendResponse {
-            term,
+        let response = AppendResponse {
             round: 1,
             outcome,
-            incarnation: number(input),
+            log_epoch: number(input),
             tainted: input.byte().is_multiple_of(4),
-        }
+        };
+        Message::new(term, response)
     }
 }

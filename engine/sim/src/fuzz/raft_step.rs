@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use pontoon::NodeId;
 use pontoon::raft::{
-    AppendOutcome, Appended, Boot, EntryKind, EntryMeta, HardState, LogIndex, Membership, Message,
-    Outgoing, Output, Raft, RaftConfig, Term, Time, VoteKind, WriteSequence,
+    AppendOutcome, AppendResponse, Appended, Body, Boot, EntryId, EntryKind, EntryMeta, HardState,
+    LogIndex, Membership, Message, Outgoing, Output, Raft, RaftConfig, Term, Time, VoteKind,
+    VoteResponse, WriteSequence,
 };
 
 use super::bytes::Bytes;
@@ -91,18 +92,18 @@ pub(super) fn raft(id: NodeId, start: u64, now: Time, boot: Boot) -> Raft {
     };
     let boot = Boot {
         membership: Membership::of_voters(&ids),
-        incarnation: start,
+        log_epoch: start,
         ..boot
     };
     Raft::new(config, boot, now)
 }
 
-/// First index and term of each run of entries of equal term.
-pub(super) fn term_runs(terms: impl Iterator<Item = Term>) -> Vec<(LogIndex, Term)> {
-    let mut runs: Vec<(LogIndex, Term)> = Vec::new();
+/// First entry of each run of entries of equal term.
+pub(super) fn term_runs(terms: impl Iterator<Item = Term>) -> Vec<EntryId> {
+    let mut runs: Vec<EntryId> = Vec::new();
     for (index, term) in (1..).zip(terms) {
-        if runs.last().is_none_or(|(_, last)| *last != term) {
-            runs.push((LogIndex(index), term));
+        if runs.last().is_none_or(|run| run.term != term) {
+            runs.push(EntryId::new(LogIndex(index), term));
         }
     }
     runs
@@ -147,7 +148,8 @@ impl Replica {
         }
         for appended in &output.appended {
             let (first, entries) = match *appended {
-                Appended::Noop { index, term } => (index, vec![(term, 0)]),
+                Appended::Noop(entry) => (entry.index, vec![(entry.term, 0)]),
+                Appended::Proposed { first_index, .. } => (first_index, received.to_vec()),
                 Appended::Received {
                     first_index,
                     skip,
@@ -169,24 +171,23 @@ impl Replica {
 
     /// Nothing is promised before it is durable.
     fn check_promise(&self, to: NodeId, message: &Message) {
-        match *message {
-            Message::VoteResponse {
-                term,
+        let term = message.term;
+        match message.body {
+            Body::VoteResponse(VoteResponse {
                 granted: true,
                 kind: VoteKind::Vote | VoteKind::Transfer,
-            } => {
+            }) => {
                 let promised = HardState {
                     current_term: term,
                     voted_for: Some(to),
                 };
                 assert_eq!(self.durable.hard_state, promised, "a vote not durable");
             }
-            Message::AppendResponse {
-                term,
+            Body::AppendResponse(AppendResponse {
                 outcome: AppendOutcome::Accepted { match_index },
                 tainted: false,
                 ..
-            } if term == self.raft.current_term() => {
+            }) if term == self.raft.current_term() => {
                 let end = match_index.0 as usize;
                 let promised = self.current.log.get(..end);
                 assert_eq!(self.durable.log.get(..end), promised, "not durable");
@@ -264,14 +265,10 @@ impl Cluster {
 
     fn route(&mut self, from: NodeId, outgoing: Outgoing) {
         let replica = self.replica(from);
-        let entries = match outgoing.message {
-            Message::AppendEntries {
-                prev_log_index,
-                count,
-                ..
-            } => {
-                let first = prev_log_index.0 as usize;
-                replica.current.log[first..first + count as usize].to_vec()
+        let entries = match outgoing.message.body {
+            Body::AppendEntries(request) => {
+                let first = request.prev_log.index.0 as usize;
+                replica.current.log[first..first + request.count as usize].to_vec()
             }
             _ => Vec::new(),
         };
@@ -354,17 +351,11 @@ impl Cluster {
         let entries = vec![meta(Term(0), EntryKind::Command); count as usize];
         let replica = self.replica(id);
         let term = replica.raft.current_term();
-        // Staged before the call, so that what it sends can be filled in.
-        let before = replica.current.log.len();
-        let commands = (first..first + count).map(|command| (term, command));
-        replica.current.log.extend(commands);
-        let mut taken = false;
-        self.call(id, &[], |raft, now, output| {
-            taken = raft.propose(now, &entries, output).is_ok();
+        let commands: Vec<Entry> = (first..first + count).map(|each| (term, each)).collect();
+        self.call(id, &commands, |raft, now, output| {
+            // Refused unless this one leads.
+            let _ = raft.propose(now, &entries, output);
         });
-        if !taken {
-            self.replica(id).current.log.truncate(before);
-        }
     }
 
     /// The power fails: what is not durable is lost, and on one of the three so many durable

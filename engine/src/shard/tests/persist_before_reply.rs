@@ -5,7 +5,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pontoon_raft::{AppendOutcome, LogIndex, Message, NodeId, Term, VoteKind};
+use pontoon_raft::{
+    AppendEntries, AppendOutcome, AppendResponse, Body, LogIndex, Message, NodeId, Term, VoteKind,
+    VoteResponse,
+};
 use pontoon_storage::RecoveredGroup;
 use pontoon_transport::{Connection, FrameLimits, Head};
 
@@ -84,12 +87,12 @@ fn check(cluster: &Cluster, images: &Images, node: usize, to: usize, message: &M
     let raft = &shard.replicas[shard.slot(GROUP).unwrap()].raft;
     let image = images.of(cluster, node);
     let hard = image.map_or((0, None), |image| (image.current_term, image.voted_for));
-    match *message {
-        Message::VoteResponse {
-            term,
+    let term = message.term;
+    match message.body {
+        Body::VoteResponse(VoteResponse {
             granted: true,
             kind: VoteKind::Vote | VoteKind::Transfer,
-        } => {
+        }) => {
             let candidate = Some(to as u64 + 1);
             let kept = hard.0 > term.0 || hard == (term.0, candidate);
             assert!(
@@ -97,7 +100,7 @@ fn check(cluster: &Cluster, images: &Images, node: usize, to: usize, message: &M
                 "node {node} votes for {to} in {term} and holds {hard:?}"
             );
         }
-        Message::AppendResponse { term, outcome, .. } => {
+        Body::AppendResponse(AppendResponse { outcome, .. }) => {
             assert!(
                 hard.0 >= term.0,
                 "node {node} answers in a term it may forget"
@@ -113,7 +116,7 @@ fn check(cluster: &Cluster, images: &Images, node: usize, to: usize, message: &M
                 );
             }
         }
-        Message::AppendEntries { leader_commit, .. } => {
+        Body::AppendEntries(AppendEntries { leader_commit, .. }) => {
             let Some(term) = raft.term_at(leader_commit) else {
                 return;
             };
