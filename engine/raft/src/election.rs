@@ -21,8 +21,8 @@ impl Raft {
 
     /// Only a voter whose promises hold may become leader.
     pub(crate) fn promotable(&self) -> bool {
-        let sound = !self.tainted && !self.log_failed;
-        sound && !self.is_leader() && self.membership.is_voter(self.config.id)
+        let keeps_promises = !self.tainted && !self.log_failed;
+        keeps_promises && !self.is_leader() && self.membership.is_voter(self.config.id)
     }
 
     fn start_campaign(&mut self, kind: VoteKind, output: &mut Output) {

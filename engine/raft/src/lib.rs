@@ -5,6 +5,20 @@
 //! only once that is durable. Payloads never come here: of an entry it
 //! knows index, term, kind and size ([`EntryMeta`]), and it names ranges that the caller fills.
 //!
+//! ```text
+//!  step, tick, campaign, propose        +------+   Output: hard_state  -> stage for the disk
+//!  transfer_leadership, on_persisted -->| Raft |-->         appended   -> stage for the disk
+//!  on_applied, compact,                 +------+            messages   -> send now, or after that
+//!  report_unreachable                                                     persist (after_persist)
+//!                                        commit_index()  -> apply up to here
+//! ```
+//!
+//! Owned by one thread, which makes all calls; time is nanoseconds of the caller's choice.
+//!
+//! To read it: `message` and `output` (what goes in and out), `raft` (where each event goes),
+//! `append` (follower), `election`, `replication` with `leader` and `progress`, `repair`; `log` is what
+//! it knows of its entries, `membership` what a quorum is, `invariants` what must always hold.
+//!
 //! Names and rules are those of Diego Ongaro's thesis, "Consensus: Bridging Theory and Practice"
 //! (2014); section numbers in the code are its own.
 //!
@@ -32,6 +46,7 @@ extern crate alloc;
 
 mod append;
 mod config;
+mod display;
 mod election;
 mod invariants;
 mod leader;

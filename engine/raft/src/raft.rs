@@ -11,6 +11,10 @@ use crate::output::{HardState, Output};
 use crate::role::Role;
 use pontoon_types::{EntryId, LogIndex, NodeId, Term, Time, WriteSequence};
 
+/// Highest term that is believed. Terms grow by one per election, so that one beyond is forged, and
+/// adopting `u64::MAX` would leave no term to campaign in.
+const TERM_MAX: Term = Term(u64::MAX / 2);
+
 /// A replica of a Raft group.
 ///
 /// Owned by one thread. Deterministic: the same calls give the same outputs. What a call leaves
@@ -99,9 +103,7 @@ impl Raft {
         output: &mut Output,
     ) {
         self.now = now;
-        // Terms grow by one per election; a term beyond u64::MAX/2 is forged. Adopting u64::MAX
-        // would leave no term to campaign in.
-        let forged = from == self.config.id || message.term.0 > u64::MAX / 2;
+        let forged = from == self.config.id || message.term > TERM_MAX;
         if forged || !self.admits_term(from, &message, output) {
             return;
         }

@@ -169,7 +169,7 @@ impl Cluster {
 
     fn send(&mut self, from: NodeId, to: NodeId, packet: Packet) {
         self.replicas[&from].assert_durable(to, &packet.message);
-        let _ = writeln!(self.transcript, "  {from} -> {to} {:?}", packet.message);
+        let _ = writeln!(self.transcript, "  {from} -> {to} {}", packet.message);
         self.links.entry((from, to)).or_default().push_back(packet);
     }
 

@@ -1,4 +1,8 @@
 //! One test per rule of figure 3.1 and the sections around it; each cites its sentence.
+//!
+//! The method: replica 1 of three is put into a state by [`replica`] or [`leader`]; one message, tick or
+//! acknowledgement goes in; what comes out is compared with what the sentence says. The name of a test
+//! is the rule, so that a failure reads as the rule that is broken.
 
 use pontoon_raft::{
     AppendEntries, AppendOutcome, AppendResponse, Body, Boot, EntryId, EntryKind, EntryMeta,
@@ -337,7 +341,7 @@ fn a_late_acknowledgement_does_not_speak_for_a_later_write_of_the_same_entry() {
     assert_eq!(raft.durable_index(), LogIndex(2));
 }
 
-/// The seed's first question: entries leave in the call that accepted them, no heartbeat involved
+/// Thesis 10.2.1: entries leave in the call that accepted them, no heartbeat involved
 /// and before the leader's own write is durable.
 #[test]
 fn entries_leave_in_the_call_that_proposed_them() {
@@ -454,7 +458,7 @@ fn a_compacted_log_goes_on_from_where_it_was_cut() {
 
 /// Whatever a peer sends, a replica neither panics nor promises.
 #[test]
-fn nonsense_of_peers_is_ignored() {
+fn malformed_messages_are_ignored() {
     let huge = u64::MAX;
     let mut raft = leader(&[1]);
     assert!(acknowledge(&mut raft, TWO, 2, huge).messages.is_empty());
@@ -482,7 +486,7 @@ fn nonsense_of_peers_is_ignored() {
 /// Found by fuzzing (`raft_step`): the last term there is was adopted from a liar; the next
 /// campaign stayed in it, and there voted a second time.
 #[test]
-fn a_term_that_no_election_reaches_is_nonsense() {
+fn a_term_that_no_election_reaches_is_ignored() {
     let mut raft = replica(2, &[1]);
     for term in [u64::MAX, u64::MAX / 2 + 1] {
         let output = step(&mut raft, TWO, append(term, (1, 1), 0, 0), &[]);
