@@ -6,6 +6,7 @@
 mod chain;
 mod replay;
 mod scan;
+mod verdict;
 
 use std::collections::{BTreeMap, VecDeque};
 
