@@ -5,6 +5,7 @@
 
 mod chain;
 mod replay;
+mod replayed;
 mod scan;
 mod verdict;
 
@@ -19,7 +20,8 @@ use crate::log::space::{Frames, LiveSegment, Space};
 use crate::slab::SlabPool;
 
 use chain::Chain;
-use replay::{Replay, Replayed};
+use replay::Replay;
+use replayed::Replayed;
 use scan::{Found, Loader, Segment, Survey};
 
 /// What a log held when it was opened.
