@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use io_uring::{IoUring, types};
 use pontoon::storage::{
-    DiskOp, FileVolume, Identity, LogConfig, RecordKind, SegmentLog, SyncMethod as LogSyncMethod,
-    prepare_segment, uring,
+    DiskOp, FileVolume, LogConfig, LogIdentity, RecordKind, SegmentLog,
+    SyncMethod as LogSyncMethod, prepare_segment, uring,
 };
 use serde::Serialize;
 
@@ -79,7 +79,7 @@ struct StorageReport {
 pub(crate) fn run(arguments: &StorageArguments) -> Result<()> {
     let data = DataDirectory::create(arguments.places.data.as_deref())?;
     let sync = Stage::set(&data, 256)?.sync;
-    let config = LogConfig::new(Identity {
+    let config = LogConfig::new(LogIdentity {
         cluster: 1,
         node: 1,
         core: 0,
@@ -398,7 +398,7 @@ mod tests {
     #[test]
     fn the_writer_fills_exactly_the_frames_it_is_compared_by() {
         let data = DataDirectory::create(None).unwrap();
-        let identity = Identity {
+        let identity = LogIdentity {
             cluster: 1,
             node: 1,
             core: 0,

@@ -13,7 +13,7 @@ use pontoon::doorbell::Doorbell;
 use pontoon::driver::{DriverConfig, UringDriver, Wait, Wake};
 use pontoon::port::{Completion, Operation, SocketId};
 use pontoon::storage::{
-    CacheRead, FileVolume, Identity, LogConfig, RecordBytes, RecordKind, SegmentLog, SyncMethod,
+    CacheRead, FileVolume, LogConfig, LogIdentity, RecordBytes, RecordKind, SegmentLog, SyncMethod,
     Volume,
 };
 use pontoon::transport::{Connection, FORMAT_FINGERPRINT, FrameLimits, Head, Hello, WIRE_VERSION};
@@ -84,7 +84,7 @@ impl Bench {
         let config = LogConfig {
             segment_bytes: 8 << 20,
             cache_bytes: 1 << 20,
-            ..LogConfig::new(Identity {
+            ..LogConfig::new(LogIdentity {
                 cluster: 5,
                 node,
                 core: 0,

@@ -122,7 +122,7 @@ pub enum PrepareError {
 }
 
 /// Why a record was not taken. Nothing was staged.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AppendError {
     /// The log is closed for good.
@@ -181,7 +181,7 @@ pub enum AppendError {
 
 /// A write or a sync failed, or what was durable can't be read: nothing more of this log is ever
 /// acknowledged.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "segment {slot} at {offset}: {failure}; the log is closed, restart the node when the disk is \
      sound"
@@ -196,7 +196,7 @@ pub struct Poisoned {
 }
 
 /// How a write or a read failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WriteFailure {
     /// The system gave this error number.
@@ -213,17 +213,17 @@ pub enum WriteFailure {
 }
 
 impl fmt::Display for WriteFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Errno(errno) => io::Error::from_raw_os_error(*errno).fmt(f),
-            Self::Short { written, expected } => write!(f, "{written} of {expected} bytes"),
-            Self::Damaged => write!(f, "durable data is damaged"),
+            Self::Errno(errno) => io::Error::from_raw_os_error(*errno).fmt(formatter),
+            Self::Short { written, expected } => write!(formatter, "{written} of {expected} bytes"),
+            Self::Damaged => write!(formatter, "durable data is damaged"),
         }
     }
 }
 
 /// Why entries could not be read back.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ReadError {
     /// The log is closed; it was by this read if that was the second of its place to fail.

@@ -8,18 +8,18 @@
 //!
 //! ```
 //! use pontoon_storage::memory::MemoryVolume;
-//! use pontoon_storage::{Identity, LogConfig, RecordKind, SegmentLog};
+//! use pontoon_storage::{LogIdentity, LogConfig, RecordKind, SegmentLog};
 //!
-//! let identity = Identity { cluster: 1, node: 1, core: 0, cores: 1 };
+//! let identity = LogIdentity { cluster: 1, node: 1, core: 0, cores: 1 };
 //! let config = LogConfig { segment_bytes: 8 << 20, ..LogConfig::new(identity) };
 //! let mut volume = MemoryVolume::new(config.segment_bytes);
 //! let (mut log, _) = SegmentLog::open(&mut volume, config.clone())?;
 //! log.create_group(7, b"definition")?;
 //! log.append_command(7, 1, 1, RecordKind::Command, b"hello")?;
 //! let frame = log.open_frame();
-//! while let Some(mut op) = log.seal() {
-//!     let result = volume.run(&mut op);
-//!     log.on_complete(op.id(), result)?;
+//! while let Some(mut operation) = log.seal() {
+//!     let result = volume.run(&mut operation);
+//!     log.on_complete(operation.id(), result)?;
 //! }
 //! assert!(log.durable_frame() >= frame);
 //!
@@ -116,7 +116,7 @@ mod recovery;
 mod slab;
 pub mod uring;
 
-pub use config::{Identity, LogConfig};
+pub use config::{LogConfig, LogIdentity};
 pub use disk::{DiskOp, SyncMethod, Volume};
 pub use error::{AppendError, OpenError, Poisoned, PrepareError, ReadError, WriteFailure};
 pub use file::{DirectoryLock, FileVolume, prepare_segment, prepare_segment_paced, segment_path};

@@ -15,7 +15,7 @@ pub const ALIGN: usize = 16;
 pub const PAYLOAD_BYTES_MAX: usize = (1 << 24) - 1;
 
 /// What a record is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum RecordKind {
     /// A log entry that carries a command of the application.
@@ -61,7 +61,7 @@ impl RecordKind {
 }
 
 /// One record, looked at in place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
     /// The group it belongs to.
     pub group: u64,
@@ -78,7 +78,7 @@ pub struct Record<'a> {
 }
 
 /// Why bytes are not a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RecordError {
     /// There are fewer bytes than the record says it has.
@@ -186,7 +186,7 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
 /// The records that lie one after another in some bytes, each checked when it is reached.
 ///
 /// Ends after the first error.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug)]
 pub struct Records<'a> {
     bytes: &'a [u8],
 }

@@ -164,7 +164,7 @@ mod tests {
     /// tell the loss from a torn write.
     #[test]
     fn a_lost_write_shows_once_it_is_covered() {
-        let identity = pontoon::storage::Identity {
+        let identity = pontoon::storage::LogIdentity {
             cluster: 1,
             node: 1,
             core: 0,

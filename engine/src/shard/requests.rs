@@ -21,7 +21,7 @@ impl Shard {
     /// that a quorum of others can commit.
     #[must_use]
     pub fn gathers_requests(&self) -> bool {
-        self.pending_bytes > 0 && !self.log.has_place()
+        self.pending_bytes > 0 && !self.log.can_seal()
     }
 
     /// Takes what waits. True if there may be more.

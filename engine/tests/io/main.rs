@@ -16,7 +16,7 @@ use pontoon::bulk::{BulkConfig, BulkLane};
 use pontoon::doorbell::Doorbell;
 use pontoon::driver::{DriverConfig, UringDriver, Wait, Wake};
 use pontoon::port::{Completion, Operation, SocketId};
-use pontoon::storage::{FileVolume, Identity, LogConfig, RecordKind, SegmentLog, SyncMethod};
+use pontoon::storage::{FileVolume, LogConfig, LogIdentity, RecordKind, SegmentLog, SyncMethod};
 use pontoon::transport::{FORMAT_FINGERPRINT, Hello, WIRE_VERSION};
 
 /// Nothing takes longer.
@@ -124,7 +124,7 @@ fn open_log(node: u64, directory: &Path, file: Option<&str>) -> (SegmentLog, Fil
     let mut volume = FileVolume::open(directory, SEGMENT_BYTES).unwrap();
     let config = LogConfig {
         segment_bytes: SEGMENT_BYTES,
-        ..LogConfig::new(Identity {
+        ..LogConfig::new(LogIdentity {
             cluster: 5,
             node,
             core: 0,

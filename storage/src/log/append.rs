@@ -4,18 +4,18 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::SegmentLog;
-use super::group::{CachedRun, Group, GroupState, Run};
+use super::group::{CachedExtent, Extent, Group, GroupState};
 use crate::error::AppendError;
 use crate::layout::FRAME_HEADER_BYTES;
 use crate::record::{self, HEADER_BYTES, RecordKind};
-use crate::slab::{Hole, Slab};
+use crate::slab::{Reservation, Slab};
 
 const ZEROS: [u8; record::ALIGN] = [0; record::ALIGN];
 
 /// Slabs that ordinary records leave alone, so that compaction and state always find room.
 const SLABS_KEPT: usize = 1;
 
-/// The order of cached runs is not trimmed while it is shorter than this.
+/// The order of cached extents is not trimmed while it is shorter than this.
 pub(super) const CACHE_ORDER_MIN: usize = 4096;
 
 /// A frame that takes records.
@@ -24,7 +24,7 @@ pub(super) struct OpenFrame {
     pub(super) number: u64,
     slab: Rc<Slab>,
     start: usize,
-    hole: Hole,
+    reservation: Reservation,
     records: u32,
     state_bytes: usize,
     /// Of the records' headers so far, without the salt of its place, which is known when it is
@@ -44,7 +44,7 @@ pub(super) struct ClosedFrame {
     pub(super) number: u64,
     pub(super) slab: Rc<Slab>,
     pub(super) start: usize,
-    pub(super) hole: Hole,
+    pub(super) reservation: Reservation,
     pub(super) records: u32,
     pub(super) payload_bytes: usize,
     /// Of the records' headers, without the salt of its place.
@@ -357,14 +357,14 @@ impl SegmentLog {
         group.state.last = (index, term);
         statistics.entries += 1;
         let span = u32::try_from(bytes).expect("a record is shorter than a frame");
-        match group.runs.back_mut() {
-            Some(run) if run.frame == staged.frame && !run.clipped => {
-                run.count += 1;
-                run.bytes = staged.offset + span - run.offset;
+        match group.extents.back_mut() {
+            Some(extent) if extent.frame == staged.frame && !extent.clipped => {
+                extent.count += 1;
+                extent.bytes = staged.offset + span - extent.offset;
             }
             _ => {
                 frames.hold(staged.frame);
-                group.runs.push_back(Run {
+                group.extents.push_back(Extent {
                     first: index,
                     count: 1,
                     frame: staged.frame,
@@ -375,17 +375,17 @@ impl SegmentLog {
             }
         }
         match group.cached.back_mut() {
-            Some(run)
-                if run.frame == staged.frame
-                    && run.end() == index
-                    && run.bytes.ends_at(&staged.slab, staged.end - bytes) =>
+            Some(extent)
+                if extent.frame == staged.frame
+                    && extent.end() == index
+                    && extent.bytes.ends_at(&staged.slab, staged.end - bytes) =>
             {
-                run.count += 1;
-                run.bytes.grow(bytes);
+                extent.count += 1;
+                extent.bytes.grow(bytes);
             }
             _ => {
                 let bytes = staged.slab.view(staged.end - bytes..staged.end);
-                group.cached.push_back(CachedRun {
+                group.cached.push_back(CachedExtent {
                     first: index,
                     count: 1,
                     frame: staged.frame,
@@ -399,7 +399,7 @@ impl SegmentLog {
         }
     }
 
-    /// Forgets the order of runs that compaction or an override has already let go of.
+    /// Forgets the order of extents that compaction or an override has already let go of.
     fn trim_cache_order(&mut self) {
         let Self {
             groups,
@@ -409,8 +409,10 @@ impl SegmentLog {
         cache_order.retain(|(frame, group)| {
             let cached = groups.get(group).map(|group| &group.cached);
             cached.is_some_and(|cached| {
-                let position = cached.partition_point(|run| run.frame < *frame);
-                cached.get(position).is_some_and(|run| run.frame == *frame)
+                let position = cached.partition_point(|extent| extent.frame < *frame);
+                cached
+                    .get(position)
+                    .is_some_and(|extent| extent.frame == *frame)
             })
         });
         self.cache_order_limit = CACHE_ORDER_MIN.max(2 * cache_order.len());
@@ -450,7 +452,7 @@ impl SegmentLog {
         if !self.fits_open_frame(bytes) {
             self.close_frame();
             self.begin_frame(bytes)?;
-            self.spread_state(bytes);
+            self.write_checkpoint(bytes);
         }
         let open = self.staging.open.as_mut().expect("begun above");
         let offset = open.slab.frontier() - open.start;
@@ -492,13 +494,13 @@ impl SegmentLog {
         self.staging.next_number += 1;
         self.frames.push(number);
         let start = slab.frontier();
-        let hole = slab.reserve(FRAME_HEADER_BYTES);
+        let reservation = slab.reserve(FRAME_HEADER_BYTES);
         self.staging.slab = Some(Rc::clone(&slab));
         let open = OpenFrame {
             number,
             slab,
             start,
-            hole,
+            reservation,
             records: 0,
             state_bytes: 0,
             checksum: 0,
@@ -524,7 +526,7 @@ impl SegmentLog {
         self.staging.closed.push_back(ClosedFrame {
             number: open.number,
             start: open.start,
-            hole: open.hole,
+            reservation: open.reservation,
             records: open.records,
             slab: open.slab,
             payload_bytes,
@@ -534,10 +536,10 @@ impl SegmentLog {
     }
 
     /// Repeats the state of some groups in the open frame, leaving room for `reserve` bytes.
-    pub(super) fn spread_state(&mut self, reserve: usize) {
-        while let Some(cursor) = self.space.state_cursor() {
+    pub(super) fn write_checkpoint(&mut self, reserve: usize) {
+        while let Some(cursor) = self.space.checkpoint_cursor() {
             let Some((&id, group)) = self.groups.range(cursor..).next() else {
-                self.space.state_is_complete(self.open_frame());
+                self.space.complete_checkpoint(self.open_frame());
                 return;
             };
             let state = &group.state;
@@ -557,7 +559,7 @@ impl SegmentLog {
             let state = state.clone();
             self.stage_state(id, &state)
                 .expect("the open frame was found to have room");
-            self.space.state_repeated(id, number);
+            self.space.note_checkpointed(id, number);
             self.statistics.state_bytes += bytes as u64;
         }
     }

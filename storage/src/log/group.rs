@@ -7,8 +7,8 @@ use crate::record::{u32_at, u64_at};
 use crate::slab::RecordBytes;
 
 /// Entries of one group in one frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Run {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
     pub(crate) first: u64,
     pub(crate) count: u32,
     pub(crate) frame: u64,
@@ -16,43 +16,43 @@ pub(crate) struct Run {
     pub(crate) offset: u32,
     /// Bytes from there to the end of the last record; other groups' records may lie between.
     pub(crate) bytes: u32,
-    /// Some of the records in these bytes were overridden, so the run can't be extended.
+    /// Some of the records in these bytes were overridden, so the extent can't be extended.
     pub(crate) clipped: bool,
 }
 
-impl Run {
-    /// The index behind the run.
+impl Extent {
+    /// The index behind the extent.
     pub(crate) fn end(&self) -> u64 {
         self.first + u64::from(self.count)
     }
 }
 
 /// Entries of one group that lie next to each other in memory.
-#[derive(Debug, Clone)]
-pub(crate) struct CachedRun {
+#[derive(Clone, Debug)]
+pub(crate) struct CachedExtent {
     pub(crate) first: u64,
     pub(crate) count: u32,
     pub(crate) frame: u64,
     pub(crate) bytes: RecordBytes,
 }
 
-impl CachedRun {
-    /// The index behind the run.
+impl CachedExtent {
+    /// The index behind the extent.
     pub(crate) fn end(&self) -> u64 {
         self.first + u64::from(self.count)
     }
 }
 
-/// Where the last walk through a cached run ended, so that the next one need not start over.
-#[derive(Debug, Clone, Copy, Default)]
+/// Where the last walk through a cached extent ended, so that the next one need not start over.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Hint {
-    pub(crate) run: u64,
+    pub(crate) extent: u64,
     pub(crate) index: u64,
     pub(crate) offset: usize,
 }
 
 /// What is repeated about a group in every segment.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GroupState {
     /// Which life of this group number it is.
     pub(crate) incarnation: u64,
@@ -121,86 +121,92 @@ impl GroupState {
 pub(crate) struct Group {
     pub(crate) state: GroupState,
     /// Where the entries are, ascending and without gaps.
-    pub(crate) runs: VecDeque<Run>,
-    /// The entries in memory, ascending; a run that is not durable yet is always here.
-    pub(crate) cached: VecDeque<CachedRun>,
+    pub(crate) extents: VecDeque<Extent>,
+    /// The entries in memory, ascending; an extent that is not durable yet is always here.
+    pub(crate) cached: VecDeque<CachedExtent>,
     pub(crate) hint: Cell<Hint>,
 }
 
-/// Cached runs that are looked at one by one, before the others are searched.
-const NEWEST_RUNS: usize = 8;
+/// Cached extents that are looked at one by one, before the others are searched.
+const NEWEST_EXTENTS: usize = 8;
 
 impl Group {
-    /// Cuts off the entries from `index` on; calls `dead` with the frame of each run that is gone.
+    /// Cuts off the entries from `index` on; calls `dead` with the frame of each extent that is gone.
     pub(crate) fn truncate(&mut self, index: u64, mut dead: impl FnMut(u64)) {
-        while let Some(run) = self.runs.back_mut() {
-            if run.first >= index {
-                dead(run.frame);
-                self.runs.pop_back();
+        while let Some(extent) = self.extents.back_mut() {
+            if extent.first >= index {
+                dead(extent.frame);
+                self.extents.pop_back();
                 continue;
             }
-            if run.end() > index {
-                run.count = (index - run.first) as u32;
-                run.clipped = true;
+            if extent.end() > index {
+                extent.count = (index - extent.first) as u32;
+                extent.clipped = true;
             }
             break;
         }
-        while let Some(run) = self.cached.back_mut() {
-            if run.first >= index {
+        while let Some(extent) = self.cached.back_mut() {
+            if extent.first >= index {
                 self.cached.pop_back();
                 continue;
             }
-            if run.end() > index {
-                let kept = offset_of(run, index, Hint::default());
-                run.count = (index - run.first) as u32;
-                run.bytes = run.bytes.slice(0..kept);
+            if extent.end() > index {
+                let kept = offset_of(extent, index, Hint::default());
+                extent.count = (index - extent.first) as u32;
+                extent.bytes = extent.bytes.slice(0..kept);
             }
             break;
         }
         self.hint.set(Hint::default());
     }
 
-    /// Forgets the entries up to `index`; calls `dead` with the frame of each run that is gone.
+    /// Forgets the entries up to `index`; calls `dead` with the frame of each extent that is gone.
     pub(crate) fn forget(&mut self, index: u64, mut dead: impl FnMut(u64)) {
-        while self.runs.front().is_some_and(|run| run.end() <= index + 1) {
-            dead(self.runs.pop_front().expect("looked at").frame);
+        while self
+            .extents
+            .front()
+            .is_some_and(|extent| extent.end() <= index + 1)
+        {
+            dead(self.extents.pop_front().expect("looked at").frame);
         }
         while self
             .cached
             .front()
-            .is_some_and(|run| run.end() <= index + 1)
+            .is_some_and(|extent| extent.end() <= index + 1)
         {
             self.cached.pop_front();
         }
     }
 
-    /// Position of the cached run that holds `index` or comes after it. Mostly it is one of the
+    /// Position of the cached extent that holds `index` or comes after it. Mostly it is one of the
     /// last, which are looked at first.
     pub(crate) fn cached_position(&self, index: u64) -> usize {
-        let newest = self.cached.len().saturating_sub(NEWEST_RUNS);
-        let is_new = |run: &CachedRun| run.first <= index;
+        let newest = self.cached.len().saturating_sub(NEWEST_EXTENTS);
+        let is_new = |extent: &CachedExtent| extent.first <= index;
         if self.cached.get(newest).is_some_and(is_new) {
             let before = self.cached.range(newest..);
-            newest + before.take_while(|run| run.end() <= index).count()
+            newest + before.take_while(|extent| extent.end() <= index).count()
         } else {
-            self.cached.partition_point(|run| run.end() <= index)
+            self.cached.partition_point(|extent| extent.end() <= index)
         }
     }
 
-    /// The run that holds an index.
-    pub(crate) fn run_of(&self, index: u64) -> Option<&Run> {
-        let position = self.runs.partition_point(|run| run.end() <= index);
-        self.runs.get(position).filter(|run| run.first <= index)
+    /// The extent that holds an index.
+    pub(crate) fn extent_of(&self, index: u64) -> Option<&Extent> {
+        let position = self.extents.partition_point(|extent| extent.end() <= index);
+        self.extents
+            .get(position)
+            .filter(|extent| extent.first <= index)
     }
 }
 
-/// Where the record of `index` begins in a cached run that holds it or ends just before it.
-pub(crate) fn offset_of(run: &CachedRun, index: u64, hint: Hint) -> usize {
-    let (mut at, mut offset) = (run.first, 0);
-    if hint.run == run.first && (run.first..=index).contains(&hint.index) {
+/// Where the record of `index` begins in a cached extent that holds it or ends just before it.
+pub(crate) fn offset_of(extent: &CachedExtent, index: u64, hint: Hint) -> usize {
+    let (mut at, mut offset) = (extent.first, 0);
+    if hint.extent == extent.first && (extent.first..=index).contains(&hint.index) {
         (at, offset) = (hint.index, hint.offset);
     }
-    let bytes = run.bytes.as_ref();
+    let bytes = extent.bytes.as_ref();
     while at < index {
         offset += encoded_bytes_at(&bytes[offset..]);
         at += 1;
@@ -244,7 +250,7 @@ mod tests {
 
     #[test]
     fn truncation_clips_the_last_run_and_names_the_frames_that_died() {
-        let run = |first, frame| Run {
+        let extent = |first, frame| Extent {
             first,
             count: 4,
             frame,
@@ -253,17 +259,19 @@ mod tests {
             clipped: false,
         };
         let mut group = Group {
-            runs: [run(1, 1), run(5, 2), run(9, 3)].into(),
+            extents: [extent(1, 1), extent(5, 2), extent(9, 3)].into(),
             ..Group::default()
         };
         let mut dead = Vec::new();
         group.truncate(7, |frame| dead.push(frame));
         assert_eq!(dead, [3]);
         assert_eq!(
-            group.run_of(6).map(|run| (run.count, run.clipped)),
+            group
+                .extent_of(6)
+                .map(|extent| (extent.count, extent.clipped)),
             Some((2, true))
         );
-        assert_eq!(group.run_of(7), None);
+        assert_eq!(group.extent_of(7), None);
         group.forget(4, |frame| dead.push(frame));
         assert_eq!(dead, [3, 1]);
     }

@@ -1,6 +1,6 @@
 //! The log of one core: what it holds, and how a group is made, changed and dropped.
 //!
-//! The verbs are spread over the files beside this one: `append` stages records, `write` seals
+//! The verbs are checkpoint over the files beside this one: `append` stages records, `write` seals
 //! frames and takes completions, `space` rolls, frees and recycles segments, `read` reads back.
 
 mod append;
@@ -27,7 +27,7 @@ use space::{Frames, Space};
 use write::Writer;
 
 /// Counts since the log was opened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogStatistics {
     /// Frames sealed, marks included.
     pub frames: u64,
@@ -71,10 +71,10 @@ pub struct SegmentLog {
     /// How long that may grow before it is trimmed.
     cache_order_limit: usize,
     /// Groups whose compaction is not in the log yet, for lack of memory.
-    owed: Vec<u64>,
+    pending_compactions: Vec<u64>,
     reads: Vec<PendingRead>,
     /// Slot and offset of reads of which the last one failed.
-    suspects: Vec<(u32, u64)>,
+    failed_reads: Vec<(u32, u64)>,
     next_id: u64,
     next_incarnation: u64,
     /// Durable data was found to be missing when the log was opened.
@@ -114,9 +114,9 @@ impl SegmentLog {
             groups: recovered.groups,
             cache_order: VecDeque::new(),
             cache_order_limit: CACHE_ORDER_MIN,
-            owed: Vec::new(),
+            pending_compactions: Vec::new(),
             reads: Vec::new(),
-            suspects: Vec::new(),
+            failed_reads: Vec::new(),
             next_id: 1,
             next_incarnation: recovered.next_incarnation,
             damaged: !recovery.report.damage.is_empty(),

@@ -1,7 +1,7 @@
 //! Reading entries back, from memory or from the disk.
 
 use super::SegmentLog;
-use super::group::{CachedRun, Hint, encoded_bytes_at, offset_of};
+use super::group::{CachedExtent, Hint, encoded_bytes_at, offset_of};
 use crate::disk::DiskOp;
 use crate::error::{Poisoned, ReadError, WriteFailure};
 use crate::mutant::Mutant;
@@ -9,10 +9,10 @@ use crate::record;
 use crate::slab::{ReadBuffer, RecordBytes};
 
 /// Places of reads that failed that are remembered, newest first.
-const SUSPECTS_MAX: usize = 64;
+const FAILED_READS_MAX: usize = 64;
 
 /// What memory has of the entries asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheRead {
     /// The pieces hold all records from the first one asked for through this index.
     Hit {
@@ -37,7 +37,7 @@ pub(super) struct PendingRead {
     end: u64,
     bytes_max: usize,
     /// First index in the bytes.
-    run_first: u64,
+    extent_first: u64,
     /// Where the records begin and end in the buffer.
     begin: usize,
     finish: usize,
@@ -62,23 +62,27 @@ impl SegmentLog {
         let mut position = group.cached_position(first);
         let (mut next, mut left) = (first, bytes_max);
         while next <= last && (left > 0 || next == first) {
-            let Some(run) = group.cached.get(position).filter(|run| run.first <= next) else {
+            let Some(extent) = group
+                .cached
+                .get(position)
+                .filter(|extent| extent.first <= next)
+            else {
                 break;
             };
-            let begin = offset_of(run, next, group.hint.get());
-            let through = last.min(run.end() - 1);
-            let (end, finish) = fitting(run, next, begin, through, left, next == first);
+            let begin = offset_of(extent, next, group.hint.get());
+            let through = last.min(extent.end() - 1);
+            let (end, finish) = fitting(extent, next, begin, through, left, next == first);
             if end == next {
                 break;
             }
-            if end < run.end() {
+            if end < extent.end() {
                 group.hint.set(Hint {
-                    run: run.first,
+                    extent: extent.first,
                     index: end,
                     offset: finish,
                 });
             }
-            pieces.push(run.bytes.slice(begin..finish));
+            pieces.push(extent.bytes.slice(begin..finish));
             left = left.saturating_sub(finish - begin);
             (next, position) = (end, position + 1);
             if end <= through {
@@ -102,13 +106,13 @@ impl SegmentLog {
             .groups
             .get(&group)
             .filter(|group| first > group.state.compacted.0)?;
-        let run = *found
-            .run_of(first)
-            .filter(|run| run.frame <= self.writer.durable_frame)?;
-        let place = self.frames.get(run.frame)?;
+        let extent = *found
+            .extent_of(first)
+            .filter(|extent| extent.frame <= self.writer.durable_frame)?;
+        let place = self.frames.get(extent.frame)?;
         let block = self.block as u64;
-        let start = place.offset + u64::from(run.offset);
-        let finish = start + u64::from(run.bytes);
+        let start = place.offset + u64::from(extent.offset);
+        let finish = start + u64::from(extent.bytes);
         let offset = start / block * block;
         let length = finish.next_multiple_of(block) - offset;
         let buffer = self.read_pool.read_buffer(length as usize)?;
@@ -116,13 +120,13 @@ impl SegmentLog {
             id,
             group,
             incarnation: found.state.incarnation,
-            frame: run.frame,
+            frame: extent.frame,
             slot: place.slot,
             offset,
             first,
-            end: run.end().min(last.saturating_add(1)),
+            end: extent.end().min(last.saturating_add(1)),
             bytes_max,
-            run_first: run.first,
+            extent_first: extent.first,
             begin: (start - offset) as usize,
             finish: (finish - offset) as usize,
         });
@@ -155,18 +159,18 @@ impl SegmentLog {
             return Err(poisoned.clone().into());
         }
         let place = (read.slot, read.offset);
-        let records = self.look(read, buffer, result);
+        let records = self.validate(read, buffer, result);
         let failure = match &records {
             Err(ReadError::Io { failure, .. }) => *failure,
             Err(ReadError::Damaged { .. }) => WriteFailure::Damaged,
             _ => {
-                self.suspects.retain(|suspect| *suspect != place);
+                self.failed_reads.retain(|failed| *failed != place);
                 return records;
             }
         };
-        if !self.suspects.contains(&place) || self.config.is(Mutant::ReadsInVain) {
-            self.suspects.truncate(SUSPECTS_MAX - 1);
-            self.suspects.insert(0, place);
+        if !self.failed_reads.contains(&place) || self.config.is(Mutant::ReadsInVain) {
+            self.failed_reads.truncate(FAILED_READS_MAX - 1);
+            self.failed_reads.insert(0, place);
             return records;
         }
         let (slot, offset) = place;
@@ -181,7 +185,7 @@ impl SegmentLog {
     }
 
     /// What a read has brought.
-    fn look(
+    fn validate(
         &self,
         read: PendingRead,
         mut buffer: ReadBuffer,
@@ -206,11 +210,11 @@ impl SegmentLog {
             first: read.first,
         };
         let group = self.groups.get(&read.group).ok_or_else(changed)?;
-        let run = group.run_of(read.first).filter(|run| {
-            (run.frame, run.first) == (read.frame, read.run_first)
+        let extent = group.extent_of(read.first).filter(|extent| {
+            (extent.frame, extent.first) == (read.frame, read.extent_first)
                 && group.state.incarnation == read.incarnation
         });
-        let end = read.end.min(run.ok_or_else(changed)?.end());
+        let end = read.end.min(extent.ok_or_else(changed)?.end());
         match gather(buffer.as_mut_slice(), &read, end) {
             Ok(length) => Ok(buffer.freeze(length)),
             Err(index) => Err(ReadError::Damaged {
@@ -223,20 +227,20 @@ impl SegmentLog {
     }
 }
 
-/// How many entries of a cached run, from `next` (at `begin`) through `through`, fit `left` bytes.
+/// How many entries of a cached extent, from `next` (at `begin`) through `through`, fit `left` bytes.
 ///
 /// Gives the index behind them and where they end.
 fn fitting(
-    run: &CachedRun,
+    extent: &CachedExtent,
     next: u64,
     begin: usize,
     through: u64,
     left: usize,
     at_least_one: bool,
 ) -> (u64, usize) {
-    let bytes = run.bytes.as_ref();
-    if through + 1 == run.end() && bytes.len() - begin <= left {
-        return (run.end(), bytes.len());
+    let bytes = extent.bytes.as_ref();
+    if through + 1 == extent.end() && bytes.len() - begin <= left {
+        return (extent.end(), bytes.len());
     }
     let (mut end, mut finish) = (next, begin);
     while end <= through {
@@ -252,10 +256,10 @@ fn fitting(
 
 /// Moves the wanted records of a read to the front of its buffer, checking each.
 ///
-/// Records of other groups, of other kinds, and earlier ones of this run are passed over. Gives
+/// Records of other groups, of other kinds, and earlier ones of this extent are passed over. Gives
 /// the length, or the index of the first record that is not there.
 fn gather(buffer: &mut [u8], read: &PendingRead, end: u64) -> Result<usize, u64> {
-    let (mut at, mut length, mut next) = (read.begin, 0, read.run_first);
+    let (mut at, mut length, mut next) = (read.begin, 0, read.extent_first);
     while next < end {
         if at >= read.finish {
             return Err(next);

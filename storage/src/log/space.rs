@@ -15,7 +15,7 @@ use crate::record::RecordKind;
 const RESERVE: usize = 1;
 
 /// A segment that holds something that is needed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct LiveSegment {
     pub(crate) sequence: u64,
     pub(crate) slot: u32,
@@ -24,8 +24,8 @@ pub(crate) struct LiveSegment {
 }
 
 /// How far the repetition of all groups' state has come.
-#[derive(Debug, Clone, Copy)]
-struct Spread {
+#[derive(Clone, Copy, Debug)]
+struct Checkpoint {
     /// First frame that holds a part of it, once there is one.
     first_frame: Option<u64>,
     /// The next group to be repeated is the first at or above this.
@@ -55,9 +55,9 @@ pub(crate) struct Space {
     /// Oldest segments needed once all frames up to the given one are durable.
     announced: VecDeque<(u64, u64)>,
     pub(crate) ends: Vec<EpochEnd>,
-    spread: Option<Spread>,
+    checkpoint: Option<Checkpoint>,
     /// State of all groups is repeated in this frame and later ones.
-    state_floor: u64,
+    checkpoint_first_frame: u64,
 }
 
 impl Space {
@@ -88,11 +88,11 @@ impl Space {
             oldest_durable: oldest,
             announced: VecDeque::new(),
             ends,
-            spread: Some(Spread {
+            checkpoint: Some(Checkpoint {
                 first_frame: None,
                 cursor: 0,
             }),
-            state_floor: 0,
+            checkpoint_first_frame: 0,
         }
     }
 
@@ -146,29 +146,29 @@ impl Space {
     }
 
     /// The next group whose state is to be repeated, while that is going on.
-    pub(super) fn state_cursor(&self) -> Option<u64> {
-        self.spread.map(|spread| spread.cursor)
+    pub(super) fn checkpoint_cursor(&self) -> Option<u64> {
+        self.checkpoint.map(|checkpoint| checkpoint.cursor)
     }
 
-    pub(super) fn state_repeated(&mut self, group: u64, frame: u64) {
-        let spread = self.spread.as_mut().expect("state is being spread");
-        spread.first_frame.get_or_insert(frame);
+    pub(super) fn note_checkpointed(&mut self, group: u64, frame: u64) {
+        let checkpoint = self.checkpoint.as_mut().expect("state is being checkpoint");
+        checkpoint.first_frame.get_or_insert(frame);
         match group.checked_add(1) {
-            Some(cursor) => spread.cursor = cursor,
-            None => self.state_is_complete(frame),
+            Some(cursor) => checkpoint.cursor = cursor,
+            None => self.complete_checkpoint(frame),
         }
     }
 
     /// All groups' state is repeated; `frame` is the one that takes records now.
-    pub(super) fn state_is_complete(&mut self, frame: u64) {
-        let spread = self.spread.take().expect("state is being spread");
-        self.state_floor = spread.first_frame.unwrap_or(frame);
+    pub(super) fn complete_checkpoint(&mut self, frame: u64) {
+        let checkpoint = self.checkpoint.take().expect("state is being checkpoint");
+        self.checkpoint_first_frame = checkpoint.first_frame.unwrap_or(frame);
     }
 
     /// Begins to repeat all groups' state, unless the last repetition is still under way.
-    pub(super) fn spread_state(&mut self) {
-        if self.spread.is_none() {
-            self.spread = Some(Spread {
+    pub(super) fn begin_checkpoint(&mut self) {
+        if self.checkpoint.is_none() {
+            self.checkpoint = Some(Checkpoint {
                 first_frame: None,
                 cursor: 0,
             });
@@ -219,20 +219,20 @@ impl Space {
     }
 }
 
-/// Where frames are, by number, and how many runs of entries each still holds.
+/// Where frames are, by number, and how many extents of entries each still holds.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     first: u64,
-    places: VecDeque<FramePlace>,
+    locations: VecDeque<FrameLocation>,
 }
 
 /// Where a frame is.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct FramePlace {
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FrameLocation {
     pub(crate) slot: u32,
     pub(crate) sequence: u64,
     pub(crate) offset: u64,
-    live_runs: u32,
+    live_extents: u32,
 }
 
 impl Frames {
@@ -240,33 +240,33 @@ impl Frames {
     pub(crate) fn new(first: u64) -> Self {
         Self {
             first,
-            places: VecDeque::new(),
+            locations: VecDeque::new(),
         }
     }
 
     /// Adds a frame. Numbers that were skipped hold nothing.
     pub(crate) fn push(&mut self, number: u64) {
-        let end = self.first + self.places.len() as u64;
+        let end = self.first + self.locations.len() as u64;
         assert!(number >= end, "frame numbers ascend");
-        if self.places.is_empty() {
+        if self.locations.is_empty() {
             self.first = number;
         } else {
-            self.places
-                .extend((end..number).map(|_| FramePlace::default()));
+            self.locations
+                .extend((end..number).map(|_| FrameLocation::default()));
         }
-        self.places.push_back(FramePlace::default());
+        self.locations.push_back(FrameLocation::default());
     }
 
-    pub(crate) fn get(&self, number: u64) -> Option<&FramePlace> {
-        self.places
+    pub(crate) fn get(&self, number: u64) -> Option<&FrameLocation> {
+        self.locations
             .get(usize::try_from(number.checked_sub(self.first)?).ok()?)
     }
 
-    fn get_mut(&mut self, number: u64) -> &mut FramePlace {
+    fn get_mut(&mut self, number: u64) -> &mut FrameLocation {
         let position = number
             .checked_sub(self.first)
             .expect("a frame that is held stays listed");
-        &mut self.places[position as usize]
+        &mut self.locations[position as usize]
     }
 
     /// Says where a frame is.
@@ -275,32 +275,32 @@ impl Frames {
         (place.slot, place.sequence, place.offset) = (slot, sequence, offset);
     }
 
-    /// One more run is in the frame.
+    /// One more extent is in the frame.
     pub(crate) fn hold(&mut self, number: u64) {
-        self.get_mut(number).live_runs += 1;
+        self.get_mut(number).live_extents += 1;
     }
 
-    /// One run of the frame is gone.
+    /// One extent of the frame is gone.
     pub(crate) fn release(&mut self, number: u64) {
         let place = self.get_mut(number);
-        place.live_runs = place
-            .live_runs
+        place.live_extents = place
+            .live_extents
             .checked_sub(1)
-            .expect("a run is released once");
+            .expect("a extent is released once");
     }
 
     /// Forgets durable frames at the front that hold nothing; gives the first that is left.
     pub(crate) fn first_held(&mut self, durable_frame: u64) -> u64 {
         while self.first <= durable_frame
             && self
-                .places
+                .locations
                 .front()
-                .is_some_and(|place| place.live_runs == 0)
+                .is_some_and(|place| place.live_extents == 0)
         {
-            self.places.pop_front();
+            self.locations.pop_front();
             self.first += 1;
         }
-        if self.places.is_empty() {
+        if self.locations.is_empty() {
             u64::MAX
         } else {
             self.first
@@ -321,16 +321,16 @@ impl SegmentLog {
         if index > state.last.0 {
             state.last = (index, term);
         }
-        self.owed.push(group);
-        self.pay_owed();
+        self.pending_compactions.push(group);
+        self.stage_compactions();
     }
 
     /// Stages the compactions that are not in the log yet, and frees what they allow to free.
-    pub(super) fn pay_owed(&mut self) {
+    pub(super) fn stage_compactions(&mut self) {
         if self.writer.poisoned.is_some() {
             return;
         }
-        while let Some(id) = self.owed.pop() {
+        while let Some(id) = self.pending_compactions.pop() {
             let Some((index, term)) = self.groups.get(&id).map(|group| group.state.compacted)
             else {
                 continue;
@@ -339,7 +339,7 @@ impl SegmentLog {
                 .stage_record(id, index, term, RecordKind::CompactedTo, &[])
                 .is_err()
             {
-                self.owed.push(id);
+                self.pending_compactions.push(id);
                 return;
             }
             let Self { groups, frames, .. } = self;
@@ -351,7 +351,7 @@ impl SegmentLog {
     /// Frees segments, oldest first, that nothing staged or durable needs any more.
     pub(super) fn free_segments(&mut self) {
         let held = self.frames.first_held(self.writer.durable_frame);
-        let needed = held.min(self.space.state_floor);
+        let needed = held.min(self.space.checkpoint_first_frame);
         let space = &mut self.space;
         let before = space.freed.len();
         while space.live.len() > 1 && space.live[0].last_frame < needed {
@@ -403,11 +403,12 @@ impl SegmentLog {
         else {
             return Vec::new();
         };
-        let held = |runs: &VecDeque<super::group::Run>| {
-            runs.front()
-                .is_some_and(|run| run.frame <= oldest.last_frame)
+        let held = |extents: &VecDeque<super::group::Extent>| {
+            extents
+                .front()
+                .is_some_and(|extent| extent.frame <= oldest.last_frame)
         };
-        let groups = self.groups.iter().filter(|(_, group)| held(&group.runs));
+        let groups = self.groups.iter().filter(|(_, group)| held(&group.extents));
         groups.map(|(id, _)| *id).collect()
     }
 

@@ -39,7 +39,7 @@ pub(super) struct Writer {
     /// was begun when all frames before it were durable.
     in_flight: VecDeque<InFlight>,
     /// How many writes may be in flight.
-    places: usize,
+    writes_in_flight_max: usize,
     pub(super) durable_frame: u64,
     /// Header checksum of the last frame sealed.
     previous: u32,
@@ -54,7 +54,7 @@ impl Writer {
     pub(super) fn new(durable_frame: u64, previous: u32) -> Self {
         Self {
             in_flight: VecDeque::new(),
-            places: 1,
+            writes_in_flight_max: 1,
             durable_frame,
             previous,
             unwitnessed: false,
@@ -70,12 +70,12 @@ impl SegmentLog {
     /// Now and then the write is a new segment's header instead; the frame follows when it is
     /// complete.
     pub fn seal(&mut self) -> Option<DiskOp> {
-        if self.writer.poisoned.is_some() || !self.has_place() {
+        if self.writer.poisoned.is_some() || !self.can_seal() {
             return None;
         }
-        self.pay_owed();
+        self.stage_compactions();
         if self.staging.closed.is_empty() && self.staging.open.is_some() {
-            self.spread_state(0);
+            self.write_checkpoint(0);
             self.close_frame();
         }
         self.free_segments();
@@ -105,7 +105,7 @@ impl SegmentLog {
         }
         let slab = self.frame_memory()?;
         let start = slab.frontier();
-        let hole = slab.reserve(FRAME_HEADER_BYTES);
+        let reservation = slab.reserve(FRAME_HEADER_BYTES);
         slab.pad_to(self.block);
         let number = self.staging.next_number;
         self.staging.next_number += 1;
@@ -117,7 +117,7 @@ impl SegmentLog {
             number,
             slab,
             start,
-            hole,
+            reservation,
             records,
             payload_bytes,
             checksum,
@@ -162,7 +162,7 @@ impl SegmentLog {
             oldest_live,
         };
         let (header, checksum) = header.encode(place);
-        frame.slab.fill(frame.hole, &header);
+        frame.slab.fill(frame.reservation, &header);
         self.writer.previous = checksum;
         self.space.offset += frame.bytes as u64;
         self.frames.place(frame.number, slot, sequence, offset);
@@ -231,9 +231,12 @@ impl SegmentLog {
     ///
     /// # Panics
     /// If it is none.
-    pub fn set_writes_in_flight(&mut self, places: usize) {
-        assert!(places > 0, "a log without writes acknowledges nothing");
-        self.writer.places = places;
+    pub fn set_writes_in_flight(&mut self, writes_in_flight_max: usize) {
+        assert!(
+            writes_in_flight_max > 0,
+            "a log without writes acknowledges nothing"
+        );
+        self.writer.writes_in_flight_max = writes_in_flight_max;
     }
 
     /// Whether a write is under way.
@@ -242,10 +245,10 @@ impl SegmentLog {
     }
 
     /// Whether a frame could be sealed now.
-    pub fn has_place(&self) -> bool {
+    pub fn can_seal(&self) -> bool {
         let in_flight = &self.writer.in_flight;
         let rolls = |write: &InFlight| matches!(write.purpose, Purpose::Segment(_));
-        in_flight.len() < self.writer.places && !in_flight.back().is_some_and(rolls)
+        in_flight.len() < self.writer.writes_in_flight_max && !in_flight.back().is_some_and(rolls)
     }
 
     /// A write is complete and durable, or has failed. After a failure the log is closed for good:
@@ -293,7 +296,7 @@ impl SegmentLog {
         match purpose {
             Purpose::Segment(segment) => {
                 self.space.rolled(segment, self.block);
-                self.space.spread_state();
+                self.space.begin_checkpoint();
                 self.statistics.segments += 1;
             }
             Purpose::Frame {
@@ -321,7 +324,11 @@ impl SegmentLog {
             let Some(group) = self.groups.get_mut(&group) else {
                 continue;
             };
-            if group.cached.front().is_some_and(|run| run.frame == frame) {
+            if group
+                .cached
+                .front()
+                .is_some_and(|extent| extent.frame == frame)
+            {
                 group.cached.pop_front();
             }
         }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::scan::{Found, Segment};
+use super::scan::{ScannedFrame, Segment};
 use super::verdict::{Facts, Verdict, verdict};
 use super::{Damage, RecoveryReport};
 use crate::config::{LogConfig, SLOT_MAX};
@@ -17,7 +17,7 @@ use crate::mutant::Mutant;
 #[derive(Debug, Default)]
 pub(super) struct Chain {
     /// By ascending number.
-    pub(super) frames: Vec<Found>,
+    pub(super) frames: Vec<ScannedFrame>,
     /// Missing frames that were durable.
     pub(super) damage: Vec<Damage>,
     /// Where each epoch that has frames ended.
@@ -32,7 +32,7 @@ pub(super) struct Chain {
 /// `frames` their frames.
 pub(super) fn walk(
     all: &[Segment],
-    frames: &[Vec<Found>],
+    frames: &[Vec<ScannedFrame>],
     oldest_live: u64,
     config: &LogConfig,
     report: &mut RecoveryReport,
@@ -108,7 +108,7 @@ struct Epoch<'a> {
     /// At least one, by ascending sequence.
     segments: &'a [Segment],
     /// The frames of each.
-    frames: &'a [Vec<Found>],
+    frames: &'a [Vec<ScannedFrame>],
     /// Where it ended, by what a later epoch says.
     accepted_end: Option<EpochEnd>,
     config: &'a LogConfig,
@@ -179,7 +179,7 @@ impl Chain {
     }
 
     /// What is known of a frame. `durable` is the highest frame known to have been durable.
-    fn facts(&self, frame: &Found, accepted_end: Option<EpochEnd>, durable: u64) -> Facts {
+    fn facts(&self, frame: &ScannedFrame, accepted_end: Option<EpochEnd>, durable: u64) -> Facts {
         let number = frame.header.number;
         let (last, last_checksum) = self.last;
         Facts {
@@ -234,10 +234,10 @@ impl Chain {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Identity;
+    use crate::config::LogIdentity;
     use crate::layout::{FrameHeader, FrameKind, SegmentHeader};
 
-    const IDENTITY: Identity = Identity {
+    const IDENTITY: LogIdentity = LogIdentity {
         cluster: 1,
         node: 1,
         core: 0,
@@ -268,7 +268,7 @@ mod tests {
     }
 
     /// Frames of one segment, as (number, durable frame).
-    fn frames(sequence: u64, epoch: u64, numbers: &[(u64, u64)]) -> Vec<Found> {
+    fn frames(sequence: u64, epoch: u64, numbers: &[(u64, u64)]) -> Vec<ScannedFrame> {
         let found = |(number, durable_frame): &(u64, u64)| {
             let header = FrameHeader {
                 kind: FrameKind::Records,
@@ -283,7 +283,7 @@ mod tests {
                 oldest_live: 1,
             };
             let checksum = 100 + *number as u32;
-            Found {
+            ScannedFrame {
                 slot: sequence as u32,
                 offset: number * 4096,
                 header,
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_among_writes_in_flight_drops_what_follows() {
+    fn a_gap_among_writes_in_flight_drops_what_follows() {
         assert_eq!(
             check(&[(1, 0), (2, 1), (4, 2), (5, 2)]),
             (vec![1, 2], 2, vec![])

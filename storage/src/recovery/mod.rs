@@ -22,10 +22,10 @@ use crate::slab::SlabPool;
 use chain::Chain;
 use replay::Replay;
 use replayed::Replayed;
-use scan::{Found, Loader, Segment, Survey};
+use scan::{ScannedFrame, Segment, SegmentReader, SegmentScan};
 
 /// What a log held when it was opened.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
     /// The groups, by ascending number.
     pub groups: Vec<RecoveredGroup>,
@@ -34,7 +34,7 @@ pub struct Recovery {
 }
 
 /// A group as recovery found it. Everything here is durable.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredGroup {
     /// The group.
     pub group: u64,
@@ -60,7 +60,7 @@ pub struct RecoveredGroup {
 }
 
 /// How recovery went.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
     /// The epoch that began.
     pub epoch: u64,
@@ -75,7 +75,7 @@ pub struct RecoveryReport {
 }
 
 /// Frames that were durable and are not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// The segment (file `segment-NNNN`) where they should be or begin.
     pub slot: u32,
@@ -125,15 +125,15 @@ impl Recovered {
 
 /// Recovers a volume and begins a new epoch on it.
 pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Recovered, OpenError> {
-    let mut loader = Loader::new(volume, config)?;
-    let survey = loader.survey(config)?;
-    let base = survey
+    let mut reader = SegmentReader::new(volume, config)?;
+    let scan = reader.scan(config)?;
+    let base = scan
         .segments
         .iter()
         .map(|segment| segment.header.oldest_live)
         .max()
         .unwrap_or(0);
-    let candidates: Vec<_> = survey
+    let candidates: Vec<_> = scan
         .segments
         .iter()
         .filter(|s| s.header.sequence >= base)
@@ -141,18 +141,18 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         .collect();
     let found = candidates
         .iter()
-        .map(|segment| loader.frames(segment))
+        .map(|segment| reader.frames(segment))
         .collect::<Result<Vec<_>, OpenError>>()?;
     let mut report = RecoveryReport::default();
     let mut chain = chain::walk(&candidates, &found, base, config, &mut report);
-    let (replay, unreplayed) = replay(&mut loader, &chain)?;
+    let (replay, unreplayed) = replay(&mut reader, &chain)?;
     chain.damage.extend(unreplayed);
-    let space = begin_epoch(&mut loader, config, &survey, &chain)?;
+    let space = begin_epoch(&mut reader, config, &scan, &chain)?;
     report.epoch = space.epoch;
     report.segments = space.live.len();
     report.frames = chain.frames.len() as u64;
     let lengths = chain.frames.iter();
-    let lengths = lengths.map(|frame| frame.header.frame_bytes(loader.block));
+    let lengths = lengths.map(|frame| frame.header.frame_bytes(reader.block));
     let frame_bytes_longest = lengths.max().unwrap_or(0);
     report.damage = chain.damage;
     if !report.damage.is_empty() {
@@ -184,7 +184,10 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
 }
 
 /// Replays the frames that count; also gives those that could not be replayed.
-fn replay(loader: &mut Loader<'_>, chain: &Chain) -> Result<(Replay, Vec<Damage>), OpenError> {
+fn replay(
+    reader: &mut SegmentReader<'_>,
+    chain: &Chain,
+) -> Result<(Replay, Vec<Damage>), OpenError> {
     let first = chain
         .frames
         .first()
@@ -192,7 +195,7 @@ fn replay(loader: &mut Loader<'_>, chain: &Chain) -> Result<(Replay, Vec<Damage>
     let mut replay = Replay::new(first);
     let mut unreplayed = Vec::new();
     let mut damage = chain.damage.iter().peekable();
-    for Found {
+    for ScannedFrame {
         slot,
         offset,
         header,
@@ -209,7 +212,7 @@ fn replay(loader: &mut Loader<'_>, chain: &Chain) -> Result<(Replay, Vec<Damage>
         replay
             .frames
             .place(header.number, *slot, header.sequence, *offset);
-        let bytes = loader.load(*slot)?;
+        let bytes = reader.load(*slot)?;
         let payload = scan::payload(bytes, *offset as usize, header).expect("verified before");
         // The walk has verified the frame and each record in it, but it may say what no log
         // writes, and a segment that is not in memory any more was read once again: the disk may
@@ -232,7 +235,7 @@ fn replay(loader: &mut Loader<'_>, chain: &Chain) -> Result<(Replay, Vec<Damage>
 }
 
 /// Tells the segments that hold something that counts, or should, from the free ones.
-fn sort_out(survey: &Survey, chain: &Chain) -> (VecDeque<LiveSegment>, VecDeque<u32>) {
+fn classify(scan: &SegmentScan, chain: &Chain) -> (VecDeque<LiveSegment>, VecDeque<u32>) {
     let end_of = |epoch| {
         chain
             .ends
@@ -245,8 +248,8 @@ fn sort_out(survey: &Survey, chain: &Chain) -> (VecDeque<LiveSegment>, VecDeque<
             && end_of(segment.header.epoch).is_some_and(|end| segment.header.first_frame <= end)
     };
     let mut live = VecDeque::new();
-    let mut free: VecDeque<_> = survey.blank.iter().copied().collect();
-    for segment in &survey.segments {
+    let mut free: VecDeque<_> = scan.blank.iter().copied().collect();
+    for segment in &scan.segments {
         if !is_live(segment) {
             free.push_back(segment.slot);
             continue;
@@ -267,15 +270,14 @@ fn sort_out(survey: &Survey, chain: &Chain) -> (VecDeque<LiveSegment>, VecDeque<
 
 /// Chooses a segment for the new epoch and makes its header durable.
 fn begin_epoch(
-    loader: &mut Loader<'_>,
+    reader: &mut SegmentReader<'_>,
     config: &LogConfig,
-    survey: &Survey,
+    scan: &SegmentScan,
     chain: &Chain,
 ) -> Result<Space, OpenError> {
-    let (mut live, mut free) = sort_out(survey, chain);
+    let (mut live, mut free) = classify(scan, chain);
     let newest = |value: fn(&SegmentHeader) -> u64| {
-        survey
-            .segments
+        scan.segments
             .iter()
             .map(|segment| value(&segment.header))
             .max()
@@ -284,7 +286,7 @@ fn begin_epoch(
     let (sequence, epoch) = (newest(|h| h.sequence) + 1, newest(|h| h.epoch) + 1);
     let slot = match free.pop_front() {
         Some(slot) => slot,
-        None => prepare(loader.volume)?,
+        None => prepare(reader.volume)?,
     };
     let last_frame = chain.last.0;
     live.push_back(LiveSegment {
@@ -301,7 +303,7 @@ fn begin_epoch(
     };
     let header = SegmentHeader {
         identity: config.identity,
-        block_bytes: loader.block as u32,
+        block_bytes: reader.block as u32,
         segment_bytes: config.segment_bytes,
         sequence,
         epoch,
@@ -310,13 +312,13 @@ fn begin_epoch(
         oldest_live: oldest,
         ends: ends_to_keep(chain, oldest),
     };
-    write_header(loader.volume, slot, loader.block, &header)?;
+    write_header(reader.volume, slot, reader.block, &header)?;
     Ok(Space::new(
         live,
         free,
         config.segments_max,
         header,
-        loader.block,
+        reader.block,
     ))
 }
 

@@ -4,7 +4,7 @@
 //! entry is missing, and none may have been overridden by a record that is. Every other group is
 //! tainted.
 
-use crate::log::group::{Group, GroupState, Run};
+use crate::log::group::{Extent, Group, GroupState};
 use crate::log::space::Frames;
 use crate::record::Record;
 
@@ -148,14 +148,14 @@ impl Replayed {
         }
         self.group.state.last = (index, term);
         let bytes = record.encoded_bytes as u32;
-        match self.group.runs.back_mut() {
-            Some(run) if run.frame == frame && !run.clipped && run.end() == index => {
-                run.count += 1;
-                run.bytes = offset + bytes - run.offset;
+        match self.group.extents.back_mut() {
+            Some(extent) if extent.frame == frame && !extent.clipped && extent.end() == index => {
+                extent.count += 1;
+                extent.bytes = offset + bytes - extent.offset;
             }
             _ => {
                 frames.hold(frame);
-                let run = Run {
+                let extent = Extent {
                     first: index,
                     count: 1,
                     frame,
@@ -163,7 +163,7 @@ impl Replayed {
                     bytes,
                     clipped: false,
                 };
-                self.group.runs.push_back(run);
+                self.group.extents.push_back(extent);
             }
         }
     }
@@ -227,7 +227,7 @@ impl Replayed {
     /// Takes over what a state record says about the entries that are not kept.
     fn adopt_compacted(&mut self, compacted: (u64, u64), frames: &mut Frames) {
         let own = &mut self.group.state;
-        if self.group.runs.is_empty() && self.gaps.is_empty() && own.last.0 == 0 {
+        if self.group.extents.is_empty() && self.gaps.is_empty() && own.last.0 == 0 {
             // Nothing is known of any entry, so there must be none above the compacted ones.
             own.last = compacted;
             own.compacted = compacted;
@@ -275,7 +275,7 @@ impl Replayed {
     /// no state record has said more, all below it is taken for compacted.
     fn assume_compacted_below(&mut self, index: u64) {
         let state = &mut self.group.state;
-        let unknown = self.group.runs.is_empty() && index > state.last.0;
+        let unknown = self.group.extents.is_empty() && index > state.last.0;
         if !self.knowledge.is_stated() && (unknown || index <= state.compacted.0) {
             state.compacted = (index - 1, 0);
             state.last.0 = state.last.0.max(index - 1);

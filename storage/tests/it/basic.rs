@@ -162,16 +162,16 @@ fn a_segment_whose_header_is_under_way_is_not_asked_for_again() {
     let rolling = loop {
         index += 1;
         bench.append(1, index, 1, &[1; 3000]);
-        let Some(mut op) = bench.log.seal() else {
+        let Some(mut operation) = bench.log.seal() else {
             continue;
         };
         if let DiskOp::Write {
             offset: 0, slot, ..
-        } = &op
+        } = &operation
         {
             break *slot;
         }
-        let (id, result) = (op.id(), bench.volume.run(&mut op));
+        let (id, result) = (operation.id(), bench.volume.run(&mut operation));
         bench.log.on_complete(id, result).unwrap();
     };
     while let Some(slot) = bench.log.segments_wanted() {
@@ -210,9 +210,9 @@ fn a_failed_write_closes_the_log_for_good() {
         let mut bench = Bench::new();
         bench.group_of(1, 3);
         bench.append(1, 4, 1, b"lost");
-        let op = bench.log.seal().unwrap();
+        let operation = bench.log.seal().unwrap();
         let durable = bench.log.durable_frame();
-        let poisoned: Poisoned = bench.log.on_complete(op.id(), result).unwrap_err();
+        let poisoned: Poisoned = bench.log.on_complete(operation.id(), result).unwrap_err();
         assert_eq!(bench.log.poisoned(), Some(&poisoned));
         assert_eq!(bench.log.durable_frame(), durable);
         assert_eq!(bench.log.admit(1), Err(AppendError::Poisoned(poisoned)));
@@ -225,7 +225,7 @@ fn a_failed_write_closes_the_log_for_good() {
 fn a_log_of_somebody_else_is_refused_with_both_names() {
     let mut bench = Bench::new();
     bench.group_of(1, 1);
-    type Change = fn(&mut pontoon_storage::Identity);
+    type Change = fn(&mut pontoon_storage::LogIdentity);
     let changes: [(&str, Change); 4] = [
         ("cluster", |identity| identity.cluster += 1),
         ("node", |identity| identity.node += 1),
@@ -407,11 +407,11 @@ fn a_read_that_an_override_overtakes_says_so() {
     let mut bench = Bench::new();
     bench.group_of(1, 3);
     let mut bench = bench.reopen();
-    let mut op = bench.log.read(1, 2, 3, usize::MAX).unwrap();
+    let mut operation = bench.log.read(1, 2, 3, usize::MAX).unwrap();
     bench.append(1, 2, 5, b"other");
     bench.flush();
-    let result = bench.volume.run(&mut op);
-    let DiskOp::Read { id, buffer, .. } = op else {
+    let result = bench.volume.run(&mut operation);
+    let DiskOp::Read { id, buffer, .. } = operation else {
         panic!("a read")
     };
     let error = bench.log.on_read(id, buffer, result).unwrap_err();
@@ -425,9 +425,9 @@ fn a_read_that_does_not_verify_names_the_place() {
     let mut bench = bench.reopen();
     let (slot, offset) = places[1];
     bench.volume.image_mut(slot).unwrap()[offset as usize + 120] ^= 1;
-    let mut op = bench.log.read(1, 2, 3, usize::MAX).unwrap();
-    let result = bench.volume.run(&mut op);
-    let DiskOp::Read { id, buffer, .. } = op else {
+    let mut operation = bench.log.read(1, 2, 3, usize::MAX).unwrap();
+    let result = bench.volume.run(&mut operation);
+    let DiskOp::Read { id, buffer, .. } = operation else {
         panic!("a read")
     };
     let error = bench.log.on_read(id, buffer, result).unwrap_err();
@@ -447,9 +447,9 @@ fn a_second_read_of_a_place_that_fails_closes_the_log() {
     let places = bench.group_of(1, 3);
     let mut bench = bench.reopen();
     let read = |bench: &mut Bench, result: Result<usize, i32>| {
-        let mut op = bench.log.read(1, 2, 3, usize::MAX).unwrap();
-        bench.volume.run(&mut op).unwrap();
-        let DiskOp::Read { id, buffer, .. } = op else {
+        let mut operation = bench.log.read(1, 2, 3, usize::MAX).unwrap();
+        bench.volume.run(&mut operation).unwrap();
+        let DiskOp::Read { id, buffer, .. } = operation else {
             panic!("a read")
         };
         let result = result.map(|_| buffer.len());

@@ -44,10 +44,10 @@ impl Files {
     }
 
     fn flush(&mut self, sync: SyncMethod) {
-        while let Some(mut op) = self.log.seal() {
-            let file = self.volume.file(op.slot()).unwrap();
-            let result = blocking::run(&mut op, file, sync);
-            self.log.on_complete(op.id(), result).unwrap();
+        while let Some(mut operation) = self.log.seal() {
+            let file = self.volume.file(operation.slot()).unwrap();
+            let result = blocking::run(&mut operation, file, sync);
+            self.log.on_complete(operation.id(), result).unwrap();
             self.prepare();
         }
     }
@@ -78,10 +78,10 @@ fn a_log_on_files_goes_on_after_a_restart() {
     assert_eq!(files.recovery.groups[0].last_index, 60);
     assert!(files.recovery.report.segments > 2);
     for index in 1..=60 {
-        let mut op = files.log.read(1, index, index, usize::MAX).unwrap();
-        let file = files.volume.file(op.slot()).unwrap();
-        let result = blocking::run(&mut op, file, SyncMethod::WriteDsync);
-        let DiskOp::Read { id, buffer, .. } = op else {
+        let mut operation = files.log.read(1, index, index, usize::MAX).unwrap();
+        let file = files.volume.file(operation.slot()).unwrap();
+        let result = blocking::run(&mut operation, file, SyncMethod::WriteDsync);
+        let DiskOp::Read { id, buffer, .. } = operation else {
             panic!("a read")
         };
         let bytes = files.log.on_read(id, buffer, result).unwrap();

@@ -3,10 +3,10 @@
 use pontoon_storage::memory::MemoryVolume;
 use pontoon_storage::record::Records;
 use pontoon_storage::{
-    CacheRead, DiskOp, Identity, LogConfig, OpenError, RecordKind, Recovery, SegmentLog, Volume,
+    CacheRead, DiskOp, LogConfig, LogIdentity, OpenError, RecordKind, Recovery, SegmentLog, Volume,
 };
 
-pub(crate) const IDENTITY: Identity = Identity {
+pub(crate) const IDENTITY: LogIdentity = LogIdentity {
     cluster: 0xC1,
     node: 2,
     core: 0,
@@ -71,8 +71,8 @@ impl Bench {
     /// Writes everything that is staged; gives where each write went.
     pub(crate) fn flush(&mut self) -> Vec<(u32, u64)> {
         let mut places = Vec::new();
-        while let Some(mut op) = self.log.seal() {
-            places.push(self.carry_out(&mut op));
+        while let Some(mut operation) = self.log.seal() {
+            places.push(self.carry_out(&mut operation));
             self.prepare();
         }
         places
@@ -81,22 +81,22 @@ impl Bench {
     /// Writes the mark of an idle log.
     pub(crate) fn idle(&mut self) -> Option<(u32, u64)> {
         let mut place = None;
-        while let Some(mut op) = self.log.idle() {
-            place = Some(self.carry_out(&mut op));
+        while let Some(mut operation) = self.log.idle() {
+            place = Some(self.carry_out(&mut operation));
         }
         place
     }
 
-    fn carry_out(&mut self, op: &mut DiskOp) -> (u32, u64) {
+    fn carry_out(&mut self, operation: &mut DiskOp) -> (u32, u64) {
         let DiskOp::Write {
             id, slot, offset, ..
-        } = op
+        } = operation
         else {
             panic!("a write")
         };
         let place = (*slot, *offset);
         let id = *id;
-        let result = self.volume.run(op);
+        let result = self.volume.run(operation);
         self.log.on_complete(id, result).unwrap();
         place
     }
@@ -144,9 +144,9 @@ impl Bench {
                     .collect(),
             );
         }
-        let mut op = self.log.read(group, first, last, bytes_max)?;
-        let result = self.volume.run(&mut op);
-        let DiskOp::Read { id, buffer, .. } = op else {
+        let mut operation = self.log.read(group, first, last, bytes_max)?;
+        let result = self.volume.run(&mut operation);
+        let DiskOp::Read { id, buffer, .. } = operation else {
             panic!("a read")
         };
         Some(

@@ -7,7 +7,7 @@ use pontoon_storage::{RecordKind, SegmentLog};
 use crate::harness::{Bench, payload};
 
 /// A group of the model.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ModelGroup {
     pub(crate) definition: Vec<u8>,
     pub(crate) term: u64,
@@ -24,13 +24,13 @@ impl ModelGroup {
 }
 
 /// All groups.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Model {
     pub(crate) groups: BTreeMap<u64, ModelGroup>,
 }
 
 /// Something that is done to a log.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug)]
 pub(crate) enum Change {
     Create {
         group: u64,

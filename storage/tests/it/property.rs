@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use crate::harness::Bench;
 use crate::model::{Change, Model};
 
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug)]
 enum Action {
     Change(Change),
     Flush,

@@ -1,7 +1,7 @@
 //! Arbitrary bytes as segments of a log: recovery gives a verdict, and the same one again.
 
 use pontoon::storage::memory::MemoryVolume;
-use pontoon::storage::{Identity, LogConfig, OpenError, RecordKind, Volume};
+use pontoon::storage::{LogConfig, LogIdentity, OpenError, RecordKind, Volume};
 
 use super::bytes::Bytes;
 use super::mend;
@@ -30,8 +30,8 @@ pub fn segment_open(input: &[u8]) {
     open_twice(volume, &config, mended);
 }
 
-fn identity(byte: u8) -> Identity {
-    Identity {
+fn identity(byte: u8) -> LogIdentity {
+    LogIdentity {
         cluster: CLUSTER,
         node: u64::from(byte >> 4),
         core: u16::from(byte & 3),
