@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use pontoon_types::{GroupId, LogIndex};
 use thiserror::Error;
 
 /// Why a log was not opened. Nothing was changed unless the message says so.
@@ -154,25 +155,25 @@ pub enum AppendError {
     #[error("group {group} is not in this log")]
     UnknownGroup {
         /// The group.
-        group: u64,
+        group: GroupId,
     },
     /// The group exists.
     #[error("group {group} is in this log already")]
     GroupExists {
         /// The group.
-        group: u64,
+        group: GroupId,
     },
     /// The entry would leave a hole or reach below what is compacted.
     #[error("group {group} has entries {compacted} to {last}; {index} does not follow")]
     OutOfOrder {
         /// The group.
-        group: u64,
+        group: GroupId,
         /// The entry's index.
-        index: u64,
+        index: LogIndex,
         /// The last compacted index.
-        compacted: u64,
+        compacted: LogIndex,
         /// The last index.
-        last: u64,
+        last: LogIndex,
     },
     /// The bytes are a record, but not one of an entry.
     #[error("only entries may be appended as whole records")]
@@ -233,9 +234,9 @@ pub enum ReadError {
     #[error("entries {first} and on of group {group} changed while they were read")]
     Changed {
         /// The group.
-        group: u64,
+        group: GroupId,
         /// First entry wanted.
-        first: u64,
+        first: LogIndex,
     },
     /// What the disk gave is not what was written. One more try is sensible: if that fails as
     /// well, the log is closed.
@@ -246,9 +247,9 @@ pub enum ReadError {
         /// Where the read began.
         offset: u64,
         /// The group.
-        group: u64,
+        group: GroupId,
         /// The first entry that does not verify.
-        index: u64,
+        index: LogIndex,
     },
     /// The system gave an error, or fewer bytes than asked. The same holds.
     #[error("reading segment {slot} at {offset}: {failure}")]

@@ -1,6 +1,6 @@
 //! From the core's output to the log, and from durable frames back to the core.
 
-use pontoon_raft::{Appended, Output};
+use pontoon_raft::{Appended, EntryId, Output};
 use pontoon_storage::{AppendError, RecordKind};
 
 use super::Shard;
@@ -59,24 +59,23 @@ impl Shard {
         output: &mut Output,
         records: &[u8],
     ) -> Result<bool, AppendError> {
-        let group = self.replicas[slot].id.0;
+        let group = self.replicas[slot].id;
         let mut staged = false;
         if let Some(hard_state) = output.hard_state.take() {
-            let voted_for = hard_state.voted_for.map(|node| node.0);
-            let term = hard_state.current_term.0;
+            let (term, voted_for) = (hard_state.current_term, hard_state.voted_for);
             admitted(self.log.save_hard_state(group, term, voted_for))?;
             staged = true;
         }
         if std::mem::take(&mut output.repaired) {
             admitted(self.log.set_tainted(group, false))?;
-            tracing::info!(group, "the group's damage is repaired; it counts again");
+            tracing::info!(%group, "the group's damage is repaired; it counts again");
             staged = true;
         }
         for appended in output.appended.drain(..) {
             match appended {
                 Appended::Noop { index, term } => {
-                    let (index, term, kind) = (index.0, term.0, RecordKind::Noop);
-                    admitted(self.log.append_command(group, index, term, kind, &[]))?;
+                    let (entry, kind) = (EntryId::new(index, term), RecordKind::Noop);
+                    admitted(self.log.append_command(group, entry, kind, &[]))?;
                 }
                 Appended::Received { skip, count, .. } => {
                     let (first, count) = (skip as usize, count as usize);

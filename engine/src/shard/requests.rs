@@ -1,6 +1,8 @@
 //! What application threads ask for: proposals above all, taken in batches.
 
-use pontoon_raft::{EntryKind, EntryMeta, GroupId, ProposeRejection, Term, TransferRejection};
+use pontoon_raft::{
+    EntryId, EntryKind, EntryMeta, GroupId, ProposeRejection, Term, TransferRejection,
+};
 use pontoon_storage::{AppendError, RecordKind, record};
 
 use super::Shard;
@@ -155,7 +157,7 @@ impl Shard {
             kind: EntryKind::Command,
         }));
         let replica = &mut self.replicas[slot];
-        let group = replica.id.0;
+        let group = replica.id;
         let proposed = replica.raft.propose(self.now, &metas, &mut self.output);
         self.metas = metas;
         match proposed {
@@ -164,10 +166,8 @@ impl Shard {
                 let mut index = proposed.first_index;
                 for (command, promise) in batch.drain(..) {
                     let kind = RecordKind::Command;
-                    let term = proposed.term.0;
-                    let staged = self
-                        .log
-                        .append_command(group, index.0, term, kind, &command);
+                    let entry = EntryId::new(index, proposed.term);
+                    let staged = self.log.append_command(group, entry, kind, &command);
                     staged.expect("admitted when it was taken, and the log has not failed since");
                     let bytes = record::encoded_bytes(command.len());
                     replica.proposals.push(index, bytes, promise);
@@ -244,7 +244,7 @@ impl Shard {
             group,
             message: error.to_string(),
         })?;
-        self.log.create_group(group.0, &definition.encode())?;
+        self.log.create_group(group, &definition.encode())?;
         let frame = self.log.open_frame();
         let held = machine.durable_index().filter(|_| self.log.is_damaged());
         let raft = boot_new(&self.config, group, &definition, &self.log, self.now);

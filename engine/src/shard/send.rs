@@ -74,11 +74,8 @@ impl Shard {
                 return None;
             }
             let mut pieces = std::mem::take(&mut self.pieces);
-            let found = self
-                .log
-                .cached(group.0, first.0, last.0, bytes_max, &mut pieces);
+            let found = self.log.cached(group, first..=last, bytes_max, &mut pieces);
             if let CacheRead::Hit { through } = found {
-                let through = LogIndex(through);
                 let bytes = pieces.iter().map(|piece| piece.len()).sum();
                 self.push_head(slot, to, &first_part(&message, through), bytes);
                 if let Some(connection) = self.peers.connection(to) {

@@ -1,6 +1,6 @@
 //! Room in the log: segments made ready in time, marks when it falls idle, compaction.
 
-use pontoon_raft::{LogIndex, Time};
+use pontoon_raft::{EntryId, LogIndex, Time};
 use pontoon_storage::SegmentLog;
 
 use super::Shard;
@@ -100,7 +100,7 @@ impl Shard {
     /// every member has in its log.
     fn compact_oldest(&mut self) {
         for group in self.log.oldest_segment_groups() {
-            let Some(slot) = self.slot(pontoon_raft::GroupId(group)) else {
+            let Some(slot) = self.slot(group) else {
                 continue;
             };
             let replica = &mut self.replicas[slot];
@@ -111,7 +111,7 @@ impl Shard {
             replica.raft.compact(index);
             let (index, term) = replica.raft.compacted();
             if index > before {
-                self.log.compact(group, index.0, term.0);
+                self.log.compact(group, EntryId::new(index, term));
             }
         }
     }

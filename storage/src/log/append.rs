@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use pontoon_types::{EntryId, GroupId, LogIndex, NodeId, Term};
+
 use super::SegmentLog;
 use super::group::{CachedExtent, Extent, Group, GroupState};
 use crate::error::AppendError;
@@ -131,7 +133,7 @@ impl SegmentLog {
     ///
     /// Where damage was found when the log was opened, the group is tainted: it may have been here,
     /// and everything about it be lost.
-    pub fn create_group(&mut self, group: u64, definition: &[u8]) -> Result<(), AppendError> {
+    pub fn create_group(&mut self, group: GroupId, definition: &[u8]) -> Result<(), AppendError> {
         if self.groups.contains_key(&group) {
             return Err(AppendError::GroupExists { group });
         }
@@ -155,18 +157,18 @@ impl SegmentLog {
     }
 
     /// Replaces what the engine keeps with a group, for instance after its members changed.
-    pub fn define_group(&mut self, group: u64, definition: &[u8]) -> Result<(), AppendError> {
+    pub fn define_group(&mut self, group: GroupId, definition: &[u8]) -> Result<(), AppendError> {
         self.change_state(group, |state| state.definition = definition.to_vec())
     }
 
     /// Marks a group as damaged, or as whole again.
-    pub fn set_tainted(&mut self, group: u64, tainted: bool) -> Result<(), AppendError> {
+    pub fn set_tainted(&mut self, group: GroupId, tainted: bool) -> Result<(), AppendError> {
         self.change_state(group, |state| state.tainted = tainted)
     }
 
     fn change_state(
         &mut self,
-        group: u64,
+        group: GroupId,
         change: impl FnOnce(&mut GroupState),
     ) -> Result<(), AppendError> {
         let mut state = self.group(group)?.state.clone();
@@ -178,33 +180,37 @@ impl SegmentLog {
     }
 
     /// Drops a group and all its entries.
-    pub fn drop_group(&mut self, group: u64) -> Result<(), AppendError> {
+    pub fn drop_group(&mut self, group: GroupId) -> Result<(), AppendError> {
         let incarnation = self.group(group)?.state.incarnation.to_le_bytes();
         self.admit(record::encoded_bytes(incarnation.len()))?;
-        self.stage_record(group, 0, 0, RecordKind::GroupDropped, &[&incarnation])?;
+        self.stage_record(
+            group,
+            EntryId::default(),
+            RecordKind::GroupDropped,
+            &[&incarnation],
+        )?;
         let mut dropped = self.groups.remove(&group).expect("looked up above");
         let frames = &mut self.frames;
-        dropped.truncate(0, |frame| frames.release(frame));
+        dropped.truncate(LogIndex(0), |frame| frames.release(frame));
         Ok(())
     }
 
     /// Encodes an entry and stages it. An index up to the last one overrides the suffix from it on.
     pub fn append_command(
         &mut self,
-        group: u64,
-        index: u64,
-        term: u64,
+        group: GroupId,
+        entry: EntryId,
         kind: RecordKind,
         payload: &[u8],
     ) -> Result<(), AppendError> {
         if !kind.is_entry() {
             return Err(AppendError::NotAnEntry);
         }
-        let bytes = self.check_entry(group, index, payload.len())?;
-        let header = record::header(group, index, term, kind, payload);
+        let bytes = self.check_entry(group, entry.index, payload.len())?;
+        let header = record::header(group, entry, kind, payload);
         let padding = &ZEROS[..bytes - HEADER_BYTES - payload.len()];
         let staged = self.stage(&[&header, payload, padding], bytes)?;
-        self.note_entry(group, index, term, bytes, staged);
+        self.note_entry(group, entry, bytes, staged);
         self.statistics.payload_bytes += payload.len() as u64;
         Ok(())
     }
@@ -220,7 +226,7 @@ impl SegmentLog {
         }
         let length = self.check_entry(record.group, record.index, record.payload.len())?;
         let staged = self.stage(&[bytes], length)?;
-        self.note_entry(record.group, record.index, record.term, length, staged);
+        self.note_entry(record.group, record.entry(), length, staged);
         self.statistics.payload_bytes += record.payload.len() as u64;
         Ok(())
     }
@@ -228,42 +234,38 @@ impl SegmentLog {
     /// Stages a group's term and vote.
     pub fn save_hard_state(
         &mut self,
-        group: u64,
-        term: u64,
-        voted_for: Option<u64>,
+        group: GroupId,
+        term: Term,
+        voted_for: Option<NodeId>,
     ) -> Result<(), AppendError> {
         self.group(group)?;
         self.check_headroom(0)?;
-        let vote = voted_for.unwrap_or(0).to_le_bytes();
+        let vote = voted_for.unwrap_or_default().0.to_le_bytes();
         let flags = u64::from(voted_for.is_some()).to_le_bytes();
-        self.stage_record(group, 0, term, RecordKind::HardState, &[&vote, &flags])?;
+        let entry = EntryId::new(LogIndex(0), term);
+        self.stage_record(group, entry, RecordKind::HardState, &[&vote, &flags])?;
         let state = &mut self.groups.get_mut(&group).expect("looked up above").state;
         (state.current_term, state.voted_for) = (term, voted_for);
         Ok(())
     }
 
     /// Remembers a commit index; it is written with the group's next repeated state, as a hint.
-    pub fn save_commit(&mut self, group: u64, commit: u64) {
+    pub fn save_commit(&mut self, group: GroupId, commit_index: LogIndex) {
         if let Some(group) = self.groups.get_mut(&group) {
-            group.state.commit_index = group.state.commit_index.max(commit);
+            group.state.commit_index = group.state.commit_index.max(commit_index);
         }
     }
 
-    /// Stages that a group's entries above `last_index` (whose term is `last_term`) are gone.
-    pub fn truncate_suffix(
-        &mut self,
-        group: u64,
-        last_index: u64,
-        last_term: u64,
-    ) -> Result<(), AppendError> {
+    /// Stages that a group's entries after `last` are gone.
+    pub fn truncate_suffix(&mut self, group: GroupId, last: EntryId) -> Result<(), AppendError> {
         self.group(group)?;
         self.admit(HEADER_BYTES)?;
-        self.stage_record(group, last_index, last_term, RecordKind::Truncate, &[])?;
+        self.stage_record(group, last, RecordKind::Truncate, &[])?;
         let Self { groups, frames, .. } = self;
         let group = groups.get_mut(&group).expect("looked up above");
-        if last_index < group.state.last.0 {
-            group.truncate(last_index + 1, |frame| frames.release(frame));
-            group.state.last = (last_index, last_term);
+        if last.index < group.state.last.index {
+            group.truncate(last.index.next(), |frame| frames.release(frame));
+            group.state.last = last;
         }
         Ok(())
     }
@@ -282,7 +284,7 @@ impl SegmentLog {
             .map_or(self.staging.next_number, |open| open.number)
     }
 
-    pub(super) fn group(&self, group: u64) -> Result<&Group, AppendError> {
+    pub(super) fn group(&self, group: GroupId) -> Result<&Group, AppendError> {
         self.groups
             .get(&group)
             .ok_or(AppendError::UnknownGroup { group })
@@ -302,15 +304,20 @@ impl SegmentLog {
         }
     }
 
-    fn check_entry(&self, id: u64, index: u64, payload: usize) -> Result<usize, AppendError> {
+    fn check_entry(
+        &self,
+        id: GroupId,
+        index: LogIndex,
+        payload: usize,
+    ) -> Result<usize, AppendError> {
         let bytes = record::encoded_bytes(payload);
         let limit = self.record_bytes_max();
         if bytes > limit {
             return Err(AppendError::TooLarge { bytes, limit });
         }
         let state = &self.group(id)?.state;
-        let (compacted, last) = (state.compacted.0, state.last.0);
-        if index <= compacted || index > last + 1 {
+        let (compacted, last) = (state.compacted.index, state.last.index);
+        if index <= compacted || index > last.next() {
             return Err(AppendError::OutOfOrder {
                 group: id,
                 index,
@@ -340,7 +347,8 @@ impl SegmentLog {
     }
 
     /// Enters a staged entry into the group's index and cache.
-    fn note_entry(&mut self, id: u64, index: u64, term: u64, bytes: usize, staged: Staged) {
+    fn note_entry(&mut self, id: GroupId, entry: EntryId, bytes: usize, staged: Staged) {
+        let index = entry.index;
         let Self {
             groups,
             frames,
@@ -351,10 +359,10 @@ impl SegmentLog {
         let group = groups
             .get_mut(&id)
             .expect("checked before the record was staged");
-        if index <= group.state.last.0 {
+        if index <= group.state.last.index {
             group.truncate(index, |frame| frames.release(frame));
         }
-        group.state.last = (index, term);
+        group.state.last = entry;
         statistics.entries += 1;
         let span = u32::try_from(bytes).expect("a record is shorter than a frame");
         match group.extents.back_mut() {
@@ -418,13 +426,12 @@ impl SegmentLog {
         self.cache_order_limit = CACHE_ORDER_MIN.max(2 * cache_order.len());
     }
 
-    fn stage_state(&mut self, group: u64, state: &GroupState) -> Result<(), AppendError> {
+    fn stage_state(&mut self, group: GroupId, state: &GroupState) -> Result<(), AppendError> {
         let fixed = state.encode();
         let kind = RecordKind::GroupState;
         self.stage_record(
             group,
-            0,
-            state.current_term,
+            EntryId::new(LogIndex(0), state.current_term),
             kind,
             &[&fixed, &state.definition],
         )
@@ -433,15 +440,14 @@ impl SegmentLog {
     /// Stages a record that is not an entry; its payload comes in parts.
     pub(super) fn stage_record(
         &mut self,
-        group: u64,
-        index: u64,
-        term: u64,
+        group: GroupId,
+        entry: EntryId,
         kind: RecordKind,
         parts: &[&[u8]],
     ) -> Result<(), AppendError> {
         let payload = parts.concat();
         let bytes = record::encoded_bytes(payload.len());
-        let header = record::header(group, index, term, kind, &payload);
+        let header = record::header(group, entry, kind, &payload);
         let padding = &ZEROS[..bytes - HEADER_BYTES - payload.len()];
         self.stage(&[&header, &payload, padding], bytes).map(drop)
     }

@@ -3,13 +3,15 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 
+use pontoon_types::{EntryId, LogIndex, NodeId, Term};
+
 use crate::record::{u32_at, u64_at};
 use crate::slab::RecordBytes;
 
 /// Entries of one group in one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Extent {
-    pub(crate) first: u64,
+    pub(crate) first: LogIndex,
     pub(crate) count: u32,
     pub(crate) frame: u64,
     /// Where the first record begins, counted from the start of the frame.
@@ -22,15 +24,15 @@ pub(crate) struct Extent {
 
 impl Extent {
     /// The index behind the extent.
-    pub(crate) fn end(&self) -> u64 {
-        self.first + u64::from(self.count)
+    pub(crate) fn end(&self) -> LogIndex {
+        self.first.plus(u64::from(self.count))
     }
 }
 
 /// Entries of one group that lie next to each other in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct CachedExtent {
-    pub(crate) first: u64,
+    pub(crate) first: LogIndex,
     pub(crate) count: u32,
     pub(crate) frame: u64,
     pub(crate) bytes: RecordBytes,
@@ -38,16 +40,16 @@ pub(crate) struct CachedExtent {
 
 impl CachedExtent {
     /// The index behind the extent.
-    pub(crate) fn end(&self) -> u64 {
-        self.first + u64::from(self.count)
+    pub(crate) fn end(&self) -> LogIndex {
+        self.first.plus(u64::from(self.count))
     }
 }
 
 /// Where the last walk through a cached extent ended, so that the next one need not start over.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Hint {
-    pub(crate) extent: u64,
-    pub(crate) index: u64,
+    pub(crate) extent: LogIndex,
+    pub(crate) index: LogIndex,
     pub(crate) offset: usize,
 }
 
@@ -56,13 +58,13 @@ pub(crate) struct Hint {
 pub(crate) struct GroupState {
     /// Which life of this group number it is.
     pub(crate) incarnation: u64,
-    pub(crate) current_term: u64,
-    pub(crate) voted_for: Option<u64>,
-    pub(crate) commit_index: u64,
-    /// Index and term of the last entry that is no longer kept.
-    pub(crate) compacted: (u64, u64),
-    /// Index and term of the last entry.
-    pub(crate) last: (u64, u64),
+    pub(crate) current_term: Term,
+    pub(crate) voted_for: Option<NodeId>,
+    pub(crate) commit_index: LogIndex,
+    /// The last entry that is no longer kept.
+    pub(crate) compacted: EntryId,
+    /// The last entry.
+    pub(crate) last: EntryId,
     /// Damage was found and the group has not been declared whole since.
     pub(crate) tainted: bool,
     pub(crate) definition: Vec<u8>,
@@ -82,12 +84,12 @@ impl GroupState {
         }
         let numbers = [
             self.incarnation,
-            self.voted_for.unwrap_or(0),
-            self.commit_index,
-            self.compacted.0,
-            self.compacted.1,
-            self.last.0,
-            self.last.1,
+            self.voted_for.unwrap_or_default().0,
+            self.commit_index.0,
+            self.compacted.index.0,
+            self.compacted.term.0,
+            self.last.index.0,
+            self.last.term.0,
             u64::from(flags) | (self.definition.len() as u64) << 32,
         ];
         for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
@@ -97,7 +99,7 @@ impl GroupState {
     }
 
     /// Decodes a state record's payload; the term is in the record's header.
-    pub(crate) fn decode(current_term: u64, payload: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(current_term: Term, payload: &[u8]) -> Option<Self> {
         if payload.len() < STATE_BYTES {
             return None;
         }
@@ -106,14 +108,18 @@ impl GroupState {
         Some(Self {
             incarnation: u64_at(payload, 0),
             current_term,
-            voted_for: (flags & FLAG_VOTED != 0).then(|| u64_at(payload, 8)),
-            commit_index: u64_at(payload, 16),
-            compacted: (u64_at(payload, 24), u64_at(payload, 32)),
-            last: (u64_at(payload, 40), u64_at(payload, 48)),
+            voted_for: (flags & FLAG_VOTED != 0).then(|| NodeId(u64_at(payload, 8))),
+            commit_index: LogIndex(u64_at(payload, 16)),
+            compacted: entry_at(payload, 24),
+            last: entry_at(payload, 40),
             tainted: flags & FLAG_TAINTED != 0,
             definition: definition.to_vec(),
         })
     }
+}
+
+fn entry_at(payload: &[u8], at: usize) -> EntryId {
+    EntryId::new(LogIndex(u64_at(payload, at)), Term(u64_at(payload, at + 8)))
 }
 
 /// A group of the log.
@@ -132,7 +138,7 @@ const NEWEST_EXTENTS: usize = 8;
 
 impl Group {
     /// Cuts off the entries from `index` on; calls `dead` with the frame of each extent that is gone.
-    pub(crate) fn truncate(&mut self, index: u64, mut dead: impl FnMut(u64)) {
+    pub(crate) fn truncate(&mut self, index: LogIndex, mut dead: impl FnMut(u64)) {
         while let Some(extent) = self.extents.back_mut() {
             if extent.first >= index {
                 dead(extent.frame);
@@ -140,7 +146,7 @@ impl Group {
                 continue;
             }
             if extent.end() > index {
-                extent.count = (index - extent.first) as u32;
+                extent.count = (index.0 - extent.first.0) as u32;
                 extent.clipped = true;
             }
             break;
@@ -152,7 +158,7 @@ impl Group {
             }
             if extent.end() > index {
                 let kept = offset_of(extent, index, Hint::default());
-                extent.count = (index - extent.first) as u32;
+                extent.count = (index.0 - extent.first.0) as u32;
                 extent.bytes = extent.bytes.slice(0..kept);
             }
             break;
@@ -161,18 +167,18 @@ impl Group {
     }
 
     /// Forgets the entries up to `index`; calls `dead` with the frame of each extent that is gone.
-    pub(crate) fn forget(&mut self, index: u64, mut dead: impl FnMut(u64)) {
+    pub(crate) fn forget(&mut self, index: LogIndex, mut dead: impl FnMut(u64)) {
         while self
             .extents
             .front()
-            .is_some_and(|extent| extent.end() <= index + 1)
+            .is_some_and(|extent| extent.end() <= index.next())
         {
             dead(self.extents.pop_front().expect("looked at").frame);
         }
         while self
             .cached
             .front()
-            .is_some_and(|extent| extent.end() <= index + 1)
+            .is_some_and(|extent| extent.end() <= index.next())
         {
             self.cached.pop_front();
         }
@@ -180,7 +186,7 @@ impl Group {
 
     /// Position of the cached extent that holds `index` or comes after it. Mostly it is one of the
     /// last, which are looked at first.
-    pub(crate) fn cached_position(&self, index: u64) -> usize {
+    pub(crate) fn cached_position(&self, index: LogIndex) -> usize {
         let newest = self.cached.len().saturating_sub(NEWEST_EXTENTS);
         let is_new = |extent: &CachedExtent| extent.first <= index;
         if self.cached.get(newest).is_some_and(is_new) {
@@ -192,7 +198,7 @@ impl Group {
     }
 
     /// The extent that holds an index.
-    pub(crate) fn extent_of(&self, index: u64) -> Option<&Extent> {
+    pub(crate) fn extent_of(&self, index: LogIndex) -> Option<&Extent> {
         let position = self.extents.partition_point(|extent| extent.end() <= index);
         self.extents
             .get(position)
@@ -201,7 +207,7 @@ impl Group {
 }
 
 /// Where the record of `index` begins in a cached extent that holds it or ends just before it.
-pub(crate) fn offset_of(extent: &CachedExtent, index: u64, hint: Hint) -> usize {
+pub(crate) fn offset_of(extent: &CachedExtent, index: LogIndex, hint: Hint) -> usize {
     let (mut at, mut offset) = (extent.first, 0);
     if hint.extent == extent.first && (extent.first..=index).contains(&hint.index) {
         (at, offset) = (hint.index, hint.offset);
@@ -209,7 +215,7 @@ pub(crate) fn offset_of(extent: &CachedExtent, index: u64, hint: Hint) -> usize 
     let bytes = extent.bytes.as_ref();
     while at < index {
         offset += encoded_bytes_at(&bytes[offset..]);
-        at += 1;
+        at = at.next();
     }
     offset
 }
@@ -227,11 +233,11 @@ mod tests {
     fn a_group_state_comes_back_as_it_was_written() {
         let state = GroupState {
             incarnation: 1,
-            current_term: 2,
-            voted_for: Some(3),
-            commit_index: 4,
-            compacted: (5, 6),
-            last: (7, 8),
+            current_term: Term(2),
+            voted_for: Some(NodeId(3)),
+            commit_index: LogIndex(4),
+            compacted: EntryId::new(LogIndex(5), Term(6)),
+            last: EntryId::new(LogIndex(7), Term(8)),
             tainted: true,
             definition: b"definition".to_vec(),
         };
@@ -244,14 +250,14 @@ mod tests {
             );
             payload.pop();
             payload.truncate(63);
-            assert_eq!(GroupState::decode(2, &payload), None);
+            assert_eq!(GroupState::decode(Term(2), &payload), None);
         }
     }
 
     #[test]
     fn truncation_clips_the_last_run_and_names_the_frames_that_died() {
         let extent = |first, frame| Extent {
-            first,
+            first: LogIndex(first),
             count: 4,
             frame,
             offset: 64,
@@ -263,16 +269,16 @@ mod tests {
             ..Group::default()
         };
         let mut dead = Vec::new();
-        group.truncate(7, |frame| dead.push(frame));
+        group.truncate(LogIndex(7), |frame| dead.push(frame));
         assert_eq!(dead, [3]);
         assert_eq!(
             group
-                .extent_of(6)
+                .extent_of(LogIndex(6))
                 .map(|extent| (extent.count, extent.clipped)),
             Some((2, true))
         );
-        assert_eq!(group.extent_of(7), None);
-        group.forget(4, |frame| dead.push(frame));
+        assert_eq!(group.extent_of(LogIndex(7)), None);
+        group.forget(LogIndex(4), |frame| dead.push(frame));
         assert_eq!(dead, [3, 1]);
     }
 }

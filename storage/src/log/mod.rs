@@ -12,6 +12,8 @@ mod write;
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 
+use pontoon_types::{EntryId, GroupId};
+
 use crate::config::LogConfig;
 use crate::disk::Volume;
 use crate::error::{OpenError, Poisoned};
@@ -61,17 +63,17 @@ pub struct SegmentLog {
     salt: Salt,
     pool: SlabPool,
     read_pool: SlabPool,
-    groups: BTreeMap<u64, Group>,
+    groups: BTreeMap<GroupId, Group>,
     staging: Staging,
     writer: Writer,
     space: Space,
     frames: Frames,
     /// Cached runs in the order they came, as (frame, group): the order of eviction.
-    cache_order: VecDeque<(u64, u64)>,
+    cache_order: VecDeque<(u64, GroupId)>,
     /// How long that may grow before it is trimmed.
     cache_order_limit: usize,
     /// Groups whose compaction is not in the log yet, for lack of memory.
-    pending_compactions: Vec<u64>,
+    pending_compactions: Vec<GroupId>,
     reads: Vec<PendingRead>,
     /// Slot and offset of reads of which the last one failed.
     failed_reads: Vec<(u32, u64)>,
@@ -157,8 +159,8 @@ impl SegmentLog {
         }
     }
 
-    /// Index and term of a group's last entry, staged ones included.
-    pub fn last(&self, group: u64) -> Option<(u64, u64)> {
+    /// A group's last entry, staged ones included.
+    pub fn last(&self, group: GroupId) -> Option<EntryId> {
         self.groups.get(&group).map(|group| group.state.last)
     }
 
@@ -168,14 +170,14 @@ impl SegmentLog {
     }
 
     /// True when the group is in this log and has lost something durable, as far as is known.
-    pub fn is_tainted(&self, group: u64) -> bool {
+    pub fn is_tainted(&self, group: GroupId) -> bool {
         self.groups
             .get(&group)
             .is_some_and(|group| group.state.tainted)
     }
 
     /// True when the group is in this log.
-    pub fn contains(&self, group: u64) -> bool {
+    pub fn contains(&self, group: GroupId) -> bool {
         self.groups.contains_key(&group)
     }
 

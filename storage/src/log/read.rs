@@ -1,5 +1,9 @@
 //! Reading entries back, from memory or from the disk.
 
+use std::ops::RangeInclusive;
+
+use pontoon_types::{GroupId, LogIndex};
+
 use super::SegmentLog;
 use super::group::{CachedExtent, Hint, encoded_bytes_at, offset_of};
 use crate::disk::DiskOp;
@@ -17,7 +21,7 @@ pub enum CacheRead {
     /// The pieces hold all records from the first one asked for through this index.
     Hit {
         /// The last index that the pieces hold.
-        through: u64,
+        through: LogIndex,
     },
     /// The first entry is not in memory: [`SegmentLog::read`] it.
     Miss,
@@ -27,36 +31,36 @@ pub enum CacheRead {
 #[derive(Debug)]
 pub(super) struct PendingRead {
     id: u64,
-    group: u64,
+    group: GroupId,
     incarnation: u64,
     frame: u64,
     slot: u32,
     offset: u64,
-    /// First index wanted, and the one behind the last.
-    first: u64,
-    end: u64,
+    /// First index wanted, and the one after the last.
+    first: LogIndex,
+    end: LogIndex,
     bytes_max: usize,
     /// First index in the bytes.
-    extent_first: u64,
+    extent_first: LogIndex,
     /// Where the records begin and end in the buffer.
     begin: usize,
     finish: usize,
 }
 
 impl SegmentLog {
-    /// Adds to `pieces` what memory has of a group's entries `first` to `last`.
+    /// Adds to `pieces` what memory has of some of a group's entries, from the first on.
     ///
     /// Stops before `bytes_max` is passed, but gives at least one entry.
     pub fn cached(
         &self,
-        group: u64,
-        first: u64,
-        last: u64,
+        group: GroupId,
+        entries: RangeInclusive<LogIndex>,
         bytes_max: usize,
         pieces: &mut Vec<RecordBytes>,
     ) -> CacheRead {
+        let (first, last) = entries.into_inner();
         let found = self.groups.get(&group);
-        let Some(group) = found.filter(|group| first > group.state.compacted.0) else {
+        let Some(group) = found.filter(|group| first > group.state.compacted.index) else {
             return CacheRead::Miss;
         };
         let mut position = group.cached_position(first);
@@ -70,7 +74,7 @@ impl SegmentLog {
                 break;
             };
             let begin = offset_of(extent, next, group.hint.get());
-            let through = last.min(extent.end() - 1);
+            let through = last.min(extent.end().previous());
             let (end, finish) = fitting(extent, next, begin, through, left, next == first);
             if end == next {
                 break;
@@ -93,19 +97,27 @@ impl SegmentLog {
             return CacheRead::Miss;
         }
         self.cache_hits.set(self.cache_hits.get() + 1);
-        CacheRead::Hit { through: next - 1 }
+        CacheRead::Hit {
+            through: next.previous(),
+        }
     }
 
-    /// Reads some of a group's entries `first` to `last` from the disk, beginning with `first`.
+    /// Reads some of a group's entries from the disk, from the first on.
     ///
     /// `None` when the entries are not on the disk (not durable yet: they are in memory; or
     /// compacted), or when all read buffers are in use: ask again after a completion.
-    pub fn read(&mut self, group: u64, first: u64, last: u64, bytes_max: usize) -> Option<DiskOp> {
+    pub fn read(
+        &mut self,
+        group: GroupId,
+        entries: RangeInclusive<LogIndex>,
+        bytes_max: usize,
+    ) -> Option<DiskOp> {
+        let (first, last) = entries.into_inner();
         let id = self.id();
         let found = self
             .groups
             .get(&group)
-            .filter(|group| first > group.state.compacted.0)?;
+            .filter(|group| first > group.state.compacted.index)?;
         let extent = *found
             .extent_of(first)
             .filter(|extent| extent.frame <= self.writer.durable_frame)?;
@@ -124,7 +136,7 @@ impl SegmentLog {
             slot: place.slot,
             offset,
             first,
-            end: extent.end().min(last.saturating_add(1)),
+            end: extent.end().min(last.next()),
             bytes_max,
             extent_first: extent.first,
             begin: (start - offset) as usize,
@@ -232,14 +244,14 @@ impl SegmentLog {
 /// Gives the index behind them and where they end.
 fn fitting(
     extent: &CachedExtent,
-    next: u64,
+    next: LogIndex,
     begin: usize,
-    through: u64,
+    through: LogIndex,
     left: usize,
     at_least_one: bool,
-) -> (u64, usize) {
+) -> (LogIndex, usize) {
     let bytes = extent.bytes.as_ref();
-    if through + 1 == extent.end() && bytes.len() - begin <= left {
+    if through.next() == extent.end() && bytes.len() - begin <= left {
         return (extent.end(), bytes.len());
     }
     let (mut end, mut finish) = (next, begin);
@@ -249,7 +261,7 @@ fn fitting(
         if finish + length - begin > left && !forced {
             break;
         }
-        (end, finish) = (end + 1, finish + length);
+        (end, finish) = (end.next(), finish + length);
     }
     (end, finish)
 }
@@ -258,7 +270,7 @@ fn fitting(
 ///
 /// Records of other groups, of other kinds, and earlier ones of this extent are passed over. Gives
 /// the length, or the index of the first record that is not there.
-fn gather(buffer: &mut [u8], read: &PendingRead, end: u64) -> Result<usize, u64> {
+fn gather(buffer: &mut [u8], read: &PendingRead, end: LogIndex) -> Result<usize, LogIndex> {
     let (mut at, mut length, mut next) = (read.begin, 0, read.extent_first);
     while next < end {
         if at >= read.finish {
@@ -270,7 +282,7 @@ fn gather(buffer: &mut [u8], read: &PendingRead, end: u64) -> Result<usize, u64>
             if index != next {
                 return Err(next);
             }
-            next += 1;
+            next = next.next();
             if index >= read.first {
                 if length > 0 && length + bytes > read.bytes_max {
                     return Ok(length);

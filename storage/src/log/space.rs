@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use pontoon_types::{EntryId, GroupId};
+
 use super::SegmentLog;
 use crate::config::LogConfig;
 use crate::layout::{ENDS_MAX, EpochEnd, SegmentHeader};
@@ -29,7 +31,7 @@ struct Checkpoint {
     /// First frame that holds a part of it, once there is one.
     first_frame: Option<u64>,
     /// The next group to be repeated is the first at or above this.
-    cursor: u64,
+    cursor: GroupId,
 }
 
 /// The segments of a log.
@@ -90,7 +92,7 @@ impl Space {
             ends,
             checkpoint: Some(Checkpoint {
                 first_frame: None,
-                cursor: 0,
+                cursor: GroupId(0),
             }),
             checkpoint_first_frame: 0,
         }
@@ -146,15 +148,15 @@ impl Space {
     }
 
     /// The next group whose state is to be repeated, while that is going on.
-    pub(super) fn checkpoint_cursor(&self) -> Option<u64> {
+    pub(super) fn checkpoint_cursor(&self) -> Option<GroupId> {
         self.checkpoint.map(|checkpoint| checkpoint.cursor)
     }
 
-    pub(super) fn note_checkpointed(&mut self, group: u64, frame: u64) {
+    pub(super) fn note_checkpointed(&mut self, group: GroupId, frame: u64) {
         let checkpoint = self.checkpoint.as_mut().expect("state is being checkpoint");
         checkpoint.first_frame.get_or_insert(frame);
-        match group.checked_add(1) {
-            Some(cursor) => checkpoint.cursor = cursor,
+        match group.0.checked_add(1) {
+            Some(cursor) => checkpoint.cursor = GroupId(cursor),
             None => self.complete_checkpoint(frame),
         }
     }
@@ -170,7 +172,7 @@ impl Space {
         if self.checkpoint.is_none() {
             self.checkpoint = Some(Checkpoint {
                 first_frame: None,
-                cursor: 0,
+                cursor: GroupId(0),
             });
         }
     }
@@ -309,17 +311,17 @@ impl Frames {
 }
 
 impl SegmentLog {
-    /// Entries of a group up to `index` (whose term is `term`) may be freed.
-    pub fn compact(&mut self, group: u64, index: u64, term: u64) {
+    /// The entries of a group up to `compacted` may be freed.
+    pub fn compact(&mut self, group: GroupId, compacted: EntryId) {
         let Some(state) = self.groups.get_mut(&group).map(|group| &mut group.state) else {
             return;
         };
-        if index <= state.compacted.0 {
+        if compacted.index <= state.compacted.index {
             return;
         }
-        state.compacted = (index, term);
-        if index > state.last.0 {
-            state.last = (index, term);
+        state.compacted = compacted;
+        if compacted.index > state.last.index {
+            state.last = compacted;
         }
         self.pending_compactions.push(group);
         self.stage_compactions();
@@ -331,12 +333,11 @@ impl SegmentLog {
             return;
         }
         while let Some(id) = self.pending_compactions.pop() {
-            let Some((index, term)) = self.groups.get(&id).map(|group| group.state.compacted)
-            else {
+            let Some(compacted) = self.groups.get(&id).map(|group| group.state.compacted) else {
                 continue;
             };
             if self
-                .stage_record(id, index, term, RecordKind::CompactedTo, &[])
+                .stage_record(id, compacted, RecordKind::CompactedTo, &[])
                 .is_err()
             {
                 self.pending_compactions.push(id);
@@ -344,7 +345,7 @@ impl SegmentLog {
             }
             let Self { groups, frames, .. } = self;
             let group = groups.get_mut(&id).expect("looked up above");
-            group.forget(index, |frame| frames.release(frame));
+            group.forget(compacted.index, |frame| frames.release(frame));
         }
     }
 
@@ -394,7 +395,7 @@ impl SegmentLog {
     }
 
     /// The groups whose entries keep the oldest segment from being freed.
-    pub fn oldest_segment_groups(&self) -> Vec<u64> {
+    pub fn oldest_segment_groups(&self) -> Vec<GroupId> {
         let Some(oldest) = self
             .space
             .live

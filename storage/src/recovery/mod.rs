@@ -11,6 +11,8 @@ mod verdict;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use pontoon_types::{EntryId, GroupId, LogIndex, NodeId, Term};
+
 use crate::config::{LogConfig, SLOT_MAX};
 use crate::disk::Volume;
 use crate::error::OpenError;
@@ -37,21 +39,21 @@ pub struct Recovery {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredGroup {
     /// The group.
-    pub group: u64,
+    pub group: GroupId,
     /// Which life of this group number it is.
     pub incarnation: u64,
     /// The term.
-    pub current_term: u64,
+    pub current_term: Term,
     /// The vote in that term.
-    pub voted_for: Option<u64>,
+    pub voted_for: Option<NodeId>,
     /// A commit index that was known; the true one may be higher.
-    pub commit_index: u64,
-    /// Index and term of the last entry that is no longer kept.
-    pub compacted: (u64, u64),
-    /// First index of each run of entries of equal term, and that term; ascending.
-    pub terms: Vec<(u64, u64)>,
+    pub commit_index: LogIndex,
+    /// The last entry that is no longer kept; index 0 while all are.
+    pub compacted: EntryId,
+    /// The first entry of each run of entries of equal term; ascending.
+    pub terms: Vec<EntryId>,
     /// The last entry's index.
-    pub last_index: u64,
+    pub last_index: LogIndex,
     /// What the engine keeps with the group.
     pub definition: Vec<u8>,
     /// Something durable is damaged, and it may have been this group's: it must not vote, campaign
@@ -89,8 +91,8 @@ pub struct Damage {
 
 /// A recovered log, before it is put together.
 pub(crate) struct Recovered {
-    pub(crate) groups: BTreeMap<u64, Group>,
-    terms: BTreeMap<u64, Vec<(u64, u64)>>,
+    pub(crate) groups: BTreeMap<GroupId, Group>,
+    terms: BTreeMap<GroupId, Vec<EntryId>>,
     pub(crate) frames: Frames,
     pub(crate) space: Space,
     pub(crate) next_frame: u64,
@@ -112,7 +114,7 @@ impl Recovered {
             commit_index: group.state.commit_index,
             compacted: group.state.compacted,
             terms: self.terms.get(id).cloned().unwrap_or_default(),
-            last_index: group.state.last.0,
+            last_index: group.state.last.index,
             definition: group.state.definition.clone(),
             tainted: group.state.tainted,
         });

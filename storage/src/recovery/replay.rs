@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use pontoon_types::{GroupId, LogIndex, NodeId};
+
 use super::replayed::Replayed;
 use crate::layout::NUMBER_MAX;
 use crate::log::group::GroupState;
@@ -11,7 +13,7 @@ use crate::record::{Record, RecordKind, Records, u64_at};
 /// The groups while they are being replayed.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
-    pub(super) groups: BTreeMap<u64, Replayed>,
+    pub(super) groups: BTreeMap<GroupId, Replayed>,
     pub(super) frames: Frames,
     pub(super) next_incarnation: u64,
     damaged: bool,
@@ -42,7 +44,7 @@ impl Replay {
             let Ok(record) = record else { return false };
             let bytes = record.encoded_bytes as u32;
             let first_possible = u64::from(record.kind.is_entry());
-            if !(first_possible..=NUMBER_MAX).contains(&record.index) {
+            if !(first_possible..=NUMBER_MAX).contains(&record.index.0) {
                 return false;
             }
             if record.kind.is_entry() {
@@ -70,7 +72,7 @@ impl Replay {
                 let replayed = known(&mut self.groups, self.damaged, record.group);
                 let state = &mut replayed.group.state;
                 state.current_term = record.term;
-                state.voted_for = voted.then(|| u64_at(record.payload, 0));
+                state.voted_for = voted.then(|| NodeId(u64_at(record.payload, 0)));
             }
             RecordKind::GroupState => {
                 let decoded = GroupState::decode(record.term, record.payload);
@@ -83,17 +85,17 @@ impl Replay {
             }
             RecordKind::Truncate => {
                 let replayed = known(&mut self.groups, self.damaged, record.group);
-                replayed.truncate_suffix((record.index, record.term), &mut self.frames);
+                replayed.truncate_suffix(record.entry(), &mut self.frames);
             }
             RecordKind::CompactedTo => {
                 let replayed = known(&mut self.groups, self.damaged, record.group);
-                replayed.compact((record.index, record.term), &mut self.frames);
+                replayed.compact(record.entry(), &mut self.frames);
             }
             RecordKind::GroupDropped => {
                 if let Some(mut replayed) = self.groups.remove(&record.group) {
                     replayed
                         .group
-                        .truncate(0, |frame| self.frames.release(frame));
+                        .truncate(LogIndex(0), |frame| self.frames.release(frame));
                 }
             }
             RecordKind::SnapshotMark => {}
@@ -111,7 +113,7 @@ impl Replay {
 }
 
 /// The group, which was not known before if no record of it has been replayed.
-fn known(groups: &mut BTreeMap<u64, Replayed>, damaged: bool, group: u64) -> &mut Replayed {
+fn known(groups: &mut BTreeMap<GroupId, Replayed>, damaged: bool, group: GroupId) -> &mut Replayed {
     groups
         .entry(group)
         .or_insert_with(|| Replayed::new(damaged))
@@ -119,12 +121,14 @@ fn known(groups: &mut BTreeMap<u64, Replayed>, damaged: bool, group: u64) -> &mu
 
 /// Whether a log could have written this state.
 fn is_plausible(state: &GroupState) -> bool {
-    let (compacted, last) = (state.compacted.0, state.last.0);
+    let (compacted, last) = (state.compacted.index.0, state.last.index.0);
     compacted <= last && last <= NUMBER_MAX && state.incarnation <= NUMBER_MAX
 }
 
 #[cfg(test)]
 mod tests {
+    use pontoon_types::{EntryId, Term};
+
     use super::*;
     use crate::record::{encoded_bytes, header};
 
@@ -134,8 +138,8 @@ mod tests {
         let state = |compacted, last, incarnation| {
             let state = GroupState {
                 incarnation,
-                compacted: (compacted, 1),
-                last: (last, 1),
+                compacted: EntryId::new(LogIndex(compacted), Term(1)),
+                last: EntryId::new(LogIndex(last), Term(1)),
                 ..GroupState::default()
             };
             state.encode().to_vec()
@@ -150,7 +154,8 @@ mod tests {
             (RecordKind::GroupState, 0, state(4, 5, u64::MAX)),
         ];
         for (kind, index, payload) in cases {
-            let mut bytes = header(1, index, 1, kind, &payload).to_vec();
+            let entry = EntryId::new(LogIndex(index), Term(1));
+            let mut bytes = header(GroupId(1), entry, kind, &payload).to_vec();
             bytes.extend(&payload);
             bytes.resize(encoded_bytes(payload.len()), 0);
             let mut replay = Replay::new(1);

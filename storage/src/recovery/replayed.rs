@@ -4,6 +4,8 @@
 //! entry is missing, and none may have been overridden by a record that is. Every other group is
 //! tainted.
 
+use pontoon_types::{EntryId, LogIndex, Term};
+
 use crate::log::group::{Extent, Group, GroupState};
 use crate::log::space::Frames;
 use crate::record::Record;
@@ -12,12 +14,12 @@ use crate::record::Record;
 #[derive(Debug)]
 pub(super) struct Replayed {
     pub(super) group: Group,
-    /// First index of each run of equal term, ascending.
-    pub(super) terms: Vec<(u64, u64)>,
+    /// The first entry of each run of equal term, ascending.
+    pub(super) terms: Vec<EntryId>,
     /// Missing entries: from the first up to but without the second.
-    gaps: Vec<(u64, u64)>,
+    gaps: Vec<(LogIndex, LogIndex)>,
     /// Entries below this one may have been overridden by records that are missing.
-    suspect_below: u64,
+    suspect_below: LogIndex,
     knowledge: Knowledge,
 }
 
@@ -110,7 +112,7 @@ impl Replayed {
             group: Group::default(),
             terms: Vec::new(),
             gaps: Vec::new(),
-            suspect_below: 0,
+            suspect_below: LogIndex(0),
             knowledge: if damaged {
                 Knowledge::AFTER_LOST_STATE
             } else {
@@ -132,21 +134,21 @@ impl Replayed {
         offset: u32,
         frames: &mut Frames,
     ) {
-        let (index, term) = (record.index, record.term);
+        let index = record.index;
         self.assume_compacted_below(index);
-        self.examine_continuity(index, term);
-        let last = self.group.state.last.0;
-        let leaves_gap = index > last + 1;
+        self.examine_continuity(record.entry());
+        let last = self.group.state.last.index;
+        let leaves_gap = index > last.next();
         if index <= last {
             self.truncate(index, frames);
         } else if leaves_gap {
-            self.gaps.push((last + 1, index));
+            self.gaps.push((last.next(), index));
         }
-        let same_term = self.terms.last().is_some_and(|(_, last)| *last == term);
+        let same_term = self.terms.last().is_some_and(|run| run.term == record.term);
         if !same_term || leaves_gap {
-            self.terms.push((index, term));
+            self.terms.push(record.entry());
         }
-        self.group.state.last = (index, term);
+        self.group.state.last = record.entry();
         let bytes = record.encoded_bytes as u32;
         match self.group.extents.back_mut() {
             Some(extent) if extent.frame == frame && !extent.clipped && extent.end() == index => {
@@ -169,29 +171,29 @@ impl Replayed {
     }
 
     /// Replays that the entries above `last` are gone.
-    pub(super) fn truncate_suffix(&mut self, last: (u64, u64), frames: &mut Frames) {
-        self.assume_compacted_below(last.0 + 1);
-        if last.0 < self.group.state.last.0 {
-            self.truncate(last.0 + 1, frames);
+    pub(super) fn truncate_suffix(&mut self, last: EntryId, frames: &mut Frames) {
+        self.assume_compacted_below(last.index.next());
+        if last.index < self.group.state.last.index {
+            self.truncate(last.index.next(), frames);
             self.group.state.last = last;
         }
     }
 
     /// Replays that the entries up to `compacted` need not be kept.
-    pub(super) fn compact(&mut self, compacted: (u64, u64), frames: &mut Frames) {
+    pub(super) fn compact(&mut self, compacted: EntryId, frames: &mut Frames) {
         let state = &mut self.group.state;
-        if compacted.0 < state.compacted.0 {
+        if compacted.index < state.compacted.index {
             return;
         }
         state.compacted = compacted;
-        if compacted.0 > state.last.0 {
+        if compacted.index > state.last.index {
             state.last = compacted;
         }
         self.group
-            .forget(compacted.0, |frame| frames.release(frame));
-        self.gaps.retain(|(_, to)| *to > compacted.0 + 1);
+            .forget(compacted.index, |frame| frames.release(frame));
+        self.gaps.retain(|(_, to)| *to > compacted.index.next());
         if let Some((from, _)) = self.gaps.first_mut() {
-            *from = (compacted.0 + 1).max(*from);
+            *from = compacted.index.next().max(*from);
         }
     }
 
@@ -200,13 +202,14 @@ impl Replayed {
         let another_life = state.incarnation != self.group.state.incarnation;
         if another_life && self.knowledge.is_stated() {
             // What dropped the group and made it again is missing: its life before is over.
-            self.group.truncate(0, |frame| frames.release(frame));
+            self.group
+                .truncate(LogIndex(0), |frame| frames.release(frame));
             *self = Self::new(true);
         }
         self.adopt_compacted(state.compacted, frames);
         let last = self.group.state.last;
-        if last.0 < state.last.0 {
-            self.gaps.push((last.0 + 1, state.last.0 + 1));
+        if last.index < state.last.index {
+            self.gaps.push((last.index.next(), state.last.index.next()));
             self.group.state.last = state.last;
         }
         let agreement = if !self.gaps.is_empty() {
@@ -225,15 +228,16 @@ impl Replayed {
     }
 
     /// Takes over what a state record says about the entries that are not kept.
-    fn adopt_compacted(&mut self, compacted: (u64, u64), frames: &mut Frames) {
+    fn adopt_compacted(&mut self, compacted: EntryId, frames: &mut Frames) {
         let own = &mut self.group.state;
-        if self.group.extents.is_empty() && self.gaps.is_empty() && own.last.0 == 0 {
+        if self.group.extents.is_empty() && self.gaps.is_empty() && own.last.index == LogIndex(0) {
             // Nothing is known of any entry, so there must be none above the compacted ones.
             own.last = compacted;
             own.compacted = compacted;
-        } else if compacted.0 < own.compacted.0 {
+        } else if compacted.index < own.compacted.index {
             // More was assumed to be compacted than is: those entries are missing.
-            self.gaps.insert(0, (compacted.0 + 1, own.compacted.0 + 1));
+            self.gaps
+                .insert(0, (compacted.index.next(), own.compacted.index.next()));
             own.compacted = compacted;
         } else {
             self.compact(compacted, frames);
@@ -246,25 +250,26 @@ impl Replayed {
         if let Some((from, _)) = self.gaps.first().copied() {
             let compacted = self.group.state.compacted;
             self.truncate(from, frames);
-            let kept = (from - 1, self.term_at(from - 1));
-            self.group.state.last = if from - 1 <= compacted.0 {
+            let kept = EntryId::new(from.previous(), self.term_at(from.previous()));
+            self.group.state.last = if kept.index <= compacted.index {
                 compacted
             } else {
                 kept
             };
         }
-        let suspect = self.suspect_below > self.group.state.compacted.0 + 1;
+        let suspect = self.suspect_below > self.group.state.compacted.index.next();
         self.group.state.tainted |= incomplete || suspect || self.knowledge != Knowledge::Stated;
         self.trim_terms();
     }
 
     /// Cuts the terms to the entries that are kept.
     fn trim_terms(&mut self) {
-        let (first, last) = (self.group.state.compacted.0 + 1, self.group.state.last.0);
-        let position = self.terms.partition_point(|(start, _)| *start <= first);
+        let state = &self.group.state;
+        let (first, last) = (state.compacted.index.next(), state.last.index);
+        let position = self.terms.partition_point(|run| run.index <= first);
         self.terms.drain(..position.saturating_sub(1));
         if let Some(run) = self.terms.first_mut() {
-            run.0 = run.0.max(first);
+            run.index = run.index.max(first);
         }
         if last < first {
             self.terms.clear();
@@ -273,36 +278,36 @@ impl Replayed {
 
     /// An entry comes at `index`, and what came before the oldest segment is not known: as long as
     /// no state record has said more, all below it is taken for compacted.
-    fn assume_compacted_below(&mut self, index: u64) {
+    fn assume_compacted_below(&mut self, index: LogIndex) {
         let state = &mut self.group.state;
-        let unknown = self.group.extents.is_empty() && index > state.last.0;
-        if !self.knowledge.is_stated() && (unknown || index <= state.compacted.0) {
-            state.compacted = (index - 1, 0);
-            state.last.0 = state.last.0.max(index - 1);
+        let unknown = self.group.extents.is_empty() && index > state.last.index;
+        if !self.knowledge.is_stated() && (unknown || index <= state.compacted.index) {
+            state.compacted = EntryId::new(index.previous(), Term(0));
+            state.last.index = state.last.index.max(index.previous());
         }
     }
 
     /// After damage, an entry is known to follow the one before it only if both are of one term:
     /// its leader's log held only one entry there. Otherwise that one, and others before it, may
     /// have been overridden by a missing record.
-    fn examine_continuity(&mut self, index: u64, term: u64) {
+    fn examine_continuity(&mut self, entry: EntryId) {
         let Knowledge::AfterDamage { continuity, .. } = &mut self.knowledge else {
             return;
         };
         if std::mem::replace(continuity, Continuity::Examined) == Continuity::Unproven {
-            let before = index - 1;
-            let kept = before > self.group.state.compacted.0;
-            if kept && self.term_at(before) != term {
-                self.suspect_below = index;
+            let before = entry.index.previous();
+            let kept = before > self.group.state.compacted.index;
+            if kept && self.term_at(before) != entry.term {
+                self.suspect_below = entry.index;
             }
         }
     }
 
     /// Cuts off the entries from `index` on.
-    fn truncate(&mut self, index: u64, frames: &mut Frames) {
+    fn truncate(&mut self, index: LogIndex, frames: &mut Frames) {
         self.group.truncate(index, |frame| frames.release(frame));
         self.suspect_below = self.suspect_below.min(index);
-        while self.terms.last().is_some_and(|(first, _)| *first >= index) {
+        while self.terms.last().is_some_and(|run| run.index >= index) {
             self.terms.pop();
         }
         self.gaps.retain(|(from, _)| *from < index);
@@ -311,11 +316,11 @@ impl Replayed {
         }
     }
 
-    fn term_at(&self, index: u64) -> u64 {
-        let position = self.terms.partition_point(|(first, _)| *first <= index);
+    fn term_at(&self, index: LogIndex) -> Term {
+        let position = self.terms.partition_point(|run| run.index <= index);
         position
             .checked_sub(1)
-            .map_or(0, |position| self.terms[position].1)
+            .map_or(Term(0), |position| self.terms[position].term)
     }
 }
 

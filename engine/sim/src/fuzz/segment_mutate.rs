@@ -92,7 +92,7 @@ fn check(written: &mut Written, config: &LogConfig) {
         .groups
         .iter()
         .filter(|group| group.tainted)
-        .map(|group| group.group)
+        .map(|group| group.group.0)
         .collect();
     let reported = !open.recovery.report.damage.is_empty();
     assert!(
