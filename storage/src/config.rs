@@ -1,7 +1,7 @@
 //! What a log is told when it is opened, and the limits it keeps.
 
 use crate::error::OpenError;
-use crate::layout::BLOCK_BYTES_MIN;
+use crate::layout::{BLOCK_BYTES_MIN, FRAME_HEADER_BYTES};
 use crate::record;
 
 /// Highest slot: a file name has four digits for it.
@@ -63,6 +63,11 @@ impl LogConfig {
             #[cfg(feature = "mutants")]
             mutant: None,
         }
+    }
+
+    /// Longest record, header and padding included: what a frame takes.
+    pub(crate) fn record_bytes_max(&self) -> usize {
+        self.frame_bytes_max as usize - FRAME_HEADER_BYTES
     }
 
     /// Checks what does not depend on the disk.

@@ -1,16 +1,25 @@
 //! The log of one core: what it holds, and how a group is made, changed and dropped.
 //!
-//! The verbs are checkpoint over the files beside this one: `append` stages records, `write` seals
-//! frames and takes completions, `space` rolls, frees and recycles segments, `read` reads back.
+//! Its verbs are in the files beside this one. Records: `groups` and `append` check them, `staging`
+//! copies them into frames, `write` seals these and takes completions. Reading back: `cache` from
+//! memory, `read` from the disk. Space: `compaction` and `checkpoint` make segments superfluous,
+//! `segments` frees and recycles them. `group`, `extents` and `frames` are the index.
 
 mod append;
+mod cache;
+mod checkpoint;
+mod compaction;
+pub(crate) mod extents;
+pub(crate) mod frames;
 pub(crate) mod group;
+mod groups;
 mod read;
-pub(crate) mod space;
+pub(crate) mod segments;
+mod staging;
 mod write;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use pontoon_types::{EntryId, GroupId};
 
@@ -21,11 +30,14 @@ use crate::layout::Salt;
 use crate::recovery::{self, Recovery};
 use crate::slab::SlabPool;
 
-use append::{CACHE_ORDER_MIN, Staging};
+pub use cache::CacheRead;
+use cache::EvictionOrder;
+use checkpoint::Checkpoint;
+use frames::Frames;
 use group::Group;
-pub use read::CacheRead;
 use read::PendingRead;
-use space::{Frames, Space};
+use segments::Space;
+use staging::Staging;
 use write::Writer;
 
 /// Counts since the log was opened.
@@ -68,10 +80,8 @@ pub struct SegmentLog {
     writer: Writer,
     space: Space,
     frames: Frames,
-    /// Cached runs in the order they came, as (frame, group): the order of eviction.
-    cache_order: VecDeque<(u64, GroupId)>,
-    /// How long that may grow before it is trimmed.
-    cache_order_limit: usize,
+    checkpoint: Checkpoint,
+    eviction_order: EvictionOrder,
     /// Groups whose compaction is not in the log yet, for lack of memory.
     pending_compactions: Vec<GroupId>,
     reads: Vec<PendingRead>,
@@ -114,8 +124,8 @@ impl SegmentLog {
             space: recovered.space,
             frames: recovered.frames,
             groups: recovered.groups,
-            cache_order: VecDeque::new(),
-            cache_order_limit: CACHE_ORDER_MIN,
+            checkpoint: Checkpoint::new(),
+            eviction_order: EvictionOrder::new(),
             pending_compactions: Vec::new(),
             reads: Vec::new(),
             failed_reads: Vec::new(),

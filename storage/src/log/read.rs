@@ -1,31 +1,18 @@
-//! Reading entries back, from memory or from the disk.
+//! Reading entries back from the disk.
 
 use std::ops::RangeInclusive;
 
 use pontoon_types::{GroupId, LogIndex};
 
 use super::SegmentLog;
-use super::group::{CachedExtent, Hint, encoded_bytes_at, offset_of};
 use crate::disk::DiskOp;
-use crate::error::{Poisoned, ReadError, WriteFailure};
+use crate::error::{ReadError, WriteFailure};
 use crate::mutant::Mutant;
 use crate::record;
 use crate::slab::{ReadBuffer, RecordBytes};
 
 /// Places of reads that failed that are remembered, newest first.
 const FAILED_READS_MAX: usize = 64;
-
-/// What memory has of the entries asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CacheRead {
-    /// The pieces hold all records from the first one asked for through this index.
-    Hit {
-        /// The last index that the pieces hold.
-        through: LogIndex,
-    },
-    /// The first entry is not in memory: [`SegmentLog::read`] it.
-    Miss,
-}
 
 /// A read from the disk that is under way.
 #[derive(Debug)]
@@ -48,60 +35,6 @@ pub(super) struct PendingRead {
 }
 
 impl SegmentLog {
-    /// Adds to `pieces` what memory has of some of a group's entries, from the first on.
-    ///
-    /// Stops before `bytes_max` is passed, but gives at least one entry.
-    pub fn cached(
-        &self,
-        group: GroupId,
-        entries: RangeInclusive<LogIndex>,
-        bytes_max: usize,
-        pieces: &mut Vec<RecordBytes>,
-    ) -> CacheRead {
-        let (first, last) = entries.into_inner();
-        let found = self.groups.get(&group);
-        let Some(group) = found.filter(|group| first > group.state.compacted.index) else {
-            return CacheRead::Miss;
-        };
-        let mut position = group.cached_position(first);
-        let (mut next, mut left) = (first, bytes_max);
-        while next <= last && (left > 0 || next == first) {
-            let Some(extent) = group
-                .cached
-                .get(position)
-                .filter(|extent| extent.first <= next)
-            else {
-                break;
-            };
-            let begin = offset_of(extent, next, group.hint.get());
-            let through = last.min(extent.end().previous());
-            let (end, finish) = fitting(extent, next, begin, through, left, next == first);
-            if end == next {
-                break;
-            }
-            if end < extent.end() {
-                group.hint.set(Hint {
-                    extent: extent.first,
-                    index: end,
-                    offset: finish,
-                });
-            }
-            pieces.push(extent.bytes.slice(begin..finish));
-            left = left.saturating_sub(finish - begin);
-            (next, position) = (end, position + 1);
-            if end <= through {
-                break;
-            }
-        }
-        if next == first {
-            return CacheRead::Miss;
-        }
-        self.cache_hits.set(self.cache_hits.get() + 1);
-        CacheRead::Hit {
-            through: next.previous(),
-        }
-    }
-
     /// Reads some of a group's entries from the disk, from the first on.
     ///
     /// `None` when the entries are not on the disk (not durable yet: they are in memory; or
@@ -119,7 +52,8 @@ impl SegmentLog {
             .get(&group)
             .filter(|group| first > group.state.compacted.index)?;
         let extent = *found
-            .extent_of(first)
+            .extents
+            .of(first)
             .filter(|extent| extent.frame <= self.writer.durable_frame)?;
         let place = self.frames.get(extent.frame)?;
         let block = self.block as u64;
@@ -186,14 +120,7 @@ impl SegmentLog {
             return records;
         }
         let (slot, offset) = place;
-        let poisoned = Poisoned {
-            slot,
-            offset,
-            failure,
-        };
-        tracing::error!(%poisoned, "the log is closed");
-        self.writer.poisoned = Some(poisoned.clone());
-        Err(poisoned.into())
+        Err(self.poison(slot, offset, failure).into())
     }
 
     /// What a read has brought.
@@ -222,7 +149,7 @@ impl SegmentLog {
             first: read.first,
         };
         let group = self.groups.get(&read.group).ok_or_else(changed)?;
-        let extent = group.extent_of(read.first).filter(|extent| {
+        let extent = group.extents.of(read.first).filter(|extent| {
             (extent.frame, extent.first) == (read.frame, read.extent_first)
                 && group.state.incarnation == read.incarnation
         });
@@ -237,33 +164,6 @@ impl SegmentLog {
             }),
         }
     }
-}
-
-/// How many entries of a cached extent, from `next` (at `begin`) through `through`, fit `left` bytes.
-///
-/// Gives the index behind them and where they end.
-fn fitting(
-    extent: &CachedExtent,
-    next: LogIndex,
-    begin: usize,
-    through: LogIndex,
-    left: usize,
-    at_least_one: bool,
-) -> (LogIndex, usize) {
-    let bytes = extent.bytes.as_ref();
-    if through.next() == extent.end() && bytes.len() - begin <= left {
-        return (extent.end(), bytes.len());
-    }
-    let (mut end, mut finish) = (next, begin);
-    while end <= through {
-        let length = encoded_bytes_at(&bytes[finish..]);
-        let forced = at_least_one && end == next;
-        if finish + length - begin > left && !forced {
-            break;
-        }
-        (end, finish) = (end.next(), finish + length);
-    }
-    (end, finish)
 }
 
 /// Moves the wanted records of a read to the front of its buffer, checking each.

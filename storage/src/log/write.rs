@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::SegmentLog;
-use super::append::ClosedFrame;
-use super::space::LiveSegment;
+use super::segments::LiveSegment;
+use super::staging::ClosedFrame;
 use crate::disk::DiskOp;
 use crate::error::{Poisoned, WriteFailure};
 use crate::layout::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, Salt};
 use crate::mutant::Mutant;
-use crate::slab::Slab;
+use crate::slab::{RecordBytes, Slab};
 
 /// A write that is under way, or that waits for an older one to be durable.
 #[derive(Debug)]
@@ -165,15 +165,21 @@ impl SegmentLog {
         frame.slab.fill(frame.reservation, &header);
         self.writer.previous = checksum;
         self.space.offset += frame.bytes as u64;
-        self.frames.place(frame.number, slot, sequence, offset);
+        self.frames
+            .set_location(frame.number, slot, sequence, offset);
         self.statistics.frames += 1;
         self.statistics.bytes += frame.bytes as u64;
         let bytes = frame.slab.view(frame.start..frame.start + frame.bytes);
-        let id = self.id();
         let purpose = Purpose::Frame {
             number: frame.number,
             oldest_live,
         };
+        self.submit(slot, offset, bytes, purpose)
+    }
+
+    /// Puts a write in flight.
+    fn submit(&mut self, slot: u32, offset: u64, bytes: RecordBytes, purpose: Purpose) -> DiskOp {
+        let id = self.id();
         self.writer.in_flight.push_back(InFlight {
             id,
             slot,
@@ -202,28 +208,12 @@ impl SegmentLog {
         let start = memory.frontier();
         memory.append(&block);
         let bytes = memory.view(start..start + self.block);
-        let (id, offset) = (self.id(), 0);
-        let sequence = header.sequence;
         let segment = LiveSegment {
-            sequence,
+            sequence: header.sequence,
             slot,
             last_frame: first_frame - 1,
         };
-        let purpose = Purpose::Segment(segment);
-        self.writer.in_flight.push_back(InFlight {
-            id,
-            slot,
-            offset,
-            bytes: bytes.len(),
-            purpose,
-            complete: false,
-        });
-        Some(DiskOp::Write {
-            id,
-            slot,
-            offset,
-            bytes,
-        })
+        Some(self.submit(slot, 0, bytes, Purpose::Segment(segment)))
     }
 
     /// Lets so many writes be under way at once; one, unless this is called. More pay where the
@@ -266,20 +256,25 @@ impl SegmentLog {
         write.complete = true;
         if let Some(failure) = failure(write, result) {
             let (slot, offset) = (write.slot, write.offset);
-            let poisoned = Poisoned {
-                slot,
-                offset,
-                failure,
-            };
-            tracing::error!(%poisoned, "the log is closed");
-            self.writer.poisoned = Some(poisoned.clone());
-            return Err(poisoned);
+            return Err(self.poison(slot, offset, failure));
         }
         while let Some(position) = self.next_durable() {
             let write = self.writer.in_flight.remove(position).expect("just found");
             self.on_durable(write.purpose);
         }
         Ok(())
+    }
+
+    /// Closes the log for good.
+    pub(super) fn poison(&mut self, slot: u32, offset: u64, failure: WriteFailure) -> Poisoned {
+        let poisoned = Poisoned {
+            slot,
+            offset,
+            failure,
+        };
+        tracing::error!(%poisoned, "the log is closed");
+        self.writer.poisoned = Some(poisoned.clone());
+        poisoned
     }
 
     /// The oldest write, if it is complete: what is behind it counts only after it.
@@ -296,7 +291,7 @@ impl SegmentLog {
         match purpose {
             Purpose::Segment(segment) => {
                 self.space.rolled(segment, self.block);
-                self.space.begin_checkpoint();
+                self.checkpoint.begin();
                 self.statistics.segments += 1;
             }
             Purpose::Frame {
@@ -306,30 +301,6 @@ impl SegmentLog {
                 self.writer.durable_frame = number;
                 self.space.oldest_is_durable(oldest_live);
                 self.evict();
-            }
-        }
-    }
-
-    /// Lets go of the oldest durable entries in memory until staging has its part of the arena.
-    pub(super) fn evict(&mut self) {
-        let kept = self.config.staging_bytes / self.config.slab_bytes;
-        while self.pool.slabs_free() < kept {
-            let Some(&(frame, group)) = self.cache_order.front() else {
-                return;
-            };
-            if frame > self.writer.durable_frame {
-                return;
-            }
-            self.cache_order.pop_front();
-            let Some(group) = self.groups.get_mut(&group) else {
-                continue;
-            };
-            if group
-                .cached
-                .front()
-                .is_some_and(|extent| extent.frame == frame)
-            {
-                group.cached.pop_front();
             }
         }
     }

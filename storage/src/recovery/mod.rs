@@ -17,8 +17,9 @@ use crate::config::{LogConfig, SLOT_MAX};
 use crate::disk::Volume;
 use crate::error::OpenError;
 use crate::layout::{ENDS_MAX, EpochEnd, SegmentHeader};
+use crate::log::frames::Frames;
 use crate::log::group::Group;
-use crate::log::space::{Frames, LiveSegment, Space};
+use crate::log::segments::{LiveSegment, Space};
 use crate::slab::SlabPool;
 
 use chain::Chain;
@@ -213,7 +214,7 @@ fn replay(
         replay.frames.push(header.number);
         replay
             .frames
-            .place(header.number, *slot, header.sequence, *offset);
+            .set_location(header.number, *slot, header.sequence, *offset);
         let bytes = reader.load(*slot)?;
         let payload = scan::payload(bytes, *offset as usize, header).expect("verified before");
         // The walk has verified the frame and each record in it, but it may say what no log

@@ -6,8 +6,9 @@ use pontoon_types::{GroupId, LogIndex, NodeId};
 
 use super::replayed::Replayed;
 use crate::layout::NUMBER_MAX;
+use crate::log::extents::RecordLocation;
+use crate::log::frames::Frames;
 use crate::log::group::GroupState;
-use crate::log::space::Frames;
 use crate::record::{Record, RecordKind, Records, u64_at};
 
 /// The groups while they are being replayed.
@@ -48,18 +49,19 @@ impl Replay {
                 return false;
             }
             if record.kind.is_entry() {
-                self.entry(&record, number, offset);
+                let location = RecordLocation {
+                    frame: number,
+                    offset,
+                    bytes,
+                };
+                let replayed = known(&mut self.groups, self.damaged, record.group);
+                replayed.entry(&record, location, &mut self.frames);
             } else if !self.state_record(&record) {
                 return false;
             }
             offset += bytes;
         }
         true
-    }
-
-    fn entry(&mut self, record: &Record<'_>, frame: u64, offset: u32) {
-        let replayed = known(&mut self.groups, self.damaged, record.group);
-        replayed.entry(record, frame, offset, &mut self.frames);
     }
 
     fn state_record(&mut self, record: &Record<'_>) -> bool {
@@ -93,9 +95,7 @@ impl Replay {
             }
             RecordKind::GroupDropped => {
                 if let Some(mut replayed) = self.groups.remove(&record.group) {
-                    replayed
-                        .group
-                        .truncate(LogIndex(0), |frame| self.frames.release(frame));
+                    replayed.group.truncate(LogIndex(0), &mut self.frames);
                 }
             }
             RecordKind::SnapshotMark => {}

@@ -6,8 +6,9 @@
 
 use pontoon_types::{EntryId, LogIndex, Term};
 
-use crate::log::group::{Extent, Group, GroupState};
-use crate::log::space::Frames;
+use crate::log::extents::RecordLocation;
+use crate::log::frames::Frames;
+use crate::log::group::{Group, GroupState};
 use crate::record::Record;
 
 /// A group while it is being replayed.
@@ -126,12 +127,11 @@ impl Replayed {
         self.knowledge = self.knowledge.after_damage();
     }
 
-    /// Replays an entry that lies at `offset` of a frame.
+    /// Replays an entry.
     pub(super) fn entry(
         &mut self,
         record: &Record<'_>,
-        frame: u64,
-        offset: u32,
+        location: RecordLocation,
         frames: &mut Frames,
     ) {
         let index = record.index;
@@ -149,25 +149,7 @@ impl Replayed {
             self.terms.push(record.entry());
         }
         self.group.state.last = record.entry();
-        let bytes = record.encoded_bytes as u32;
-        match self.group.extents.back_mut() {
-            Some(extent) if extent.frame == frame && !extent.clipped && extent.end() == index => {
-                extent.count += 1;
-                extent.bytes = offset + bytes - extent.offset;
-            }
-            _ => {
-                frames.hold(frame);
-                let extent = Extent {
-                    first: index,
-                    count: 1,
-                    frame,
-                    offset,
-                    bytes,
-                    clipped: false,
-                };
-                self.group.extents.push_back(extent);
-            }
-        }
+        self.group.extents.push(index, location, frames);
     }
 
     /// Replays that the entries above `last` are gone.
@@ -189,8 +171,7 @@ impl Replayed {
         if compacted.index > state.last.index {
             state.last = compacted;
         }
-        self.group
-            .forget(compacted.index, |frame| frames.release(frame));
+        self.group.forget(compacted.index, frames);
         self.gaps.retain(|(_, to)| *to > compacted.index.next());
         if let Some((from, _)) = self.gaps.first_mut() {
             *from = compacted.index.next().max(*from);
@@ -202,8 +183,7 @@ impl Replayed {
         let another_life = state.incarnation != self.group.state.incarnation;
         if another_life && self.knowledge.is_stated() {
             // What dropped the group and made it again is missing: its life before is over.
-            self.group
-                .truncate(LogIndex(0), |frame| frames.release(frame));
+            self.group.truncate(LogIndex(0), frames);
             *self = Self::new(true);
         }
         self.adopt_compacted(state.compacted, frames);
@@ -305,7 +285,7 @@ impl Replayed {
 
     /// Cuts off the entries from `index` on.
     fn truncate(&mut self, index: LogIndex, frames: &mut Frames) {
-        self.group.truncate(index, |frame| frames.release(frame));
+        self.group.truncate(index, frames);
         self.suspect_below = self.suspect_below.min(index);
         while self.terms.last().is_some_and(|run| run.index >= index) {
             self.terms.pop();

@@ -5,13 +5,13 @@
 
 use std::collections::VecDeque;
 
-use pontoon_types::{EntryId, GroupId};
+use pontoon_types::GroupId;
 
 use super::SegmentLog;
+use super::group::Group;
 use crate::config::LogConfig;
 use crate::layout::{ENDS_MAX, EpochEnd, SegmentHeader};
 use crate::mutant::Mutant;
-use crate::record::RecordKind;
 
 /// Prepared segments that rolling leaves alone, so that a full disk never blocks a restart.
 const RESERVE: usize = 1;
@@ -23,15 +23,6 @@ pub(crate) struct LiveSegment {
     pub(crate) slot: u32,
     /// Number of the last frame in it so far.
     pub(crate) last_frame: u64,
-}
-
-/// How far the repetition of all groups' state has come.
-#[derive(Clone, Copy, Debug)]
-struct Checkpoint {
-    /// First frame that holds a part of it, once there is one.
-    first_frame: Option<u64>,
-    /// The next group to be repeated is the first at or above this.
-    cursor: GroupId,
 }
 
 /// The segments of a log.
@@ -57,9 +48,6 @@ pub(crate) struct Space {
     /// Oldest segments needed once all frames up to the given one are durable.
     announced: VecDeque<(u64, u64)>,
     pub(crate) ends: Vec<EpochEnd>,
-    checkpoint: Option<Checkpoint>,
-    /// State of all groups is repeated in this frame and later ones.
-    checkpoint_first_frame: u64,
 }
 
 impl Space {
@@ -90,11 +78,6 @@ impl Space {
             oldest_durable: oldest,
             announced: VecDeque::new(),
             ends,
-            checkpoint: Some(Checkpoint {
-                first_frame: None,
-                cursor: GroupId(0),
-            }),
-            checkpoint_first_frame: 0,
         }
     }
 
@@ -147,36 +130,6 @@ impl Space {
         self.offset = block as u64;
     }
 
-    /// The next group whose state is to be repeated, while that is going on.
-    pub(super) fn checkpoint_cursor(&self) -> Option<GroupId> {
-        self.checkpoint.map(|checkpoint| checkpoint.cursor)
-    }
-
-    pub(super) fn note_checkpointed(&mut self, group: GroupId, frame: u64) {
-        let checkpoint = self.checkpoint.as_mut().expect("state is being checkpoint");
-        checkpoint.first_frame.get_or_insert(frame);
-        match group.0.checked_add(1) {
-            Some(cursor) => checkpoint.cursor = GroupId(cursor),
-            None => self.complete_checkpoint(frame),
-        }
-    }
-
-    /// All groups' state is repeated; `frame` is the one that takes records now.
-    pub(super) fn complete_checkpoint(&mut self, frame: u64) {
-        let checkpoint = self.checkpoint.take().expect("state is being checkpoint");
-        self.checkpoint_first_frame = checkpoint.first_frame.unwrap_or(frame);
-    }
-
-    /// Begins to repeat all groups' state, unless the last repetition is still under way.
-    pub(super) fn begin_checkpoint(&mut self) {
-        if self.checkpoint.is_none() {
-            self.checkpoint = Some(Checkpoint {
-                first_frame: None,
-                cursor: GroupId(0),
-            });
-        }
-    }
-
     /// What frame `number` may say about the oldest segment needed.
     pub(super) fn announce(&mut self, number: u64) -> u64 {
         while self
@@ -221,138 +174,11 @@ impl Space {
     }
 }
 
-/// Where frames are, by number, and how many extents of entries each still holds.
-#[derive(Debug, Default)]
-pub(crate) struct Frames {
-    first: u64,
-    locations: VecDeque<FrameLocation>,
-}
-
-/// Where a frame is.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct FrameLocation {
-    pub(crate) slot: u32,
-    pub(crate) sequence: u64,
-    pub(crate) offset: u64,
-    live_extents: u32,
-}
-
-impl Frames {
-    /// An empty table whose first frame will be `first`.
-    pub(crate) fn new(first: u64) -> Self {
-        Self {
-            first,
-            locations: VecDeque::new(),
-        }
-    }
-
-    /// Adds a frame. Numbers that were skipped hold nothing.
-    pub(crate) fn push(&mut self, number: u64) {
-        let end = self.first + self.locations.len() as u64;
-        assert!(number >= end, "frame numbers ascend");
-        if self.locations.is_empty() {
-            self.first = number;
-        } else {
-            self.locations
-                .extend((end..number).map(|_| FrameLocation::default()));
-        }
-        self.locations.push_back(FrameLocation::default());
-    }
-
-    pub(crate) fn get(&self, number: u64) -> Option<&FrameLocation> {
-        self.locations
-            .get(usize::try_from(number.checked_sub(self.first)?).ok()?)
-    }
-
-    fn get_mut(&mut self, number: u64) -> &mut FrameLocation {
-        let position = number
-            .checked_sub(self.first)
-            .expect("a frame that is held stays listed");
-        &mut self.locations[position as usize]
-    }
-
-    /// Says where a frame is.
-    pub(crate) fn place(&mut self, number: u64, slot: u32, sequence: u64, offset: u64) {
-        let place = self.get_mut(number);
-        (place.slot, place.sequence, place.offset) = (slot, sequence, offset);
-    }
-
-    /// One more extent is in the frame.
-    pub(crate) fn hold(&mut self, number: u64) {
-        self.get_mut(number).live_extents += 1;
-    }
-
-    /// One extent of the frame is gone.
-    pub(crate) fn release(&mut self, number: u64) {
-        let place = self.get_mut(number);
-        place.live_extents = place
-            .live_extents
-            .checked_sub(1)
-            .expect("a extent is released once");
-    }
-
-    /// Forgets durable frames at the front that hold nothing; gives the first that is left.
-    pub(crate) fn first_held(&mut self, durable_frame: u64) -> u64 {
-        while self.first <= durable_frame
-            && self
-                .locations
-                .front()
-                .is_some_and(|place| place.live_extents == 0)
-        {
-            self.locations.pop_front();
-            self.first += 1;
-        }
-        if self.locations.is_empty() {
-            u64::MAX
-        } else {
-            self.first
-        }
-    }
-}
-
 impl SegmentLog {
-    /// The entries of a group up to `compacted` may be freed.
-    pub fn compact(&mut self, group: GroupId, compacted: EntryId) {
-        let Some(state) = self.groups.get_mut(&group).map(|group| &mut group.state) else {
-            return;
-        };
-        if compacted.index <= state.compacted.index {
-            return;
-        }
-        state.compacted = compacted;
-        if compacted.index > state.last.index {
-            state.last = compacted;
-        }
-        self.pending_compactions.push(group);
-        self.stage_compactions();
-    }
-
-    /// Stages the compactions that are not in the log yet, and frees what they allow to free.
-    pub(super) fn stage_compactions(&mut self) {
-        if self.writer.poisoned.is_some() {
-            return;
-        }
-        while let Some(id) = self.pending_compactions.pop() {
-            let Some(compacted) = self.groups.get(&id).map(|group| group.state.compacted) else {
-                continue;
-            };
-            if self
-                .stage_record(id, compacted, RecordKind::CompactedTo, &[])
-                .is_err()
-            {
-                self.pending_compactions.push(id);
-                return;
-            }
-            let Self { groups, frames, .. } = self;
-            let group = groups.get_mut(&id).expect("looked up above");
-            group.forget(compacted.index, |frame| frames.release(frame));
-        }
-    }
-
     /// Frees segments, oldest first, that nothing staged or durable needs any more.
     pub(super) fn free_segments(&mut self) {
         let held = self.frames.first_held(self.writer.durable_frame);
-        let needed = held.min(self.space.checkpoint_first_frame);
+        let needed = held.min(self.checkpoint.first_frame());
         let space = &mut self.space;
         let before = space.freed.len();
         while space.live.len() > 1 && space.live[0].last_frame < needed {
@@ -404,12 +230,11 @@ impl SegmentLog {
         else {
             return Vec::new();
         };
-        let held = |extents: &VecDeque<super::group::Extent>| {
-            extents
-                .front()
-                .is_some_and(|extent| extent.frame <= oldest.last_frame)
+        let holds = |group: &Group| {
+            let first = group.extents.first();
+            first.is_some_and(|extent| extent.frame <= oldest.last_frame)
         };
-        let groups = self.groups.iter().filter(|(_, group)| held(&group.extents));
+        let groups = self.groups.iter().filter(|(_, group)| holds(group));
         groups.map(|(id, _)| *id).collect()
     }
 
