@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use io_uring::{IoUring, types};
 use pontoon::storage::{
-    DiskOp, FileVolume, Identity, LogConfig, RecordKind, SegmentLog, SyncMethod as LogSyncMethod,
-    prepare_segment, uring,
+    DiskOp, EntryId, FileVolume, GroupId, LogConfig, LogIdentity, LogIndex, RecordKind, SegmentLog,
+    SyncMethod as LogSyncMethod, Term, prepare_segment, uring,
 };
 use serde::Serialize;
 
@@ -26,8 +26,8 @@ use crate::output;
 
 const REPETITIONS: usize = 3;
 const SLICE: Duration = Duration::from_millis(250);
-const GROUP: u64 = 1;
-const TERM: u64 = 1;
+const GROUP: GroupId = GroupId(1);
+const TERM: Term = Term(1);
 
 /// Records and frame sizes: with its header, a frame's records fill its blocks nearly.
 const SMALL: Frame = Frame {
@@ -79,7 +79,7 @@ struct StorageReport {
 pub(crate) fn run(arguments: &StorageArguments) -> Result<()> {
     let data = DataDirectory::create(arguments.places.data.as_deref())?;
     let sync = Stage::set(&data, 256)?.sync;
-    let config = LogConfig::new(Identity {
+    let config = LogConfig::new(LogIdentity {
         cluster: 1,
         node: 1,
         core: 0,
@@ -308,15 +308,19 @@ impl Writer {
         Ok(latencies)
     }
 
+    fn last(&self) -> EntryId {
+        EntryId::new(LogIndex(self.index), TERM)
+    }
+
     fn stage(&mut self, frame: Frame) -> Result<()> {
         // Everything before is free: the log recycles its segments as under a machine that
         // keeps its own state.
-        self.log.compact(GROUP, self.index, TERM);
+        self.log.compact(GROUP, self.last());
         for _ in 0..frame.commands {
             self.index += 1;
             let kind = RecordKind::Command;
-            self.log
-                .append_command(GROUP, self.index, TERM, kind, &self.payload)?;
+            let entry = self.last();
+            self.log.append_command(GROUP, entry, kind, &self.payload)?;
         }
         Ok(())
     }
@@ -398,7 +402,7 @@ mod tests {
     #[test]
     fn the_writer_fills_exactly_the_frames_it_is_compared_by() {
         let data = DataDirectory::create(None).unwrap();
-        let identity = Identity {
+        let identity = LogIdentity {
             cluster: 1,
             node: 1,
             core: 0,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use pontoon_raft::NodeId;
-use pontoon_storage::{Identity, LogConfig};
+use pontoon_storage::{LogConfig, LogIdentity};
 use serde::Deserialize;
 
 /// Settings of a node. `engine/pontoon.toml` shows every key with its default.
@@ -359,7 +359,7 @@ impl Config {
             staging_bytes: bytes(self.log.staging_bytes),
             cache_bytes: bytes(self.log.cache_bytes),
             frame_bytes_max: FRAME_BYTES_MAX,
-            ..LogConfig::new(Identity {
+            ..LogConfig::new(LogIdentity {
                 cluster: self.cluster,
                 node: self.node,
                 core,

@@ -117,11 +117,11 @@ impl<'a> Batch<'a> {
                 .expect("records were checked before they were staged");
             self.rest = &self.rest[record.encoded_bytes..];
             if record.kind == RecordKind::Command {
-                let index = LogIndex(record.index);
+                let index = record.index;
                 self.current = Some((index, Vec::new()));
                 return Some(Command {
                     index,
-                    term: Term(record.term),
+                    term: record.term,
                     payload: record.payload,
                 });
             }

@@ -13,8 +13,8 @@ use pontoon::doorbell::Doorbell;
 use pontoon::driver::{DriverConfig, UringDriver, Wait, Wake};
 use pontoon::port::{Completion, Operation, SocketId};
 use pontoon::storage::{
-    CacheRead, FileVolume, Identity, LogConfig, RecordBytes, RecordKind, SegmentLog, SyncMethod,
-    Volume,
+    CacheRead, EntryId, FileVolume, GroupId, LogConfig, LogIdentity, LogIndex, RecordBytes,
+    RecordKind, SegmentLog, SyncMethod, Term, Volume,
 };
 use pontoon::transport::{Connection, FORMAT_FINGERPRINT, FrameLimits, Head, Hello, WIRE_VERSION};
 
@@ -84,7 +84,7 @@ impl Bench {
         let config = LogConfig {
             segment_bytes: 8 << 20,
             cache_bytes: 1 << 20,
-            ..LogConfig::new(Identity {
+            ..LogConfig::new(LogIdentity {
                 cluster: 5,
                 node,
                 core: 0,
@@ -96,7 +96,7 @@ impl Bench {
             volume.prepare(slot).unwrap();
             log.on_prepared(slot, true);
         }
-        log.create_group(1, b"").unwrap();
+        log.create_group(GroupId(1), b"").unwrap();
         let driver = UringDriver::open(DriverConfig {
             volume,
             sync,
@@ -138,7 +138,10 @@ impl Bench {
 
     fn append(&mut self, index: u64, payload: &[u8]) {
         let kind = RecordKind::Command;
-        self.log.append_command(1, index, 1, kind, payload).unwrap();
+        let entry = EntryId::new(LogIndex(index), Term(1));
+        self.log
+            .append_command(GroupId(1), entry, kind, payload)
+            .unwrap();
     }
 
     fn write_all(&mut self) {
@@ -161,9 +164,10 @@ fn written_is_read_back(sync: SyncMethod) {
         bench.write_all();
     }
     let mut pieces = Vec::new();
-    let cached = bench.log.cached(1, 1, 1, 1, &mut pieces);
+    let first = LogIndex(1);
+    let cached = bench.log.cached(GroupId(1), first..=first, 1, &mut pieces);
     assert_eq!(cached, CacheRead::Miss, "9.6 MB do not fit the cache");
-    let read = bench.log.read(1, 1, 1, 1).unwrap();
+    let read = bench.log.read(GroupId(1), first..=first, 1).unwrap();
     bench.operations.push(Operation::Disk(read));
     let Completion::Read { id, buffer, result } = bench.next() else {
         panic!("a read was submitted");
@@ -273,7 +277,10 @@ fn a_frame_of_a_hundred_pieces_crosses_two_rings_of_two_entries() {
     for index in 1..=100 {
         dialler.append(index, &[index as u8; 1000]);
         let mut pieces = Vec::new();
-        dialler.log.cached(1, index, index, 1 << 20, &mut pieces);
+        let index = LogIndex(u64::from(index));
+        dialler
+            .log
+            .cached(GroupId(1), index..=index, 1 << 20, &mut pieces);
         for piece in pieces {
             expected.extend_from_slice(piece.as_ref());
             sender.push_piece(piece);

@@ -8,8 +8,8 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 use crate::disk::{DiskOp, SyncMethod};
 
 /// Carries out an operation on the file of its slot: the result to complete it with.
-pub fn run(op: &mut DiskOp, file: BorrowedFd<'_>, sync: SyncMethod) -> Result<usize, i32> {
-    match op {
+pub fn run(operation: &mut DiskOp, file: BorrowedFd<'_>, sync: SyncMethod) -> Result<usize, i32> {
+    match operation {
         DiskOp::Write { offset, bytes, .. } => write(file, *offset, bytes.as_ref(), sync),
         DiskOp::Read { offset, buffer, .. } => {
             let pieces = &mut [IoSliceMut::new(buffer.as_mut_slice())];

@@ -1,15 +1,15 @@
 //! What a log is told when it is opened, and the limits it keeps.
 
 use crate::error::OpenError;
-use crate::layout::BLOCK_BYTES_MIN;
+use crate::layout::{BLOCK_BYTES_MIN, FRAME_HEADER_BYTES};
 use crate::record;
 
 /// Highest slot: a file name has four digits for it.
 pub(crate) const SLOT_MAX: u32 = 9999;
 
 /// Whose log it is. Written into every segment; a log of somebody else is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogIdentity {
     /// The cluster.
     pub cluster: u128,
     /// The node of the cluster.
@@ -21,10 +21,10 @@ pub struct Identity {
 }
 
 /// Sizes and limits of a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// Whose log it is.
-    pub identity: Identity,
+    pub identity: LogIdentity,
     /// Bytes of every segment; can't change while segments exist.
     pub segment_bytes: u64,
     /// Longest frame, header and padding included; no record may need more.
@@ -49,7 +49,7 @@ pub struct LogConfig {
 
 impl LogConfig {
     /// The defaults: 64 MiB segments, frames of 1 MiB, 64 of them, 32 MiB of memory.
-    pub fn new(identity: Identity) -> Self {
+    pub fn new(identity: LogIdentity) -> Self {
         Self {
             identity,
             segment_bytes: 64 << 20,
@@ -63,6 +63,11 @@ impl LogConfig {
             #[cfg(feature = "mutants")]
             mutant: None,
         }
+    }
+
+    /// Longest record, header and padding included: what a frame takes.
+    pub(crate) fn record_bytes_max(&self) -> usize {
+        self.frame_bytes_max as usize - FRAME_HEADER_BYTES
     }
 
     /// Checks what does not depend on the disk.

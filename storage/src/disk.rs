@@ -48,7 +48,7 @@ impl DiskOp {
 }
 
 /// How a write is made durable. Which is faster depends on the drive, so it is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncMethod {
     /// One write with `RWF_DSYNC`.
     WriteDsync,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use pontoon_types::{GroupId, LogIndex};
 use thiserror::Error;
 
 /// Why a log was not opened. Nothing was changed unless the message says so.
@@ -122,7 +123,7 @@ pub enum PrepareError {
 }
 
 /// Why a record was not taken. Nothing was staged.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AppendError {
     /// The log is closed for good.
@@ -154,25 +155,25 @@ pub enum AppendError {
     #[error("group {group} is not in this log")]
     UnknownGroup {
         /// The group.
-        group: u64,
+        group: GroupId,
     },
     /// The group exists.
     #[error("group {group} is in this log already")]
     GroupExists {
         /// The group.
-        group: u64,
+        group: GroupId,
     },
     /// The entry would leave a hole or reach below what is compacted.
     #[error("group {group} has entries {compacted} to {last}; {index} does not follow")]
     OutOfOrder {
         /// The group.
-        group: u64,
+        group: GroupId,
         /// The entry's index.
-        index: u64,
+        index: LogIndex,
         /// The last compacted index.
-        compacted: u64,
+        compacted: LogIndex,
         /// The last index.
-        last: u64,
+        last: LogIndex,
     },
     /// The bytes are a record, but not one of an entry.
     #[error("only entries may be appended as whole records")]
@@ -181,7 +182,7 @@ pub enum AppendError {
 
 /// A write or a sync failed, or what was durable can't be read: nothing more of this log is ever
 /// acknowledged.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "segment {slot} at {offset}: {failure}; the log is closed, restart the node when the disk is \
      sound"
@@ -196,7 +197,7 @@ pub struct Poisoned {
 }
 
 /// How a write or a read failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WriteFailure {
     /// The system gave this error number.
@@ -213,17 +214,17 @@ pub enum WriteFailure {
 }
 
 impl fmt::Display for WriteFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Errno(errno) => io::Error::from_raw_os_error(*errno).fmt(f),
-            Self::Short { written, expected } => write!(f, "{written} of {expected} bytes"),
-            Self::Damaged => write!(f, "durable data is damaged"),
+            Self::Errno(errno) => io::Error::from_raw_os_error(*errno).fmt(formatter),
+            Self::Short { written, expected } => write!(formatter, "{written} of {expected} bytes"),
+            Self::Damaged => write!(formatter, "durable data is damaged"),
         }
     }
 }
 
 /// Why entries could not be read back.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ReadError {
     /// The log is closed; it was by this read if that was the second of its place to fail.
@@ -233,9 +234,9 @@ pub enum ReadError {
     #[error("entries {first} and on of group {group} changed while they were read")]
     Changed {
         /// The group.
-        group: u64,
+        group: GroupId,
         /// First entry wanted.
-        first: u64,
+        first: LogIndex,
     },
     /// What the disk gave is not what was written. One more try is sensible: if that fails as
     /// well, the log is closed.
@@ -246,9 +247,9 @@ pub enum ReadError {
         /// Where the read began.
         offset: u64,
         /// The group.
-        group: u64,
+        group: GroupId,
         /// The first entry that does not verify.
-        index: u64,
+        index: LogIndex,
     },
     /// The system gave an error, or fewer bytes than asked. The same holds.
     #[error("reading segment {slot} at {offset}: {failure}")]

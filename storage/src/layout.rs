@@ -1,6 +1,6 @@
 //! Encoding of segment headers and frame headers. The bytes are drawn in the crate's documentation.
 
-use crate::config::Identity;
+use crate::config::LogIdentity;
 use crate::record::{u32_at, u64_at};
 
 /// Version of everything this crate writes.
@@ -28,7 +28,7 @@ const SEGMENT_CHECKSUM_AT: usize = BLOCK_BYTES_MIN - 4;
 const _: () = assert!(ENDS_AT + ENDS_MAX * END_BYTES <= SEGMENT_CHECKSUM_AT);
 
 /// Up to where an epoch counts: its last accepted frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EpochEnd {
     pub(crate) epoch: u64,
     pub(crate) sequence: u64,
@@ -37,9 +37,9 @@ pub(crate) struct EpochEnd {
 }
 
 /// What a segment's first block says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
-    pub(crate) identity: Identity,
+    pub(crate) identity: LogIdentity,
     pub(crate) block_bytes: u32,
     pub(crate) segment_bytes: u64,
     pub(crate) sequence: u64,
@@ -55,7 +55,7 @@ pub(crate) struct SegmentHeader {
 }
 
 /// Why a block is not the header of a segment of this log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeaderFault {
     /// All zero: prepared and never used.
     Blank,
@@ -126,7 +126,7 @@ impl SegmentHeader {
         });
         let u16_at = |at: usize| u16::from_le_bytes([block[at], block[at + 1]]);
         let header = Self {
-            identity: Identity {
+            identity: LogIdentity {
                 cluster: u128::from(u64_at(block, 16)) | u128::from(u64_at(block, 24)) << 64,
                 node: u64_at(block, 32),
                 core: u16_at(40),
@@ -164,7 +164,7 @@ impl SegmentHeader {
 }
 
 /// What a frame is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum FrameKind {
     /// Carries records.
@@ -174,7 +174,7 @@ pub(crate) enum FrameKind {
 }
 
 /// What stands before a frame's records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
     pub(crate) kind: FrameKind,
     pub(crate) sequence: u64,
@@ -191,14 +191,14 @@ pub(crate) struct FrameHeader {
 }
 
 /// Where a frame stands, mixed into its checksums: the same bytes elsewhere are no frame.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Salt {
     identity: u32,
 }
 
 impl Salt {
     /// The part of the salt that is the same for a whole log.
-    pub(crate) fn new(identity: &Identity) -> Self {
+    pub(crate) fn new(identity: &LogIdentity) -> Self {
         let mut checksum = crc32c::crc32c(&identity.cluster.to_le_bytes());
         checksum = crc32c::crc32c_append(checksum, &identity.node.to_le_bytes());
         checksum = crc32c::crc32c_append(checksum, &identity.core.to_le_bytes());
@@ -288,7 +288,7 @@ impl FrameHeader {
 mod tests {
     use super::*;
 
-    const IDENTITY: Identity = Identity {
+    const IDENTITY: LogIdentity = LogIdentity {
         cluster: 1 << 100 | 5,
         node: 2,
         core: 3,
@@ -392,7 +392,7 @@ mod tests {
             Some((header, checksum))
         );
         assert_eq!(FrameHeader::decode(&bytes, salt, 8192), None);
-        let other = Salt::new(&Identity {
+        let other = Salt::new(&LogIdentity {
             node: 3,
             ..IDENTITY
         });

@@ -8,23 +8,25 @@
 //!
 //! ```
 //! use pontoon_storage::memory::MemoryVolume;
-//! use pontoon_storage::{Identity, LogConfig, RecordKind, SegmentLog};
+//! use pontoon_storage::{EntryId, GroupId, LogConfig, LogIdentity, LogIndex, RecordKind};
+//! use pontoon_storage::{SegmentLog, Term};
 //!
-//! let identity = Identity { cluster: 1, node: 1, core: 0, cores: 1 };
+//! let identity = LogIdentity { cluster: 1, node: 1, core: 0, cores: 1 };
 //! let config = LogConfig { segment_bytes: 8 << 20, ..LogConfig::new(identity) };
 //! let mut volume = MemoryVolume::new(config.segment_bytes);
 //! let (mut log, _) = SegmentLog::open(&mut volume, config.clone())?;
-//! log.create_group(7, b"definition")?;
-//! log.append_command(7, 1, 1, RecordKind::Command, b"hello")?;
+//! log.create_group(GroupId(7), b"definition")?;
+//! let entry = EntryId::new(LogIndex(1), Term(1));
+//! log.append_command(GroupId(7), entry, RecordKind::Command, b"hello")?;
 //! let frame = log.open_frame();
-//! while let Some(mut op) = log.seal() {
-//!     let result = volume.run(&mut op);
-//!     log.on_complete(op.id(), result)?;
+//! while let Some(mut operation) = log.seal() {
+//!     let result = volume.run(&mut operation);
+//!     log.on_complete(operation.id(), result)?;
 //! }
 //! assert!(log.durable_frame() >= frame);
 //!
 //! let (_, recovery) = SegmentLog::open(&mut volume, config)?;
-//! assert_eq!(recovery.groups[0].last_index, 1);
+//! assert_eq!(recovery.groups[0].last_index, LogIndex(1));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -116,7 +118,7 @@ mod recovery;
 mod slab;
 pub mod uring;
 
-pub use config::{Identity, LogConfig};
+pub use config::{LogConfig, LogIdentity};
 pub use disk::{DiskOp, SyncMethod, Volume};
 pub use error::{AppendError, OpenError, Poisoned, PrepareError, ReadError, WriteFailure};
 pub use file::{DirectoryLock, FileVolume, prepare_segment, prepare_segment_paced, segment_path};
@@ -124,6 +126,8 @@ pub use log::{CacheRead, LogStatistics, SegmentLog};
 pub use measure::{DriveMethod, measure_drive};
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;
+/// The ids this crate's interface is written in.
+pub use pontoon_types::{EntryId, GroupId, LogIndex, NodeId, Term};
 pub use record::RecordKind;
 pub use recovery::{Damage, RecoveredGroup, Recovery, RecoveryReport};
 pub use slab::{ReadBuffer, RecordBytes, SlabPool};

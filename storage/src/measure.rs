@@ -26,7 +26,7 @@ const WRITES_IN_FLIGHT: usize = 3;
 const IN_FLIGHT_ADVANTAGE: f64 = 1.5;
 
 /// How to write to a drive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DriveMethod {
     /// How a write is made durable.
     pub sync: SyncMethod,
@@ -43,7 +43,7 @@ pub fn measure_drive(file: BorrowedFd<'_>, block_bytes: usize) -> io::Result<Dri
         .read_buffer(block_bytes)
         .expect("the pool has one slab");
     let sync = faster_sync(file, &zeros)?;
-    let writes_in_flight = rewarded_writes(file, zeros.as_ref(), sync)?;
+    let writes_in_flight = probe_write_concurrency(file, zeros.as_ref(), sync)?;
     Ok(DriveMethod {
         sync,
         writes_in_flight,
@@ -83,7 +83,11 @@ fn faster_sync(file: BorrowedFd<'_>, zeros: &ReadBuffer) -> io::Result<SyncMetho
 }
 
 /// How many writes in flight the drive rewards: one, if it works on one after the other.
-fn rewarded_writes(file: BorrowedFd<'_>, zeros: &[u8], sync: SyncMethod) -> io::Result<usize> {
+fn probe_write_concurrency(
+    file: BorrowedFd<'_>,
+    zeros: &[u8],
+    sync: SyncMethod,
+) -> io::Result<usize> {
     let (mut alone, mut together) = (Vec::new(), Vec::new());
     for _ in 0..SAMPLES {
         alone.push(write(file, 0, zeros, sync)?);

@@ -12,7 +12,7 @@ use crate::disk::{DiskOp, Volume};
 pub const SECTOR_BYTES: usize = 512;
 
 /// What becomes of a sector of a pending write when the power fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SectorFate {
     /// It was written.
     Written,
@@ -32,7 +32,7 @@ pub enum SectorFate {
 }
 
 /// A write that is not durable.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Pending {
     /// The operation, or `None` for a blocking write.
     id: Option<u64>,
@@ -42,7 +42,7 @@ struct Pending {
 }
 
 /// Segments in memory.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryVolume {
     block_bytes: usize,
     segment_bytes: u64,
@@ -81,8 +81,8 @@ impl MemoryVolume {
     }
 
     /// Submits an operation: a write becomes pending; a read is carried out at once.
-    pub fn submit(&mut self, op: &mut DiskOp) -> io::Result<()> {
-        match op {
+    pub fn submit(&mut self, operation: &mut DiskOp) -> io::Result<()> {
+        match operation {
             DiskOp::Write {
                 id,
                 slot,
@@ -120,10 +120,10 @@ impl MemoryVolume {
     }
 
     /// Carries an operation out whole, as a driver that waits would: the result to complete with.
-    pub fn run(&mut self, op: &mut DiskOp) -> Result<usize, i32> {
-        self.submit(op)
+    pub fn run(&mut self, operation: &mut DiskOp) -> Result<usize, i32> {
+        self.submit(operation)
             .map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
-        match op {
+        match operation {
             DiskOp::Write { id, .. } => Ok(self.make_durable(*id).expect("just submitted")),
             DiskOp::Read { buffer, .. } => Ok(buffer.len()),
         }

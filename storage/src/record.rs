@@ -3,6 +3,7 @@
 //! The bytes are drawn in the crate's documentation. A record says itself whose it is and where
 //! it belongs, so a record that is read back from the wrong place is found out.
 
+use pontoon_types::{EntryId, GroupId, LogIndex, Term};
 use thiserror::Error;
 
 /// Bytes of a record's header.
@@ -15,7 +16,7 @@ pub const ALIGN: usize = 16;
 pub const PAYLOAD_BYTES_MAX: usize = (1 << 24) - 1;
 
 /// What a record is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum RecordKind {
     /// A log entry that carries a command of the application.
@@ -61,14 +62,14 @@ impl RecordKind {
 }
 
 /// One record, looked at in place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
     /// The group it belongs to.
-    pub group: u64,
+    pub group: GroupId,
     /// The entry's index, or the index a state record speaks of.
-    pub index: u64,
+    pub index: LogIndex,
     /// The entry's term, or the term a state record speaks of.
-    pub term: u64,
+    pub term: Term,
     /// What it is.
     pub kind: RecordKind,
     /// The command, opaque.
@@ -78,7 +79,7 @@ pub struct Record<'a> {
 }
 
 /// Why bytes are not a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RecordError {
     /// There are fewer bytes than the record says it has.
@@ -112,9 +113,8 @@ pub const fn encoded_bytes(payload: usize) -> usize {
 
 /// The header of a record, checksum included.
 pub fn header(
-    group: u64,
-    index: u64,
-    term: u64,
+    group: GroupId,
+    entry: EntryId,
     kind: RecordKind,
     payload: &[u8],
 ) -> [u8; HEADER_BYTES] {
@@ -124,9 +124,9 @@ pub fn header(
     );
     let word = payload.len() as u32 | (kind as u32) << 24;
     let mut header = [0; HEADER_BYTES];
-    header[0..8].copy_from_slice(&group.to_le_bytes());
-    header[8..16].copy_from_slice(&index.to_le_bytes());
-    header[16..24].copy_from_slice(&term.to_le_bytes());
+    header[0..8].copy_from_slice(&group.0.to_le_bytes());
+    header[8..16].copy_from_slice(&entry.index.0.to_le_bytes());
+    header[16..24].copy_from_slice(&entry.term.0.to_le_bytes());
     header[24..28].copy_from_slice(&word.to_le_bytes());
     let checksum = crc32c::crc32c_append(crc32c::crc32c(&header[..28]), payload);
     header[28..32].copy_from_slice(&checksum.to_le_bytes());
@@ -166,13 +166,21 @@ pub fn parse_unchecked(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
         return Err(RecordError::Short { needed, present });
     }
     Ok(Record {
-        group: u64_at(bytes, 0),
-        index: u64_at(bytes, 8),
-        term: u64_at(bytes, 16),
+        group: GroupId(u64_at(bytes, 0)),
+        index: LogIndex(u64_at(bytes, 8)),
+        term: Term(u64_at(bytes, 16)),
         kind,
         payload: &bytes[HEADER_BYTES..HEADER_BYTES + payload_bytes],
         encoded_bytes: needed,
     })
+}
+
+impl Record<'_> {
+    /// Index and term together: the entry's, or those a state record speaks of.
+    #[must_use]
+    pub const fn entry(&self) -> EntryId {
+        EntryId::new(self.index, self.term)
+    }
 }
 
 pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
@@ -186,7 +194,7 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
 /// The records that lie one after another in some bytes, each checked when it is reached.
 ///
 /// Ends after the first error.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug)]
 pub struct Records<'a> {
     bytes: &'a [u8],
 }
@@ -223,8 +231,10 @@ impl<'a> Iterator for Records<'a> {
 mod tests {
     use super::*;
 
+    const ENTRY: EntryId = EntryId::new(LogIndex(8), Term(9));
+
     fn encode(payload: &[u8]) -> Vec<u8> {
-        let mut bytes = header(7, 8, 9, RecordKind::Command, payload).to_vec();
+        let mut bytes = header(GroupId(7), ENTRY, RecordKind::Command, payload).to_vec();
         bytes.extend_from_slice(payload);
         bytes.resize(encoded_bytes(payload.len()), 0);
         bytes
@@ -237,7 +247,7 @@ mod tests {
             let bytes = encode(&payload);
             assert_eq!(bytes.len() % ALIGN, 0);
             let record = parse(&bytes).unwrap();
-            assert_eq!((record.group, record.index, record.term), (7, 8, 9));
+            assert_eq!((record.group, record.entry()), (GroupId(7), ENTRY));
             assert_eq!(
                 (record.kind, record.payload),
                 (RecordKind::Command, &payload[..])

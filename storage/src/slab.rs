@@ -81,7 +81,7 @@ impl SlabPool {
             home,
             number,
             frontier: Cell::new(0),
-            holes: RefCell::new(Vec::new()),
+            reservations: RefCell::new(Vec::new()),
         })
     }
 
@@ -93,9 +93,9 @@ impl SlabPool {
 }
 
 impl fmt::Debug for SlabPool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
-            f,
+            formatter,
             "SlabPool({} of {} slabs free)",
             self.slabs_free(),
             self.home.slabs
@@ -111,19 +111,19 @@ impl Drop for Home {
     }
 }
 
-/// One slab. Bytes below the frontier and outside of holes are written once and for all.
+/// One slab. Bytes below the frontier and outside of reservations are written once and for all.
 pub(crate) struct Slab {
     home: Rc<Home>,
     number: u32,
     /// Everything from here on is unwritten and has never been shown to anybody.
     frontier: Cell<usize>,
     /// Ranges below the frontier whose bytes are still to come (frame headers).
-    holes: RefCell<Vec<(usize, usize)>>,
+    reservations: RefCell<Vec<(usize, usize)>>,
 }
 
 /// A range of a slab that was skipped and must be filled exactly once before it is shown.
 #[derive(Debug)]
-pub(crate) struct Hole {
+pub(crate) struct Reservation {
     start: usize,
     bytes: usize,
 }
@@ -177,27 +177,31 @@ impl Slab {
     }
 
     /// Leaves out `bytes` bytes that are filled later.
-    pub(crate) fn reserve(&self, bytes: usize) -> Hole {
+    pub(crate) fn reserve(&self, bytes: usize) -> Reservation {
         let start = self.frontier.get();
         assert!(bytes <= self.remaining(), "a slab must not overflow");
-        self.holes.borrow_mut().push((start, bytes));
+        self.reservations.borrow_mut().push((start, bytes));
         self.frontier.set(start + bytes);
-        Hole { start, bytes }
+        Reservation { start, bytes }
     }
 
-    /// Fills a hole of this slab.
-    pub(crate) fn fill(&self, hole: Hole, bytes: &[u8]) {
-        let mut holes = self.holes.borrow_mut();
-        let at = holes
+    /// Fills a reservation of this slab.
+    pub(crate) fn fill(&self, reservation: Reservation, bytes: &[u8]) {
+        let mut reservations = self.reservations.borrow_mut();
+        let at = reservations
             .iter()
-            .position(|open| *open == (hole.start, hole.bytes));
-        holes.swap_remove(at.expect("a hole is filled in its own slab, once"));
-        assert_eq!(bytes.len(), hole.bytes, "a hole is filled whole");
-        // SAFETY: the hole was listed as open, so no view of it has ever been given out; the
+            .position(|open| *open == (reservation.start, reservation.bytes));
+        reservations.swap_remove(at.expect("a reservation is filled in its own slab, once"));
+        assert_eq!(
+            bytes.len(),
+            reservation.bytes,
+            "a reservation is filled whole"
+        );
+        // SAFETY: the reservation was listed as open, so no view of it has ever been given out; the
         // source can't overlap it for the same reason.
         unsafe {
             self.base()
-                .add(hole.start)
+                .add(reservation.start)
                 .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
         }
     }
@@ -207,10 +211,10 @@ impl Slab {
             start <= end && end <= self.frontier.get(),
             "only written bytes are shown"
         );
-        for (hole, bytes) in self.holes.borrow().iter() {
+        for (reservation, bytes) in self.reservations.borrow().iter() {
             assert!(
-                end <= *hole || hole + bytes <= start,
-                "an unfilled hole is never shown"
+                end <= *reservation || reservation + bytes <= start,
+                "an unfilled reservation is never shown"
             );
         }
     }
@@ -233,9 +237,9 @@ impl Drop for Slab {
 }
 
 impl fmt::Debug for Slab {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
-            f,
+            formatter,
             "Slab({}, {} bytes used)",
             self.number,
             self.frontier.get()
@@ -293,15 +297,15 @@ impl RecordBytes {
 
 impl AsRef<[u8]> for RecordBytes {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: `view` and `grow` checked that the range is written and free of holes; such
+        // SAFETY: `view` and `grow` checked that the range is written and free of reservations; such
         // bytes are never written again while the slab lives, and `self` keeps it alive.
         unsafe { std::slice::from_raw_parts(self.slab.base().add(self.start as usize), self.len()) }
     }
 }
 
 impl fmt::Debug for RecordBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RecordBytes({} bytes)", self.len())
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "RecordBytes({} bytes)", self.len())
     }
 }
 
@@ -350,8 +354,8 @@ impl AsRef<[u8]> for ReadBuffer {
 }
 
 impl fmt::Debug for ReadBuffer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ReadBuffer({} bytes)", self.length)
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ReadBuffer({} bytes)", self.length)
     }
 }
 
@@ -384,11 +388,11 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "an unfilled hole is never shown")]
+    #[should_panic(expected = "an unfilled reservation is never shown")]
     fn an_unfilled_hole_is_never_shown() {
         let pool = SlabPool::new(4096, 4096).unwrap();
         let slab = Rc::new(pool.take().unwrap());
-        let _hole = slab.reserve(8);
+        let _reservation = slab.reserve(8);
         slab.append(b"after");
         let _ = slab.view(4..10);
     }
@@ -397,9 +401,9 @@ mod tests {
     fn a_filled_hole_shows_its_bytes() {
         let pool = SlabPool::new(4096, 4096).unwrap();
         let slab = Rc::new(pool.take().unwrap());
-        let hole = slab.reserve(2);
+        let reservation = slab.reserve(2);
         slab.append(b"cd");
-        slab.fill(hole, b"ab");
+        slab.fill(reservation, b"ab");
         slab.pad_to(8);
         assert_eq!(slab.view(0..8).as_ref(), b"abcd\0\0\0\0");
     }

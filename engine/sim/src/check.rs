@@ -100,7 +100,7 @@ impl World {
             self.checks().images.insert(position, (version, groups));
         }
         let (_, groups) = &self.checks().images[&position];
-        groups.iter().find(|found| found.group == group.0).cloned()
+        groups.iter().find(|found| found.group == group).cloned()
     }
 
     pub(crate) fn holds(
@@ -113,13 +113,9 @@ impl World {
         let Some(image) = self.image(position, group) else {
             return index == LogIndex(0);
         };
-        let run = image
-            .terms
-            .iter()
-            .rev()
-            .find(|(first, _)| *first <= index.0);
-        index.0 <= image.compacted.0
-            || (index.0 <= image.last_index && run.is_some_and(|(_, t)| *t == term.0))
+        let run = image.terms.iter().rev().find(|run| run.index <= index);
+        index <= image.compacted.index
+            || (index <= image.last_index && run.is_some_and(|run| run.term == term))
     }
 
     fn check_message(&mut self, position: usize, to: NodeId, group: GroupId, message: &Message) {
@@ -127,8 +123,10 @@ impl World {
         // A log says its last entry's term as well: where the record of a term is lost with damage,
         // the entries that a leader of that term gave remain, and a start goes on from them.
         let entries = image.as_ref().and_then(|image| image.terms.last());
-        let entries_term = entries.map_or(0, |(_, term)| *term);
-        let hard = image.map_or((0, None), |image| (image.current_term, image.voted_for));
+        let entries_term = entries.map_or(Term(0), |run| run.term);
+        let hard = image.map_or((Term(0), None), |image| {
+            (image.current_term, image.voted_for)
+        });
         let durable_term = hard.0.max(entries_term);
         let raft = raft_of(&self.places[position], group);
         let known = raft.map(|raft| {
@@ -150,14 +148,14 @@ impl World {
             Body::VoteResponse(VoteResponse {
                 granted: true,
                 kind: VoteKind::Vote | VoteKind::Transfer,
-            }) if hard.0 <= term.0 && hard != (term.0, Some(to.0)) => {
+            }) if hard.0 <= term && hard != (term, Some(to)) => {
                 self.fail(format!(
                     "place {position} votes for {to} in term {term}, its disk holds {hard:?}"
                 ));
             }
             Body::AppendResponse(AppendResponse { outcome, .. }) => {
                 let accepted = matches!(outcome, AppendOutcome::Accepted { .. });
-                if durable_term < term.0 {
+                if durable_term < term {
                     self.fail(format!(
                         "place {position} answers in term {term} and may forget it"
                     ));

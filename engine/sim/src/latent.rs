@@ -140,13 +140,16 @@ fn range(start: u64, end: u64) -> std::ops::Range<usize> {
 
 #[cfg(test)]
 mod tests {
-    use pontoon::storage::{DiskOp, LogConfig, SegmentLog, Volume};
+    use pontoon::storage::{
+        DiskOp, EntryId, GroupId, LogConfig, LogIndex, SegmentLog, Term, Volume,
+    };
 
     use super::*;
 
     fn write(disk: &mut Disk, log: &mut SegmentLog, index: u64) -> DiskOp {
         let kind = pontoon::storage::RecordKind::Command;
-        log.append_command(1, index, 1, kind, b"entry")
+        let entry = EntryId::new(LogIndex(index), Term(1));
+        log.append_command(GroupId(1), entry, kind, b"entry")
             .expect("room");
         let mut operation = log.seal().expect("a place is free");
         disk.submit(&mut operation)
@@ -164,7 +167,7 @@ mod tests {
     /// tell the loss from a torn write.
     #[test]
     fn a_lost_write_shows_once_it_is_covered() {
-        let identity = pontoon::storage::Identity {
+        let identity = pontoon::storage::LogIdentity {
             cluster: 1,
             node: 1,
             core: 0,
@@ -182,7 +185,7 @@ mod tests {
             let opened = SegmentLog::open(&mut disk.volume, config.clone());
             let (mut log, _) = opened.expect("a sound disk");
             let mut random = Random::new(7);
-            log.create_group(1, b"").expect("room");
+            log.create_group(GroupId(1), b"").expect("room");
             let first = write(&mut disk, &mut log, 1);
             disk.doom(first.id(), fate);
             finish(&mut disk, &mut log, &first);

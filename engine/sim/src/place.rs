@@ -4,7 +4,7 @@ use pontoon::port::Completion;
 use pontoon::raft::Term;
 use pontoon::shard::{ShardConfig, ShardOpenError};
 use pontoon::simulation::{Mutant, SimulatedCore};
-use pontoon::storage::{Identity, LogConfig, OpenError, Recovery, SegmentLog};
+use pontoon::storage::{LogConfig, LogIdentity, OpenError, Recovery, SegmentLog};
 use pontoon::transport::FrameLimits;
 use pontoon::{GroupId, LogIndex, NodeId};
 
@@ -93,7 +93,7 @@ impl Place {
     }
 
     pub(crate) fn log_config(&self, cores: u16) -> LogConfig {
-        log_config(Identity {
+        log_config(LogIdentity {
             cluster: CLUSTER,
             node: self.node as u64 + 1,
             core: self.core,
@@ -137,7 +137,7 @@ impl Place {
 }
 
 /// A log so small that its limits are reached.
-pub(crate) fn log_config(identity: Identity) -> LogConfig {
+pub(crate) fn log_config(identity: LogIdentity) -> LogConfig {
     LogConfig {
         segment_bytes: SEGMENT_BYTES,
         frame_bytes_max: 8 << 10,

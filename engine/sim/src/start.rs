@@ -109,7 +109,7 @@ impl World {
         }
         self.note_votes(position, &recovery);
         let tainted = recovery.groups.iter().filter(|group| group.tainted);
-        let tainted: Vec<GroupId> = tainted.map(|group| GroupId(group.group)).collect();
+        let tainted: Vec<GroupId> = tainted.map(|group| group.group).collect();
         self.coverage.add("tainted replica", tainted.len() as u64);
         let reported = tainted
             .iter()
@@ -140,10 +140,10 @@ impl World {
     fn note_votes(&mut self, position: usize, recovery: &Recovery) {
         let place = &mut self.places[position];
         for (group, term) in std::mem::take(&mut place.votes) {
-            let found = recovery.groups.iter().find(|found| found.group == group.0);
+            let found = recovery.groups.iter().find(|found| found.group == group);
             let lost = found.is_none_or(|found| {
-                found.current_term < term.0
-                    || (found.current_term == term.0 && found.voted_for.is_none())
+                found.current_term < term
+                    || (found.current_term == term && found.voted_for.is_none())
             });
             if lost && !place.votes_lost.contains(&group) {
                 place.votes_lost.push(group);

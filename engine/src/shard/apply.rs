@@ -39,7 +39,7 @@ impl Shard {
 
     fn apply_one(&mut self, slot: usize, operations: &mut Vec<Operation>) -> bool {
         let replica = &self.replicas[slot];
-        let group = replica.id.0;
+        let group = replica.id;
         let (first, last) = (replica.applied.next(), replica.apply_until());
         if last < first || self.failed {
             return false;
@@ -47,10 +47,10 @@ impl Shard {
         let mut pieces = std::mem::take(&mut self.pieces);
         let found = self
             .log
-            .cached(group, first.0, last.0, APPLY_BYTES_MAX, &mut pieces);
+            .cached(group, first..=last, APPLY_BYTES_MAX, &mut pieces);
         if let CacheRead::Hit { through } = found {
-            self.apply_pieces(slot, &pieces, LogIndex(through));
-        } else if let Some(operation) = self.log.read(group, first.0, last.0, APPLY_BYTES_MAX) {
+            self.apply_pieces(slot, &pieces, through);
+        } else if let Some(operation) = self.log.read(group, first..=last, APPLY_BYTES_MAX) {
             self.replicas[slot].reading = true;
             self.reads_to_apply.push((operation.id(), slot));
             operations.push(Operation::Disk(operation));
@@ -74,7 +74,7 @@ impl Shard {
         self.statistics.applied += through.0 - replica.applied.0;
         replica.applied = through;
         replica.raft.on_applied(through);
-        self.log.save_commit(replica.id.0, through.0);
+        self.log.save_commit(replica.id, through);
     }
 
     /// A read is over: entries to be applied, or entries for a follower.

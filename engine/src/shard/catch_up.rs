@@ -92,10 +92,10 @@ impl Shard {
                 return;
             }
             lag.appends.push_front(rest);
-            let group = self.replicas[lag.slot].id.0;
+            let group = self.replicas[lag.slot].id;
             let bytes_max = self.peers.limits().frame_bytes_max as usize / 2;
             // None: all read buffers are in use. A completion brings the next turn.
-            if let Some(operation) = self.log.read(group, first.0, last.0, bytes_max) {
+            if let Some(operation) = self.log.read(group, first..=last, bytes_max) {
                 lag.reading = Some(operation.id());
                 operations.push(Operation::Disk(operation));
             }
@@ -153,7 +153,7 @@ pub(super) fn last_index(records: &RecordBytes) -> Option<LogIndex> {
     let mut last = None;
     while !bytes.is_empty() {
         let record = record::parse_unchecked(bytes).ok()?;
-        last = Some(LogIndex(record.index));
+        last = Some(record.index);
         bytes = &bytes[record.encoded_bytes..];
     }
     last

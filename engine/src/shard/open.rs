@@ -1,8 +1,7 @@
 //! Making a shard from what its log held: groups are reopened through their factories.
 
 use pontoon_raft::{
-    Boot, EntryId, GroupId, HardState, LogIndex, Membership, NodeId, Output, Raft, RaftConfig,
-    Term, Time,
+    Boot, GroupId, HardState, LogIndex, Membership, Output, Raft, RaftConfig, Time,
 };
 use pontoon_storage::{RecoveredGroup, Recovery, SegmentLog};
 
@@ -155,7 +154,7 @@ fn refuse_lost_group(recovery: &Recovery, group: &RecoveredGroup) -> Result<(), 
     }
     let damage = recovery.report.damage.first();
     Err(ShardOpenError::Damaged {
-        group: GroupId(group.group),
+        group: group.group,
         place: damage.map_or_else(
             || "found at an earlier start".to_owned(),
             |damage| format!("segment-{:04} near offset {}", damage.slot, damage.offset),
@@ -170,7 +169,7 @@ fn reopen(
     log: &SegmentLog,
     now: Time,
 ) -> Result<Replica, ShardOpenError> {
-    let id = GroupId(group.group);
+    let id = group.group;
     let definition = if group.tainted && group.definition.is_empty() {
         let group = id;
         tracing::warn!(%group, "its definition is lost with other durable data: it stays out");
@@ -182,7 +181,7 @@ fn reopen(
     let machine = open_machine(machines, &definition, id)?;
     let held = machine.as_ref().and_then(|machine| machine.durable_index());
     let held = held.unwrap_or(LogIndex(0));
-    let last_index = LogIndex(group.last_index);
+    let last_index = group.last_index;
     // A damaged log may have lost what the machine applied; the others give it back.
     if held > last_index && !group.tainted {
         return Err(ShardOpenError::MachineAhead {
@@ -191,18 +190,17 @@ fn reopen(
             log: last_index,
         });
     }
-    let entry = |(index, term)| EntryId::new(LogIndex(index), Term(term));
-    let compacted = entry(group.compacted);
+    let compacted = group.compacted;
     let boot = Boot {
         hard_state: HardState {
-            current_term: Term(group.current_term),
-            voted_for: group.voted_for.map(NodeId),
+            current_term: group.current_term,
+            voted_for: group.voted_for,
         },
         membership: definition.membership(),
-        commit_index: LogIndex(group.commit_index),
+        commit_index: group.commit_index,
         applied: held,
         compacted,
-        terms: group.terms.iter().copied().map(entry).collect(),
+        terms: group.terms.clone(),
         last_index,
         log_epoch: log.epoch(),
         tainted: group.tainted,
@@ -248,7 +246,7 @@ pub(super) fn boot_new(
     let boot = Boot {
         membership,
         log_epoch: log.epoch(),
-        tainted: log.is_tainted(group.0),
+        tainted: log.is_tainted(group),
         ..Boot::default()
     };
     Raft::new(raft_config(config, group), boot, now)

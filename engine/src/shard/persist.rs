@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pontoon_raft::{Appended, Output};
+use pontoon_raft::{Appended, EntryId, GroupId, Output};
 use pontoon_storage::{AppendError, RecordKind};
 
 use super::Shard;
@@ -73,17 +73,16 @@ impl Shard {
         output: &mut Output,
         source: Source<'_>,
     ) -> Result<bool, AppendError> {
-        let group = self.replicas[slot].id.0;
+        let group = self.replicas[slot].id;
         let mut staged = false;
         if let Some(hard_state) = output.hard_state.take() {
-            let voted_for = hard_state.voted_for.map(|node| node.0);
-            let term = hard_state.current_term.0;
+            let (term, voted_for) = (hard_state.current_term, hard_state.voted_for);
             admitted(self.log.save_hard_state(group, term, voted_for))?;
             staged = true;
         }
         if std::mem::take(&mut output.repaired) {
             admitted(self.log.set_tainted(group, false))?;
-            tracing::info!(group, "the group's damage is repaired; it counts again");
+            tracing::info!(%group, "the group's damage is repaired; it counts again");
             staged = true;
         }
         for appended in output.appended.drain(..) {
@@ -98,14 +97,13 @@ impl Shard {
 
     fn stage_entries(
         &mut self,
-        group: u64,
+        group: GroupId,
         appended: Appended,
         source: Source<'_>,
     ) -> Result<(), AppendError> {
         match (appended, source) {
             (Appended::Noop(entry), _) => {
-                let (index, term, kind) = (entry.index.0, entry.term.0, RecordKind::Noop);
-                admitted(self.log.append_command(group, index, term, kind, &[]))
+                admitted(self.log.append_command(group, entry, RecordKind::Noop, &[]))
             }
             (
                 Appended::Proposed {
@@ -113,10 +111,11 @@ impl Shard {
                 },
                 Source::Commands(commands),
             ) => {
-                let (mut index, term, kind) = (first_index, term.0, RecordKind::Command);
+                let mut entry = EntryId::new(first_index, term);
                 for (command, _) in commands {
-                    admitted(self.log.append_command(group, index.0, term, kind, command))?;
-                    index = index.next();
+                    let kind = RecordKind::Command;
+                    admitted(self.log.append_command(group, entry, kind, command))?;
+                    entry.index = entry.index.next();
                 }
                 Ok(())
             }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pontoon_raft::{Body, EntryKind, EntryMeta, GroupId, LogIndex, Message, NodeId, Raft, Term};
+use pontoon_raft::{Body, EntryKind, EntryMeta, GroupId, Message, NodeId, Raft};
 use pontoon_storage::{RecordKind, record};
 use pontoon_transport::Frame;
 
@@ -128,11 +128,8 @@ impl Received {
             let record = record::parse(&records[at..]).map_err(|_| "record")?;
             expected = expected.next();
             let kind = entry_kind(record.kind).ok_or("kind of record")?;
-            let entry_term = Term(record.term);
-            if record.group != group.0
-                || LogIndex(record.index) != expected
-                || entry_term > message.term
-            {
+            let entry_term = record.term;
+            if record.group != group || record.index != expected || entry_term > message.term {
                 return Err("record out of place");
             }
             let range = at..at + record.encoded_bytes;

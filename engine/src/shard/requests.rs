@@ -24,7 +24,7 @@ impl Shard {
     /// that a quorum of others can commit.
     #[must_use]
     pub fn gathers_requests(&self) -> bool {
-        self.pending_bytes > 0 && !self.log.has_place()
+        self.pending_bytes > 0 && !self.log.can_seal()
     }
 
     /// Takes what waits. True if there may be more.
@@ -252,7 +252,7 @@ impl Shard {
             group,
             message: error.to_string(),
         })?;
-        self.log.create_group(group.0, &definition.encode())?;
+        self.log.create_group(group, &definition.encode())?;
         let frame = self.log.open_frame();
         let held = machine.durable_index().filter(|_| self.log.is_damaged());
         let raft = boot_new(&self.config, group, &definition, &self.log, self.now);

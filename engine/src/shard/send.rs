@@ -79,15 +79,13 @@ impl Shard {
                 return None;
             }
             let mut pieces = std::mem::take(&mut self.pieces);
-            let found = self
-                .log
-                .cached(group.0, first.0, last.0, bytes_max, &mut pieces);
+            let found = self.log.cached(group, first..=last, bytes_max, &mut pieces);
             let CacheRead::Hit { through } = found else {
                 self.pieces = pieces;
                 return Some(append);
             };
             let bytes = pieces.iter().map(|piece| piece.len()).sum();
-            let (part, rest) = self.split(slot, append, LogIndex(through));
+            let (part, rest) = self.split(slot, append, through);
             self.push_head(slot, to, &part.message(), bytes);
             if let Some(connection) = self.peers.connection(to) {
                 for piece in pieces.drain(..) {

@@ -100,7 +100,7 @@ impl Shard {
     /// every member has in its log.
     fn compact_oldest(&mut self) {
         for group in self.log.oldest_segment_groups() {
-            let Some(slot) = self.slot(pontoon_raft::GroupId(group)) else {
+            let Some(slot) = self.slot(group) else {
                 continue;
             };
             let replica = &mut self.replicas[slot];
@@ -111,7 +111,7 @@ impl Shard {
             replica.raft.compact(index);
             let compacted = replica.raft.compacted();
             if compacted.index > before.index {
-                self.log.compact(group, compacted.index.0, compacted.term.0);
+                self.log.compact(group, compacted);
             }
         }
     }

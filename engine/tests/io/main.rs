@@ -16,7 +16,10 @@ use pontoon::bulk::{BulkConfig, BulkLane};
 use pontoon::doorbell::Doorbell;
 use pontoon::driver::{DriverConfig, UringDriver, Wait, Wake};
 use pontoon::port::{Completion, Operation, SocketId};
-use pontoon::storage::{FileVolume, Identity, LogConfig, RecordKind, SegmentLog, SyncMethod};
+use pontoon::storage::{
+    EntryId, FileVolume, GroupId, LogConfig, LogIdentity, LogIndex, RecordKind, SegmentLog,
+    SyncMethod, Term,
+};
 use pontoon::transport::{FORMAT_FINGERPRINT, Hello, WIRE_VERSION};
 
 /// Nothing takes longer.
@@ -124,7 +127,7 @@ fn open_log(node: u64, directory: &Path, file: Option<&str>) -> (SegmentLog, Fil
     let mut volume = FileVolume::open(directory, SEGMENT_BYTES).unwrap();
     let config = LogConfig {
         segment_bytes: SEGMENT_BYTES,
-        ..LogConfig::new(Identity {
+        ..LogConfig::new(LogIdentity {
             cluster: 5,
             node,
             core: 0,
@@ -136,7 +139,7 @@ fn open_log(node: u64, directory: &Path, file: Option<&str>) -> (SegmentLog, Fil
         volume.prepare(slot).unwrap();
         log.on_prepared(slot, true);
     }
-    log.create_group(1, b"").unwrap();
+    log.create_group(GroupId(1), b"").unwrap();
     if let Some(path) = file {
         for slot in volume.slots() {
             let file = std::fs::File::options().write(true).open(path).unwrap();
@@ -182,7 +185,10 @@ impl Core {
 
     fn append(&mut self, index: u64, payload: &[u8]) {
         let kind = RecordKind::Command;
-        self.log.append_command(1, index, 1, kind, payload).unwrap();
+        let entry = EntryId::new(LogIndex(index), Term(1));
+        self.log
+            .append_command(GroupId(1), entry, kind, payload)
+            .unwrap();
     }
 
     /// The result of the log's next write.

@@ -1,68 +1,24 @@
-//! What a log knows about one group: its state, where its entries are, and those still in memory.
+//! One group of the log: its state, where its entries are, and those still in memory.
 
-use std::cell::Cell;
-use std::collections::VecDeque;
+use pontoon_types::{EntryId, LogIndex, NodeId, Term};
 
-use crate::record::{u32_at, u64_at};
-use crate::slab::RecordBytes;
-
-/// Entries of one group in one frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Run {
-    pub(crate) first: u64,
-    pub(crate) count: u32,
-    pub(crate) frame: u64,
-    /// Where the first record begins, counted from the start of the frame.
-    pub(crate) offset: u32,
-    /// Bytes from there to the end of the last record; other groups' records may lie between.
-    pub(crate) bytes: u32,
-    /// Some of the records in these bytes were overridden, so the run can't be extended.
-    pub(crate) clipped: bool,
-}
-
-impl Run {
-    /// The index behind the run.
-    pub(crate) fn end(&self) -> u64 {
-        self.first + u64::from(self.count)
-    }
-}
-
-/// Entries of one group that lie next to each other in memory.
-#[derive(Debug, Clone)]
-pub(crate) struct CachedRun {
-    pub(crate) first: u64,
-    pub(crate) count: u32,
-    pub(crate) frame: u64,
-    pub(crate) bytes: RecordBytes,
-}
-
-impl CachedRun {
-    /// The index behind the run.
-    pub(crate) fn end(&self) -> u64 {
-        self.first + u64::from(self.count)
-    }
-}
-
-/// Where the last walk through a cached run ended, so that the next one need not start over.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Hint {
-    pub(crate) run: u64,
-    pub(crate) index: u64,
-    pub(crate) offset: usize,
-}
+use super::cache::CachedEntries;
+use super::extents::Extents;
+use super::frames::Frames;
+use crate::record::{encoded_bytes, u32_at, u64_at};
 
 /// What is repeated about a group in every segment.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GroupState {
     /// Which life of this group number it is.
     pub(crate) incarnation: u64,
-    pub(crate) current_term: u64,
-    pub(crate) voted_for: Option<u64>,
-    pub(crate) commit_index: u64,
-    /// Index and term of the last entry that is no longer kept.
-    pub(crate) compacted: (u64, u64),
-    /// Index and term of the last entry.
-    pub(crate) last: (u64, u64),
+    pub(crate) current_term: Term,
+    pub(crate) voted_for: Option<NodeId>,
+    pub(crate) commit_index: LogIndex,
+    /// The last entry that is no longer kept.
+    pub(crate) compacted: EntryId,
+    /// The last entry.
+    pub(crate) last: EntryId,
     /// Damage was found and the group has not been declared whole since.
     pub(crate) tainted: bool,
     pub(crate) definition: Vec<u8>,
@@ -82,12 +38,12 @@ impl GroupState {
         }
         let numbers = [
             self.incarnation,
-            self.voted_for.unwrap_or(0),
-            self.commit_index,
-            self.compacted.0,
-            self.compacted.1,
-            self.last.0,
-            self.last.1,
+            self.voted_for.unwrap_or_default().0,
+            self.commit_index.0,
+            self.compacted.index.0,
+            self.compacted.term.0,
+            self.last.index.0,
+            self.last.term.0,
             u64::from(flags) | (self.definition.len() as u64) << 32,
         ];
         for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
@@ -96,8 +52,13 @@ impl GroupState {
         bytes
     }
 
+    /// Bytes of the whole record, padding included.
+    pub(crate) fn record_bytes(&self) -> usize {
+        encoded_bytes(STATE_BYTES + self.definition.len())
+    }
+
     /// Decodes a state record's payload; the term is in the record's header.
-    pub(crate) fn decode(current_term: u64, payload: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(current_term: Term, payload: &[u8]) -> Option<Self> {
         if payload.len() < STATE_BYTES {
             return None;
         }
@@ -106,111 +67,42 @@ impl GroupState {
         Some(Self {
             incarnation: u64_at(payload, 0),
             current_term,
-            voted_for: (flags & FLAG_VOTED != 0).then(|| u64_at(payload, 8)),
-            commit_index: u64_at(payload, 16),
-            compacted: (u64_at(payload, 24), u64_at(payload, 32)),
-            last: (u64_at(payload, 40), u64_at(payload, 48)),
+            voted_for: (flags & FLAG_VOTED != 0).then(|| NodeId(u64_at(payload, 8))),
+            commit_index: LogIndex(u64_at(payload, 16)),
+            compacted: entry_at(payload, 24),
+            last: entry_at(payload, 40),
             tainted: flags & FLAG_TAINTED != 0,
             definition: definition.to_vec(),
         })
     }
 }
 
+fn entry_at(payload: &[u8], at: usize) -> EntryId {
+    EntryId::new(LogIndex(u64_at(payload, at)), Term(u64_at(payload, at + 8)))
+}
+
 /// A group of the log.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     pub(crate) state: GroupState,
-    /// Where the entries are, ascending and without gaps.
-    pub(crate) runs: VecDeque<Run>,
-    /// The entries in memory, ascending; a run that is not durable yet is always here.
-    pub(crate) cached: VecDeque<CachedRun>,
-    pub(crate) hint: Cell<Hint>,
+    /// Where the entries are.
+    pub(crate) extents: Extents,
+    /// The entries in memory. Those that are not durable yet are always here.
+    pub(crate) cached: CachedEntries,
 }
-
-/// Cached runs that are looked at one by one, before the others are searched.
-const NEWEST_RUNS: usize = 8;
 
 impl Group {
-    /// Cuts off the entries from `index` on; calls `dead` with the frame of each run that is gone.
-    pub(crate) fn truncate(&mut self, index: u64, mut dead: impl FnMut(u64)) {
-        while let Some(run) = self.runs.back_mut() {
-            if run.first >= index {
-                dead(run.frame);
-                self.runs.pop_back();
-                continue;
-            }
-            if run.end() > index {
-                run.count = (index - run.first) as u32;
-                run.clipped = true;
-            }
-            break;
-        }
-        while let Some(run) = self.cached.back_mut() {
-            if run.first >= index {
-                self.cached.pop_back();
-                continue;
-            }
-            if run.end() > index {
-                let kept = offset_of(run, index, Hint::default());
-                run.count = (index - run.first) as u32;
-                run.bytes = run.bytes.slice(0..kept);
-            }
-            break;
-        }
-        self.hint.set(Hint::default());
+    /// Cuts off the entries from `index` on.
+    pub(crate) fn truncate(&mut self, index: LogIndex, frames: &mut Frames) {
+        self.extents.truncate(index, frames);
+        self.cached.truncate(index);
     }
 
-    /// Forgets the entries up to `index`; calls `dead` with the frame of each run that is gone.
-    pub(crate) fn forget(&mut self, index: u64, mut dead: impl FnMut(u64)) {
-        while self.runs.front().is_some_and(|run| run.end() <= index + 1) {
-            dead(self.runs.pop_front().expect("looked at").frame);
-        }
-        while self
-            .cached
-            .front()
-            .is_some_and(|run| run.end() <= index + 1)
-        {
-            self.cached.pop_front();
-        }
+    /// Forgets the entries up to `index`.
+    pub(crate) fn forget(&mut self, index: LogIndex, frames: &mut Frames) {
+        self.extents.forget(index, frames);
+        self.cached.forget(index);
     }
-
-    /// Position of the cached run that holds `index` or comes after it. Mostly it is one of the
-    /// last, which are looked at first.
-    pub(crate) fn cached_position(&self, index: u64) -> usize {
-        let newest = self.cached.len().saturating_sub(NEWEST_RUNS);
-        let is_new = |run: &CachedRun| run.first <= index;
-        if self.cached.get(newest).is_some_and(is_new) {
-            let before = self.cached.range(newest..);
-            newest + before.take_while(|run| run.end() <= index).count()
-        } else {
-            self.cached.partition_point(|run| run.end() <= index)
-        }
-    }
-
-    /// The run that holds an index.
-    pub(crate) fn run_of(&self, index: u64) -> Option<&Run> {
-        let position = self.runs.partition_point(|run| run.end() <= index);
-        self.runs.get(position).filter(|run| run.first <= index)
-    }
-}
-
-/// Where the record of `index` begins in a cached run that holds it or ends just before it.
-pub(crate) fn offset_of(run: &CachedRun, index: u64, hint: Hint) -> usize {
-    let (mut at, mut offset) = (run.first, 0);
-    if hint.run == run.first && (run.first..=index).contains(&hint.index) {
-        (at, offset) = (hint.index, hint.offset);
-    }
-    let bytes = run.bytes.as_ref();
-    while at < index {
-        offset += encoded_bytes_at(&bytes[offset..]);
-        at += 1;
-    }
-    offset
-}
-
-/// Length of the record at the start of trusted bytes.
-pub(crate) fn encoded_bytes_at(bytes: &[u8]) -> usize {
-    crate::record::encoded_bytes((u32_at(bytes, 24) & 0x00ff_ffff) as usize)
 }
 
 #[cfg(test)]
@@ -221,11 +113,11 @@ mod tests {
     fn a_group_state_comes_back_as_it_was_written() {
         let state = GroupState {
             incarnation: 1,
-            current_term: 2,
-            voted_for: Some(3),
-            commit_index: 4,
-            compacted: (5, 6),
-            last: (7, 8),
+            current_term: Term(2),
+            voted_for: Some(NodeId(3)),
+            commit_index: LogIndex(4),
+            compacted: EntryId::new(LogIndex(5), Term(6)),
+            last: EntryId::new(LogIndex(7), Term(8)),
             tainted: true,
             definition: b"definition".to_vec(),
         };
@@ -238,33 +130,7 @@ mod tests {
             );
             payload.pop();
             payload.truncate(63);
-            assert_eq!(GroupState::decode(2, &payload), None);
+            assert_eq!(GroupState::decode(Term(2), &payload), None);
         }
-    }
-
-    #[test]
-    fn truncation_clips_the_last_run_and_names_the_frames_that_died() {
-        let run = |first, frame| Run {
-            first,
-            count: 4,
-            frame,
-            offset: 64,
-            bytes: 400,
-            clipped: false,
-        };
-        let mut group = Group {
-            runs: [run(1, 1), run(5, 2), run(9, 3)].into(),
-            ..Group::default()
-        };
-        let mut dead = Vec::new();
-        group.truncate(7, |frame| dead.push(frame));
-        assert_eq!(dead, [3]);
-        assert_eq!(
-            group.run_of(6).map(|run| (run.count, run.clipped)),
-            Some((2, true))
-        );
-        assert_eq!(group.run_of(7), None);
-        group.forget(4, |frame| dead.push(frame));
-        assert_eq!(dead, [3, 1]);
     }
 }

@@ -1,16 +1,27 @@
 //! The log of one core: what it holds, and how a group is made, changed and dropped.
 //!
-//! The verbs are spread over the files beside this one: `append` stages records, `write` seals
-//! frames and takes completions, `space` rolls, frees and recycles segments, `read` reads back.
+//! Its verbs are in the files beside this one. Records: `groups` and `append` check them, `staging`
+//! copies them into frames, `write` seals these and takes completions. Reading back: `cache` from
+//! memory, `read` from the disk. Space: `compaction` and `checkpoint` make segments superfluous,
+//! `segments` frees and recycles them. `group`, `extents` and `frames` are the index.
 
 mod append;
+mod cache;
+mod checkpoint;
+mod compaction;
+pub(crate) mod extents;
+pub(crate) mod frames;
 pub(crate) mod group;
+mod groups;
 mod read;
-pub(crate) mod space;
+pub(crate) mod segments;
+mod staging;
 mod write;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+
+use pontoon_types::{EntryId, GroupId};
 
 use crate::config::LogConfig;
 use crate::disk::Volume;
@@ -19,15 +30,18 @@ use crate::layout::Salt;
 use crate::recovery::{self, Recovery};
 use crate::slab::SlabPool;
 
-use append::{CACHE_ORDER_MIN, Staging};
+pub use cache::CacheRead;
+use cache::EvictionOrder;
+use checkpoint::Checkpoint;
+use frames::Frames;
 use group::Group;
-pub use read::CacheRead;
 use read::PendingRead;
-use space::{Frames, Space};
+use segments::Space;
+use staging::Staging;
 use write::Writer;
 
 /// Counts since the log was opened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogStatistics {
     /// Frames sealed, marks included.
     pub frames: u64,
@@ -61,20 +75,18 @@ pub struct SegmentLog {
     salt: Salt,
     pool: SlabPool,
     read_pool: SlabPool,
-    groups: BTreeMap<u64, Group>,
+    groups: BTreeMap<GroupId, Group>,
     staging: Staging,
     writer: Writer,
     space: Space,
     frames: Frames,
-    /// Cached runs in the order they came, as (frame, group): the order of eviction.
-    cache_order: VecDeque<(u64, u64)>,
-    /// How long that may grow before it is trimmed.
-    cache_order_limit: usize,
+    checkpoint: Checkpoint,
+    eviction_order: EvictionOrder,
     /// Groups whose compaction is not in the log yet, for lack of memory.
-    owed: Vec<u64>,
+    pending_compactions: Vec<GroupId>,
     reads: Vec<PendingRead>,
     /// Slot and offset of reads of which the last one failed.
-    suspects: Vec<(u32, u64)>,
+    failed_reads: Vec<(u32, u64)>,
     next_id: u64,
     next_incarnation: u64,
     /// Durable data was found to be missing when the log was opened.
@@ -112,11 +124,11 @@ impl SegmentLog {
             space: recovered.space,
             frames: recovered.frames,
             groups: recovered.groups,
-            cache_order: VecDeque::new(),
-            cache_order_limit: CACHE_ORDER_MIN,
-            owed: Vec::new(),
+            checkpoint: Checkpoint::new(),
+            eviction_order: EvictionOrder::new(),
+            pending_compactions: Vec::new(),
             reads: Vec::new(),
-            suspects: Vec::new(),
+            failed_reads: Vec::new(),
             next_id: 1,
             next_incarnation: recovered.next_incarnation,
             damaged: !recovery.report.damage.is_empty(),
@@ -157,8 +169,8 @@ impl SegmentLog {
         }
     }
 
-    /// Index and term of a group's last entry, staged ones included.
-    pub fn last(&self, group: u64) -> Option<(u64, u64)> {
+    /// A group's last entry, staged ones included.
+    pub fn last(&self, group: GroupId) -> Option<EntryId> {
         self.groups.get(&group).map(|group| group.state.last)
     }
 
@@ -168,14 +180,14 @@ impl SegmentLog {
     }
 
     /// True when the group is in this log and has lost something durable, as far as is known.
-    pub fn is_tainted(&self, group: u64) -> bool {
+    pub fn is_tainted(&self, group: GroupId) -> bool {
         self.groups
             .get(&group)
             .is_some_and(|group| group.state.tainted)
     }
 
     /// True when the group is in this log.
-    pub fn contains(&self, group: u64) -> bool {
+    pub fn contains(&self, group: GroupId) -> bool {
         self.groups.contains_key(&group)
     }
 

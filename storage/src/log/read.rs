@@ -1,114 +1,64 @@
-//! Reading entries back, from memory or from the disk.
+//! Reading entries back from the disk.
+
+use std::ops::RangeInclusive;
+
+use pontoon_types::{GroupId, LogIndex};
 
 use super::SegmentLog;
-use super::group::{CachedRun, Hint, encoded_bytes_at, offset_of};
 use crate::disk::DiskOp;
-use crate::error::{Poisoned, ReadError, WriteFailure};
+use crate::error::{ReadError, WriteFailure};
 use crate::mutant::Mutant;
 use crate::record;
 use crate::slab::{ReadBuffer, RecordBytes};
 
 /// Places of reads that failed that are remembered, newest first.
-const SUSPECTS_MAX: usize = 64;
-
-/// What memory has of the entries asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CacheRead {
-    /// The pieces hold all records from the first one asked for through this index.
-    Hit {
-        /// The last index that the pieces hold.
-        through: u64,
-    },
-    /// The first entry is not in memory: [`SegmentLog::read`] it.
-    Miss,
-}
+const FAILED_READS_MAX: usize = 64;
 
 /// A read from the disk that is under way.
 #[derive(Debug)]
 pub(super) struct PendingRead {
     id: u64,
-    group: u64,
+    group: GroupId,
     incarnation: u64,
     frame: u64,
     slot: u32,
     offset: u64,
-    /// First index wanted, and the one behind the last.
-    first: u64,
-    end: u64,
+    /// First index wanted, and the one after the last.
+    first: LogIndex,
+    end: LogIndex,
     bytes_max: usize,
     /// First index in the bytes.
-    run_first: u64,
+    extent_first: LogIndex,
     /// Where the records begin and end in the buffer.
     begin: usize,
     finish: usize,
 }
 
 impl SegmentLog {
-    /// Adds to `pieces` what memory has of a group's entries `first` to `last`.
-    ///
-    /// Stops before `bytes_max` is passed, but gives at least one entry.
-    pub fn cached(
-        &self,
-        group: u64,
-        first: u64,
-        last: u64,
-        bytes_max: usize,
-        pieces: &mut Vec<RecordBytes>,
-    ) -> CacheRead {
-        let found = self.groups.get(&group);
-        let Some(group) = found.filter(|group| first > group.state.compacted.0) else {
-            return CacheRead::Miss;
-        };
-        let mut position = group.cached_position(first);
-        let (mut next, mut left) = (first, bytes_max);
-        while next <= last && (left > 0 || next == first) {
-            let Some(run) = group.cached.get(position).filter(|run| run.first <= next) else {
-                break;
-            };
-            let begin = offset_of(run, next, group.hint.get());
-            let through = last.min(run.end() - 1);
-            let (end, finish) = fitting(run, next, begin, through, left, next == first);
-            if end == next {
-                break;
-            }
-            if end < run.end() {
-                group.hint.set(Hint {
-                    run: run.first,
-                    index: end,
-                    offset: finish,
-                });
-            }
-            pieces.push(run.bytes.slice(begin..finish));
-            left = left.saturating_sub(finish - begin);
-            (next, position) = (end, position + 1);
-            if end <= through {
-                break;
-            }
-        }
-        if next == first {
-            return CacheRead::Miss;
-        }
-        self.cache_hits.set(self.cache_hits.get() + 1);
-        CacheRead::Hit { through: next - 1 }
-    }
-
-    /// Reads some of a group's entries `first` to `last` from the disk, beginning with `first`.
+    /// Reads some of a group's entries from the disk, from the first on.
     ///
     /// `None` when the entries are not on the disk (not durable yet: they are in memory; or
     /// compacted), or when all read buffers are in use: ask again after a completion.
-    pub fn read(&mut self, group: u64, first: u64, last: u64, bytes_max: usize) -> Option<DiskOp> {
+    pub fn read(
+        &mut self,
+        group: GroupId,
+        entries: RangeInclusive<LogIndex>,
+        bytes_max: usize,
+    ) -> Option<DiskOp> {
+        let (first, last) = entries.into_inner();
         let id = self.id();
         let found = self
             .groups
             .get(&group)
-            .filter(|group| first > group.state.compacted.0)?;
-        let run = *found
-            .run_of(first)
-            .filter(|run| run.frame <= self.writer.durable_frame)?;
-        let place = self.frames.get(run.frame)?;
+            .filter(|group| first > group.state.compacted.index)?;
+        let extent = *found
+            .extents
+            .of(first)
+            .filter(|extent| extent.frame <= self.writer.durable_frame)?;
+        let place = self.frames.get(extent.frame)?;
         let block = self.block as u64;
-        let start = place.offset + u64::from(run.offset);
-        let finish = start + u64::from(run.bytes);
+        let start = place.offset + u64::from(extent.offset);
+        let finish = start + u64::from(extent.bytes);
         let offset = start / block * block;
         let length = finish.next_multiple_of(block) - offset;
         let buffer = self.read_pool.read_buffer(length as usize)?;
@@ -116,13 +66,13 @@ impl SegmentLog {
             id,
             group,
             incarnation: found.state.incarnation,
-            frame: run.frame,
+            frame: extent.frame,
             slot: place.slot,
             offset,
             first,
-            end: run.end().min(last.saturating_add(1)),
+            end: extent.end().min(last.next()),
             bytes_max,
-            run_first: run.first,
+            extent_first: extent.first,
             begin: (start - offset) as usize,
             finish: (finish - offset) as usize,
         });
@@ -155,33 +105,26 @@ impl SegmentLog {
             return Err(poisoned.clone().into());
         }
         let place = (read.slot, read.offset);
-        let records = self.look(read, buffer, result);
+        let records = self.validate(read, buffer, result);
         let failure = match &records {
             Err(ReadError::Io { failure, .. }) => *failure,
             Err(ReadError::Damaged { .. }) => WriteFailure::Damaged,
             _ => {
-                self.suspects.retain(|suspect| *suspect != place);
+                self.failed_reads.retain(|failed| *failed != place);
                 return records;
             }
         };
-        if !self.suspects.contains(&place) || self.config.is(Mutant::ReadsInVain) {
-            self.suspects.truncate(SUSPECTS_MAX - 1);
-            self.suspects.insert(0, place);
+        if !self.failed_reads.contains(&place) || self.config.is(Mutant::ReadsInVain) {
+            self.failed_reads.truncate(FAILED_READS_MAX - 1);
+            self.failed_reads.insert(0, place);
             return records;
         }
         let (slot, offset) = place;
-        let poisoned = Poisoned {
-            slot,
-            offset,
-            failure,
-        };
-        tracing::error!(%poisoned, "the log is closed");
-        self.writer.poisoned = Some(poisoned.clone());
-        Err(poisoned.into())
+        Err(self.poison(slot, offset, failure).into())
     }
 
     /// What a read has brought.
-    fn look(
+    fn validate(
         &self,
         read: PendingRead,
         mut buffer: ReadBuffer,
@@ -206,11 +149,11 @@ impl SegmentLog {
             first: read.first,
         };
         let group = self.groups.get(&read.group).ok_or_else(changed)?;
-        let run = group.run_of(read.first).filter(|run| {
-            (run.frame, run.first) == (read.frame, read.run_first)
+        let extent = group.extents.of(read.first).filter(|extent| {
+            (extent.frame, extent.first) == (read.frame, read.extent_first)
                 && group.state.incarnation == read.incarnation
         });
-        let end = read.end.min(run.ok_or_else(changed)?.end());
+        let end = read.end.min(extent.ok_or_else(changed)?.end());
         match gather(buffer.as_mut_slice(), &read, end) {
             Ok(length) => Ok(buffer.freeze(length)),
             Err(index) => Err(ReadError::Damaged {
@@ -223,39 +166,12 @@ impl SegmentLog {
     }
 }
 
-/// How many entries of a cached run, from `next` (at `begin`) through `through`, fit `left` bytes.
-///
-/// Gives the index behind them and where they end.
-fn fitting(
-    run: &CachedRun,
-    next: u64,
-    begin: usize,
-    through: u64,
-    left: usize,
-    at_least_one: bool,
-) -> (u64, usize) {
-    let bytes = run.bytes.as_ref();
-    if through + 1 == run.end() && bytes.len() - begin <= left {
-        return (run.end(), bytes.len());
-    }
-    let (mut end, mut finish) = (next, begin);
-    while end <= through {
-        let length = encoded_bytes_at(&bytes[finish..]);
-        let forced = at_least_one && end == next;
-        if finish + length - begin > left && !forced {
-            break;
-        }
-        (end, finish) = (end + 1, finish + length);
-    }
-    (end, finish)
-}
-
 /// Moves the wanted records of a read to the front of its buffer, checking each.
 ///
-/// Records of other groups, of other kinds, and earlier ones of this run are passed over. Gives
+/// Records of other groups, of other kinds, and earlier ones of this extent are passed over. Gives
 /// the length, or the index of the first record that is not there.
-fn gather(buffer: &mut [u8], read: &PendingRead, end: u64) -> Result<usize, u64> {
-    let (mut at, mut length, mut next) = (read.begin, 0, read.run_first);
+fn gather(buffer: &mut [u8], read: &PendingRead, end: LogIndex) -> Result<usize, LogIndex> {
+    let (mut at, mut length, mut next) = (read.begin, 0, read.extent_first);
     while next < end {
         if at >= read.finish {
             return Err(next);
@@ -266,7 +182,7 @@ fn gather(buffer: &mut [u8], read: &PendingRead, end: u64) -> Result<usize, u64>
             if index != next {
                 return Err(next);
             }
-            next += 1;
+            next = next.next();
             if index >= read.first {
                 if length > 0 && length + bytes > read.bytes_max {
                     return Ok(length);

@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::SegmentLog;
-use super::append::ClosedFrame;
-use super::space::LiveSegment;
+use super::segments::LiveSegment;
+use super::staging::ClosedFrame;
 use crate::disk::DiskOp;
 use crate::error::{Poisoned, WriteFailure};
 use crate::layout::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, Salt};
 use crate::mutant::Mutant;
-use crate::slab::Slab;
+use crate::slab::{RecordBytes, Slab};
 
 /// A write that is under way, or that waits for an older one to be durable.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(super) struct Writer {
     /// was begun when all frames before it were durable.
     in_flight: VecDeque<InFlight>,
     /// How many writes may be in flight.
-    places: usize,
+    writes_in_flight_max: usize,
     pub(super) durable_frame: u64,
     /// Header checksum of the last frame sealed.
     previous: u32,
@@ -54,7 +54,7 @@ impl Writer {
     pub(super) fn new(durable_frame: u64, previous: u32) -> Self {
         Self {
             in_flight: VecDeque::new(),
-            places: 1,
+            writes_in_flight_max: 1,
             durable_frame,
             previous,
             unwitnessed: false,
@@ -70,12 +70,12 @@ impl SegmentLog {
     /// Now and then the write is a new segment's header instead; the frame follows when it is
     /// complete.
     pub fn seal(&mut self) -> Option<DiskOp> {
-        if self.writer.poisoned.is_some() || !self.has_place() {
+        if self.writer.poisoned.is_some() || !self.can_seal() {
             return None;
         }
-        self.pay_owed();
+        self.stage_compactions();
         if self.staging.closed.is_empty() && self.staging.open.is_some() {
-            self.spread_state(0);
+            self.write_checkpoint(0);
             self.close_frame();
         }
         self.free_segments();
@@ -105,7 +105,7 @@ impl SegmentLog {
         }
         let slab = self.frame_memory()?;
         let start = slab.frontier();
-        let hole = slab.reserve(FRAME_HEADER_BYTES);
+        let reservation = slab.reserve(FRAME_HEADER_BYTES);
         slab.pad_to(self.block);
         let number = self.staging.next_number;
         self.staging.next_number += 1;
@@ -117,7 +117,7 @@ impl SegmentLog {
             number,
             slab,
             start,
-            hole,
+            reservation,
             records,
             payload_bytes,
             checksum,
@@ -162,18 +162,24 @@ impl SegmentLog {
             oldest_live,
         };
         let (header, checksum) = header.encode(place);
-        frame.slab.fill(frame.hole, &header);
+        frame.slab.fill(frame.reservation, &header);
         self.writer.previous = checksum;
         self.space.offset += frame.bytes as u64;
-        self.frames.place(frame.number, slot, sequence, offset);
+        self.frames
+            .set_location(frame.number, slot, sequence, offset);
         self.statistics.frames += 1;
         self.statistics.bytes += frame.bytes as u64;
         let bytes = frame.slab.view(frame.start..frame.start + frame.bytes);
-        let id = self.id();
         let purpose = Purpose::Frame {
             number: frame.number,
             oldest_live,
         };
+        self.submit(slot, offset, bytes, purpose)
+    }
+
+    /// Puts a write in flight.
+    fn submit(&mut self, slot: u32, offset: u64, bytes: RecordBytes, purpose: Purpose) -> DiskOp {
+        let id = self.id();
         self.writer.in_flight.push_back(InFlight {
             id,
             slot,
@@ -202,28 +208,12 @@ impl SegmentLog {
         let start = memory.frontier();
         memory.append(&block);
         let bytes = memory.view(start..start + self.block);
-        let (id, offset) = (self.id(), 0);
-        let sequence = header.sequence;
         let segment = LiveSegment {
-            sequence,
+            sequence: header.sequence,
             slot,
             last_frame: first_frame - 1,
         };
-        let purpose = Purpose::Segment(segment);
-        self.writer.in_flight.push_back(InFlight {
-            id,
-            slot,
-            offset,
-            bytes: bytes.len(),
-            purpose,
-            complete: false,
-        });
-        Some(DiskOp::Write {
-            id,
-            slot,
-            offset,
-            bytes,
-        })
+        Some(self.submit(slot, 0, bytes, Purpose::Segment(segment)))
     }
 
     /// Lets so many writes be under way at once; one, unless this is called. More pay where the
@@ -231,9 +221,12 @@ impl SegmentLog {
     ///
     /// # Panics
     /// If it is none.
-    pub fn set_writes_in_flight(&mut self, places: usize) {
-        assert!(places > 0, "a log without writes acknowledges nothing");
-        self.writer.places = places;
+    pub fn set_writes_in_flight(&mut self, writes_in_flight_max: usize) {
+        assert!(
+            writes_in_flight_max > 0,
+            "a log without writes acknowledges nothing"
+        );
+        self.writer.writes_in_flight_max = writes_in_flight_max;
     }
 
     /// Whether a write is under way.
@@ -242,10 +235,10 @@ impl SegmentLog {
     }
 
     /// Whether a frame could be sealed now.
-    pub fn has_place(&self) -> bool {
+    pub fn can_seal(&self) -> bool {
         let in_flight = &self.writer.in_flight;
         let rolls = |write: &InFlight| matches!(write.purpose, Purpose::Segment(_));
-        in_flight.len() < self.writer.places && !in_flight.back().is_some_and(rolls)
+        in_flight.len() < self.writer.writes_in_flight_max && !in_flight.back().is_some_and(rolls)
     }
 
     /// A write is complete and durable, or has failed. After a failure the log is closed for good:
@@ -263,20 +256,25 @@ impl SegmentLog {
         write.complete = true;
         if let Some(failure) = failure(write, result) {
             let (slot, offset) = (write.slot, write.offset);
-            let poisoned = Poisoned {
-                slot,
-                offset,
-                failure,
-            };
-            tracing::error!(%poisoned, "the log is closed");
-            self.writer.poisoned = Some(poisoned.clone());
-            return Err(poisoned);
+            return Err(self.poison(slot, offset, failure));
         }
         while let Some(position) = self.next_durable() {
             let write = self.writer.in_flight.remove(position).expect("just found");
             self.on_durable(write.purpose);
         }
         Ok(())
+    }
+
+    /// Closes the log for good.
+    pub(super) fn poison(&mut self, slot: u32, offset: u64, failure: WriteFailure) -> Poisoned {
+        let poisoned = Poisoned {
+            slot,
+            offset,
+            failure,
+        };
+        tracing::error!(%poisoned, "the log is closed");
+        self.writer.poisoned = Some(poisoned.clone());
+        poisoned
     }
 
     /// The oldest write, if it is complete: what is behind it counts only after it.
@@ -293,7 +291,7 @@ impl SegmentLog {
         match purpose {
             Purpose::Segment(segment) => {
                 self.space.rolled(segment, self.block);
-                self.space.spread_state();
+                self.checkpoint.begin();
                 self.statistics.segments += 1;
             }
             Purpose::Frame {
@@ -303,26 +301,6 @@ impl SegmentLog {
                 self.writer.durable_frame = number;
                 self.space.oldest_is_durable(oldest_live);
                 self.evict();
-            }
-        }
-    }
-
-    /// Lets go of the oldest durable entries in memory until staging has its part of the arena.
-    pub(super) fn evict(&mut self) {
-        let kept = self.config.staging_bytes / self.config.slab_bytes;
-        while self.pool.slabs_free() < kept {
-            let Some(&(frame, group)) = self.cache_order.front() else {
-                return;
-            };
-            if frame > self.writer.durable_frame {
-                return;
-            }
-            self.cache_order.pop_front();
-            let Some(group) = self.groups.get_mut(&group) else {
-                continue;
-            };
-            if group.cached.front().is_some_and(|run| run.frame == frame) {
-                group.cached.pop_front();
             }
         }
     }

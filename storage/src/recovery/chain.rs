@@ -1,4 +1,4 @@
-//! Deciding which frames count: torn tails, holes and damage told apart.
+//! The walk over all frames, which decides which of them count: it tells torn tails from damage.
 //!
 //! A frame says which frames were durable when it was sealed, and a later epoch says where an
 //! earlier one ended. A frame that is missing below such a mark was durable: that is damage. One
@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::scan::{Found, Segment};
+use super::scan::{ScannedFrame, Segment};
+use super::verdict::{Facts, Verdict, verdict};
 use super::{Damage, RecoveryReport};
 use crate::config::{LogConfig, SLOT_MAX};
 use crate::layout::{BLOCK_BYTES_MIN, EpochEnd};
@@ -16,7 +17,7 @@ use crate::mutant::Mutant;
 #[derive(Debug, Default)]
 pub(super) struct Chain {
     /// By ascending number.
-    pub(super) frames: Vec<Found>,
+    pub(super) frames: Vec<ScannedFrame>,
     /// Missing frames that were durable.
     pub(super) damage: Vec<Damage>,
     /// Where each epoch that has frames ended.
@@ -27,58 +28,39 @@ pub(super) struct Chain {
     pub(super) oldest_live: u64,
 }
 
-/// Walks the epochs in order. `segments` are those that may be live, by ascending sequence, and
+/// Walks the epochs in order. `all` are the segments that may be live, by ascending sequence, and
 /// `frames` their frames.
 pub(super) fn walk(
-    segments: &[Segment],
-    frames: &[Vec<Found>],
+    all: &[Segment],
+    frames: &[Vec<ScannedFrame>],
     oldest_live: u64,
     config: &LogConfig,
     report: &mut RecoveryReport,
 ) -> Chain {
     let mut ends = BTreeMap::new();
-    for segment in segments {
+    for segment in all {
         ends.extend(segment.header.ends.iter().map(|end| (end.epoch, *end)));
     }
     let mut chain = Chain {
         oldest_live,
         ..Chain::default()
     };
-    if let Some(first) = segments.first() {
+    if let Some(first) = all.first() {
         chain.last.0 = first.header.first_frame - 1;
         if first.header.sequence != oldest_live && !first.rebuilt {
             chain.lost_front(first);
         }
     }
     let mut start = 0;
-    while start < segments.len() {
-        let epoch = segments[start].header.epoch;
-        let same = segments[start..]
-            .iter()
-            .take_while(|segment| segment.header.epoch == epoch);
-        let end = start + same.count();
-        let accepted_end = match (ends.get(&epoch), segments.get(end)) {
-            (_, None) => None,
-            _ if config.is(Mutant::IgnoresAcceptedEnds) => None,
-            (Some(end), _) => Some(*end),
-            // The list was lost: the next epoch's first frame still says where this one ended.
-            (None, Some(next)) => {
-                let frame = next.header.first_frame - 1;
-                Some(EpochEnd {
-                    epoch,
-                    sequence: 0,
-                    frame,
-                    checksum: 0,
-                })
-            }
-        };
-        chain.walk_epoch(
-            &segments[start..end],
-            &frames[start..end],
-            accepted_end,
+    for segments in all.chunk_by(|one, next| one.header.epoch == next.header.epoch) {
+        let end = start + segments.len();
+        let epoch = Epoch {
+            segments,
+            frames: &frames[start..end],
+            accepted_end: accepted_end(&ends, segments, all.get(end), config),
             config,
-            report,
-        );
+        };
+        chain.walk_epoch(&epoch, report);
         start = end;
     }
     chain.oldest_live = chain
@@ -86,8 +68,8 @@ pub(super) fn walk(
         .iter()
         .map(|frame| frame.header.oldest_live)
         .fold(oldest_live, u64::max);
-    chain.forget_freed(segments);
-    if let Some(first) = segments.first().filter(|first| first.rebuilt) {
+    chain.forget_freed(all);
+    if let Some(first) = all.first().filter(|first| first.rebuilt) {
         // Its own frames have said only now which segment is the oldest that is needed.
         if first.header.sequence > chain.oldest_live {
             chain.lost_front(first);
@@ -96,9 +78,58 @@ pub(super) fn walk(
     chain
 }
 
+/// Where an epoch that another one follows ended, given what the headers say; `next` is the first
+/// segment of the epoch after it.
+fn accepted_end(
+    ends: &BTreeMap<u64, EpochEnd>,
+    segments: &[Segment],
+    next: Option<&Segment>,
+    config: &LogConfig,
+) -> Option<EpochEnd> {
+    let next = next.filter(|_| !config.is(Mutant::IgnoresAcceptedEnds))?;
+    let epoch = segments[0].header.epoch;
+    // When the list was lost, the next epoch's first frame still says where this one ended.
+    let by_next = EpochEnd {
+        epoch,
+        sequence: 0,
+        frame: next.header.first_frame - 1,
+        checksum: 0,
+    };
+    Some(ends.get(&epoch).copied().unwrap_or(by_next))
+}
+
 /// No log holds more frames than this, so that no more can be missing from it.
 fn frames_max(config: &LogConfig) -> u64 {
     (u64::from(SLOT_MAX) + 1) * (config.segment_bytes / BLOCK_BYTES_MIN as u64)
+}
+
+/// One epoch, as it was found.
+struct Epoch<'a> {
+    /// At least one, by ascending sequence.
+    segments: &'a [Segment],
+    /// The frames of each.
+    frames: &'a [Vec<ScannedFrame>],
+    /// Where it ended, by what a later epoch says.
+    accepted_end: Option<EpochEnd>,
+    config: &'a LogConfig,
+}
+
+impl Epoch<'_> {
+    /// Highest frame known to have been durable: the accepted end, or, in the last epoch, what
+    /// any of its headers says.
+    fn durable_frame(&self) -> u64 {
+        if self.config.is(Mutant::EveryDamageIsTorn) {
+            return 0;
+        }
+        if let Some(end) = self.accepted_end {
+            return end.frame;
+        }
+        let segments = self.segments.iter();
+        let segments = segments.map(|segment| segment.header.durable_frame);
+        let frames = self.frames.iter().flatten();
+        let frames = frames.map(|frame| frame.header.durable_frame);
+        segments.chain(frames).max().unwrap_or(0)
+    }
 }
 
 impl Chain {
@@ -113,73 +144,65 @@ impl Chain {
         self.damage.insert(0, lost);
     }
 
-    fn walk_epoch(
-        &mut self,
-        segments: &[Segment],
-        frames: &[Vec<Found>],
-        accepted_end: Option<EpochEnd>,
-        config: &LogConfig,
-        report: &mut RecoveryReport,
-    ) {
-        let epoch = segments[0].header.epoch;
-        let found = || frames.iter().flatten();
-        let durable = match accepted_end {
-            Some(end) => end.frame,
-            None => {
-                let headers = segments.iter().map(|segment| segment.header.durable_frame);
-                let witnessed = found().map(|frame| frame.header.durable_frame);
-                headers.chain(witnessed).max().unwrap_or(0)
-            }
-        };
-        let durable = match config.is(Mutant::EveryDamageIsTorn) {
-            true => 0,
-            false => durable,
-        };
-        let durable = durable.min(self.last.0.saturating_add(frames_max(config)));
+    /// Walks the frames of one epoch, by ascending offset of ascending segments.
+    fn walk_epoch(&mut self, epoch: &Epoch<'_>, report: &mut RecoveryReport) {
+        let durable = epoch.durable_frame();
+        let durable = durable.min(self.last.0.saturating_add(frames_max(epoch.config)));
         let before = self.last.0;
-        let mut place = (segments[0].slot, 0);
-        for frame in found() {
-            let (number, expected) = (frame.header.number, self.last.0 + 1);
-            let ignored = accepted_end.is_some_and(|end| number > end.frame);
-            let chained = self.last.1 == 0 || frame.header.previous == self.last.1;
-            let broken = number == expected && !chained;
-            let wrong_end = accepted_end.is_some_and(|end| {
-                number == end.frame && end.checksum != 0 && end.checksum != frame.checksum
-            });
-            if ignored || broken || wrong_end || number < expected {
-                report.frames_dropped += 1;
-                continue;
-            }
-            if number > expected {
-                if number - 1 > durable {
-                    // A hole among writes that were in flight: nothing behind it counts.
+        // Where the next frame should be, were it missing.
+        let mut place = (epoch.segments[0].slot, 0);
+        for frame in epoch.frames.iter().flatten() {
+            match verdict(self.facts(frame, epoch.accepted_end, durable)) {
+                Verdict::AfterEnd
+                | Verdict::Old
+                | Verdict::WrongEnd
+                | Verdict::NotChained
+                | Verdict::GapInFlight => {
                     report.frames_dropped += 1;
                     continue;
                 }
-                self.missing(place, number - 1);
+                Verdict::Counts => {}
+                Verdict::GapOfDurable => self.missing(place, frame.header.number - 1),
             }
-            self.last = (number, frame.checksum);
+            self.last = (frame.header.number, frame.checksum);
             self.frames.push(*frame);
-            place = (
-                frame.slot,
-                frame.offset + u64::from(frame.header.payload_bytes),
-            );
+            let end = frame.offset + u64::from(frame.header.payload_bytes);
+            place = (frame.slot, end);
         }
         if self.last.0 < durable {
             self.missing(place, durable);
             self.last = (durable, 0);
         }
         if self.last.0 > before {
-            let within = |segment: &&Segment| segment.header.first_frame <= self.last.0;
-            let last = segments.iter().rev().find(within).unwrap_or(&segments[0]);
-            let sequence = last.header.sequence;
-            let (frame, checksum) = self.last;
-            self.ends.push(EpochEnd {
-                epoch,
-                sequence,
-                frame,
-                checksum,
-            });
+            self.ends.push(self.end_of(epoch));
+        }
+    }
+
+    /// What is known of a frame. `durable` is the highest frame known to have been durable.
+    fn facts(&self, frame: &ScannedFrame, accepted_end: Option<EpochEnd>, durable: u64) -> Facts {
+        let number = frame.header.number;
+        let (last, last_checksum) = self.last;
+        Facts {
+            after_end: accepted_end.is_some_and(|end| number > end.frame),
+            order: number.cmp(&(last + 1)),
+            wrong_end: accepted_end.is_some_and(|end| {
+                number == end.frame && end.checksum != 0 && end.checksum != frame.checksum
+            }),
+            chained: last_checksum == 0 || frame.header.previous == last_checksum,
+            previous_durable: number - 1 <= durable,
+        }
+    }
+
+    /// Where an epoch ended that the walk has just gone through.
+    fn end_of(&self, epoch: &Epoch<'_>) -> EpochEnd {
+        let (frame, checksum) = self.last;
+        let within = |segment: &&Segment| segment.header.first_frame <= frame;
+        let last = epoch.segments.iter().rev().find(within);
+        EpochEnd {
+            epoch: epoch.segments[0].header.epoch,
+            sequence: last.unwrap_or(&epoch.segments[0]).header.sequence,
+            frame,
+            checksum,
         }
     }
 
@@ -211,10 +234,10 @@ impl Chain {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Identity;
+    use crate::config::LogIdentity;
     use crate::layout::{FrameHeader, FrameKind, SegmentHeader};
 
-    const IDENTITY: Identity = Identity {
+    const IDENTITY: LogIdentity = LogIdentity {
         cluster: 1,
         node: 1,
         core: 0,
@@ -245,7 +268,7 @@ mod tests {
     }
 
     /// Frames of one segment, as (number, durable frame).
-    fn frames(sequence: u64, epoch: u64, numbers: &[(u64, u64)]) -> Vec<Found> {
+    fn frames(sequence: u64, epoch: u64, numbers: &[(u64, u64)]) -> Vec<ScannedFrame> {
         let found = |(number, durable_frame): &(u64, u64)| {
             let header = FrameHeader {
                 kind: FrameKind::Records,
@@ -260,7 +283,7 @@ mod tests {
                 oldest_live: 1,
             };
             let checksum = 100 + *number as u32;
-            Found {
+            ScannedFrame {
                 slot: sequence as u32,
                 offset: number * 4096,
                 header,
@@ -313,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_among_writes_in_flight_drops_what_follows() {
+    fn a_gap_among_writes_in_flight_drops_what_follows() {
         assert_eq!(
             check(&[(1, 0), (2, 1), (4, 2), (5, 2)]),
             (vec![1, 2], 2, vec![])

@@ -5,24 +5,30 @@
 
 mod chain;
 mod replay;
+mod replayed;
 mod scan;
+mod verdict;
 
 use std::collections::{BTreeMap, VecDeque};
+
+use pontoon_types::{EntryId, GroupId, LogIndex, NodeId, Term};
 
 use crate::config::{LogConfig, SLOT_MAX};
 use crate::disk::Volume;
 use crate::error::OpenError;
 use crate::layout::{ENDS_MAX, EpochEnd, SegmentHeader};
+use crate::log::frames::Frames;
 use crate::log::group::Group;
-use crate::log::space::{Frames, LiveSegment, Space};
+use crate::log::segments::{LiveSegment, Space};
 use crate::slab::SlabPool;
 
 use chain::Chain;
-use replay::{Replay, Replayed};
-use scan::{Found, Loader, Segment, Survey};
+use replay::Replay;
+use replayed::Replayed;
+use scan::{ScannedFrame, Segment, SegmentReader, SegmentScan};
 
 /// What a log held when it was opened.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
     /// The groups, by ascending number.
     pub groups: Vec<RecoveredGroup>,
@@ -31,24 +37,24 @@ pub struct Recovery {
 }
 
 /// A group as recovery found it. Everything here is durable.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredGroup {
     /// The group.
-    pub group: u64,
+    pub group: GroupId,
     /// Which life of this group number it is.
     pub incarnation: u64,
     /// The term.
-    pub current_term: u64,
+    pub current_term: Term,
     /// The vote in that term.
-    pub voted_for: Option<u64>,
+    pub voted_for: Option<NodeId>,
     /// A commit index that was known; the true one may be higher.
-    pub commit_index: u64,
-    /// Index and term of the last entry that is no longer kept.
-    pub compacted: (u64, u64),
-    /// First index of each run of entries of equal term, and that term; ascending.
-    pub terms: Vec<(u64, u64)>,
+    pub commit_index: LogIndex,
+    /// The last entry that is no longer kept; index 0 while all are.
+    pub compacted: EntryId,
+    /// The first entry of each run of entries of equal term; ascending.
+    pub terms: Vec<EntryId>,
     /// The last entry's index.
-    pub last_index: u64,
+    pub last_index: LogIndex,
     /// What the engine keeps with the group.
     pub definition: Vec<u8>,
     /// Something durable is damaged, and it may have been this group's: it must not vote, campaign
@@ -57,7 +63,7 @@ pub struct RecoveredGroup {
 }
 
 /// How recovery went.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
     /// The epoch that began.
     pub epoch: u64,
@@ -72,7 +78,7 @@ pub struct RecoveryReport {
 }
 
 /// Frames that were durable and are not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// The segment (file `segment-NNNN`) where they should be or begin.
     pub slot: u32,
@@ -86,8 +92,8 @@ pub struct Damage {
 
 /// A recovered log, before it is put together.
 pub(crate) struct Recovered {
-    pub(crate) groups: BTreeMap<u64, Group>,
-    terms: BTreeMap<u64, Vec<(u64, u64)>>,
+    pub(crate) groups: BTreeMap<GroupId, Group>,
+    terms: BTreeMap<GroupId, Vec<EntryId>>,
     pub(crate) frames: Frames,
     pub(crate) space: Space,
     pub(crate) next_frame: u64,
@@ -109,7 +115,7 @@ impl Recovered {
             commit_index: group.state.commit_index,
             compacted: group.state.compacted,
             terms: self.terms.get(id).cloned().unwrap_or_default(),
-            last_index: group.state.last.0,
+            last_index: group.state.last.index,
             definition: group.state.definition.clone(),
             tainted: group.state.tainted,
         });
@@ -122,15 +128,15 @@ impl Recovered {
 
 /// Recovers a volume and begins a new epoch on it.
 pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Recovered, OpenError> {
-    let mut loader = Loader::new(volume, config)?;
-    let survey = loader.survey(config)?;
-    let base = survey
+    let mut reader = SegmentReader::new(volume, config)?;
+    let scan = reader.scan(config)?;
+    let base = scan
         .segments
         .iter()
         .map(|segment| segment.header.oldest_live)
         .max()
         .unwrap_or(0);
-    let candidates: Vec<_> = survey
+    let candidates: Vec<_> = scan
         .segments
         .iter()
         .filter(|s| s.header.sequence >= base)
@@ -138,18 +144,18 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         .collect();
     let found = candidates
         .iter()
-        .map(|segment| loader.frames(segment))
+        .map(|segment| reader.frames(segment))
         .collect::<Result<Vec<_>, OpenError>>()?;
     let mut report = RecoveryReport::default();
     let mut chain = chain::walk(&candidates, &found, base, config, &mut report);
-    let (replay, unreplayed) = replay(&mut loader, &chain)?;
+    let (replay, unreplayed) = replay(&mut reader, &chain)?;
     chain.damage.extend(unreplayed);
-    let space = begin_epoch(&mut loader, config, &survey, &chain)?;
+    let space = begin_epoch(&mut reader, config, &scan, &chain)?;
     report.epoch = space.epoch;
     report.segments = space.live.len();
     report.frames = chain.frames.len() as u64;
     let lengths = chain.frames.iter();
-    let lengths = lengths.map(|frame| frame.header.frame_bytes(loader.block));
+    let lengths = lengths.map(|frame| frame.header.frame_bytes(reader.block));
     let frame_bytes_longest = lengths.max().unwrap_or(0);
     report.damage = chain.damage;
     if !report.damage.is_empty() {
@@ -181,7 +187,10 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
 }
 
 /// Replays the frames that count; also gives those that could not be replayed.
-fn replay(loader: &mut Loader<'_>, chain: &Chain) -> Result<(Replay, Vec<Damage>), OpenError> {
+fn replay(
+    reader: &mut SegmentReader<'_>,
+    chain: &Chain,
+) -> Result<(Replay, Vec<Damage>), OpenError> {
     let first = chain
         .frames
         .first()
@@ -189,7 +198,7 @@ fn replay(loader: &mut Loader<'_>, chain: &Chain) -> Result<(Replay, Vec<Damage>
     let mut replay = Replay::new(first);
     let mut unreplayed = Vec::new();
     let mut damage = chain.damage.iter().peekable();
-    for Found {
+    for ScannedFrame {
         slot,
         offset,
         header,
@@ -205,8 +214,8 @@ fn replay(loader: &mut Loader<'_>, chain: &Chain) -> Result<(Replay, Vec<Damage>
         replay.frames.push(header.number);
         replay
             .frames
-            .place(header.number, *slot, header.sequence, *offset);
-        let bytes = loader.load(*slot)?;
+            .set_location(header.number, *slot, header.sequence, *offset);
+        let bytes = reader.load(*slot)?;
         let payload = scan::payload(bytes, *offset as usize, header).expect("verified before");
         // The walk has verified the frame and each record in it, but it may say what no log
         // writes, and a segment that is not in memory any more was read once again: the disk may
@@ -229,7 +238,7 @@ fn replay(loader: &mut Loader<'_>, chain: &Chain) -> Result<(Replay, Vec<Damage>
 }
 
 /// Tells the segments that hold something that counts, or should, from the free ones.
-fn sort_out(survey: &Survey, chain: &Chain) -> (VecDeque<LiveSegment>, VecDeque<u32>) {
+fn classify(scan: &SegmentScan, chain: &Chain) -> (VecDeque<LiveSegment>, VecDeque<u32>) {
     let end_of = |epoch| {
         chain
             .ends
@@ -242,8 +251,8 @@ fn sort_out(survey: &Survey, chain: &Chain) -> (VecDeque<LiveSegment>, VecDeque<
             && end_of(segment.header.epoch).is_some_and(|end| segment.header.first_frame <= end)
     };
     let mut live = VecDeque::new();
-    let mut free: VecDeque<_> = survey.blank.iter().copied().collect();
-    for segment in &survey.segments {
+    let mut free: VecDeque<_> = scan.blank.iter().copied().collect();
+    for segment in &scan.segments {
         if !is_live(segment) {
             free.push_back(segment.slot);
             continue;
@@ -264,15 +273,14 @@ fn sort_out(survey: &Survey, chain: &Chain) -> (VecDeque<LiveSegment>, VecDeque<
 
 /// Chooses a segment for the new epoch and makes its header durable.
 fn begin_epoch(
-    loader: &mut Loader<'_>,
+    reader: &mut SegmentReader<'_>,
     config: &LogConfig,
-    survey: &Survey,
+    scan: &SegmentScan,
     chain: &Chain,
 ) -> Result<Space, OpenError> {
-    let (mut live, mut free) = sort_out(survey, chain);
+    let (mut live, mut free) = classify(scan, chain);
     let newest = |value: fn(&SegmentHeader) -> u64| {
-        survey
-            .segments
+        scan.segments
             .iter()
             .map(|segment| value(&segment.header))
             .max()
@@ -281,7 +289,7 @@ fn begin_epoch(
     let (sequence, epoch) = (newest(|h| h.sequence) + 1, newest(|h| h.epoch) + 1);
     let slot = match free.pop_front() {
         Some(slot) => slot,
-        None => prepare(loader.volume)?,
+        None => prepare(reader.volume)?,
     };
     let last_frame = chain.last.0;
     live.push_back(LiveSegment {
@@ -298,7 +306,7 @@ fn begin_epoch(
     };
     let header = SegmentHeader {
         identity: config.identity,
-        block_bytes: loader.block as u32,
+        block_bytes: reader.block as u32,
         segment_bytes: config.segment_bytes,
         sequence,
         epoch,
@@ -307,13 +315,13 @@ fn begin_epoch(
         oldest_live: oldest,
         ends: ends_to_keep(chain, oldest),
     };
-    write_header(loader.volume, slot, loader.block, &header)?;
+    write_header(reader.volume, slot, reader.block, &header)?;
     Ok(Space::new(
         live,
         free,
         config.segments_max,
         header,
-        loader.block,
+        reader.block,
     ))
 }
 

@@ -12,7 +12,7 @@ use crate::slab::{ReadBuffer, SlabPool};
 const READ_BYTES: usize = 1 << 20;
 
 /// A segment with its header, valid or rebuilt.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Segment {
     pub(super) slot: u32,
     pub(super) header: SegmentHeader,
@@ -21,8 +21,8 @@ pub(super) struct Segment {
 }
 
 /// A frame that verifies at its place.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Found {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ScannedFrame {
     pub(super) slot: u32,
     pub(super) offset: u64,
     pub(super) header: FrameHeader,
@@ -31,7 +31,7 @@ pub(super) struct Found {
 
 /// What the slots hold.
 #[derive(Debug, Default)]
-pub(super) struct Survey {
+pub(super) struct SegmentScan {
     /// By ascending sequence.
     pub(super) segments: Vec<Segment>,
     /// Slots that hold nothing of the log.
@@ -39,7 +39,7 @@ pub(super) struct Survey {
 }
 
 /// Reads segments whole, one at a time, and remembers the last one.
-pub(super) struct Loader<'a> {
+pub(super) struct SegmentReader<'a> {
     pub(super) volume: &'a mut dyn Volume,
     pub(super) block: usize,
     pub(super) salt: Salt,
@@ -48,7 +48,7 @@ pub(super) struct Loader<'a> {
     loaded: Option<u32>,
 }
 
-impl<'a> Loader<'a> {
+impl<'a> SegmentReader<'a> {
     pub(super) fn new(volume: &'a mut dyn Volume, config: &LogConfig) -> Result<Self, OpenError> {
         let block = volume.block_bytes();
         let bytes = usize::try_from(config.segment_bytes).expect("a segment fits the memory");
@@ -92,8 +92,8 @@ impl<'a> Loader<'a> {
     }
 
     /// Looks at all slots.
-    pub(super) fn survey(&mut self, config: &LogConfig) -> Result<Survey, OpenError> {
-        let mut survey = Survey::default();
+    pub(super) fn scan(&mut self, config: &LogConfig) -> Result<SegmentScan, OpenError> {
+        let mut scan = SegmentScan::default();
         for slot in self.volume.slots() {
             let (block, salt) = (self.block, self.salt);
             let blocks = self.peek(slot)?;
@@ -113,7 +113,7 @@ impl<'a> Loader<'a> {
                         header,
                         rebuilt: false,
                     };
-                    survey.segments.push(rebuilt.unwrap_or(intact));
+                    scan.segments.push(rebuilt.unwrap_or(intact));
                 }
                 Err(HeaderFault::Version(version)) => {
                     return Err(OpenError::Version { slot, version });
@@ -121,16 +121,15 @@ impl<'a> Loader<'a> {
                 // Also one that seems never to have been used: its first blocks may be lost.
                 Err(HeaderFault::Blank | HeaderFault::Damaged) => {
                     match self.rebuild(slot, config)? {
-                        Some(segment) => survey.segments.push(segment),
-                        None => survey.blank.push(slot),
+                        Some(segment) => scan.segments.push(segment),
+                        None => scan.blank.push(slot),
                     }
                 }
             }
         }
-        survey
-            .segments
+        scan.segments
             .sort_by_key(|segment| (segment.header.sequence, segment.header.epoch));
-        Ok(survey)
+        Ok(scan)
     }
 
     /// Works out from its frames which segment a slot without a valid header holds.
@@ -174,7 +173,7 @@ impl<'a> Loader<'a> {
     }
 
     /// All frames of a segment that verify, by offset.
-    pub(super) fn frames(&mut self, segment: &Segment) -> Result<Vec<Found>, OpenError> {
+    pub(super) fn frames(&mut self, segment: &Segment) -> Result<Vec<ScannedFrame>, OpenError> {
         let (block, salt) = (self.block, self.salt);
         let (epoch, sequence) = (segment.header.epoch, segment.header.sequence);
         // Each frame takes a block at least.
@@ -196,7 +195,7 @@ impl<'a> Loader<'a> {
             };
             if verify_payload(bytes, offset, &header, salt) {
                 let (slot, offset) = (segment.slot, offset as u64);
-                frames.push(Found {
+                frames.push(ScannedFrame {
                     slot,
                     offset,
                     header,

@@ -6,27 +6,32 @@ use pontoon_storage::{
     WriteFailure,
 };
 
-use crate::harness::{Bench, SEGMENT_BYTES, payload, small_config};
+use pontoon_types::{GroupId, LogIndex, Term};
+
+use crate::harness::{Bench, SEGMENT_BYTES, entry_id, payload, small_config};
 
 #[test]
 fn what_was_written_is_there_after_a_restart() {
     let mut bench = Bench::new();
     bench.group_of(7, 20);
-    bench.log.save_hard_state(7, 3, None).unwrap();
-    bench.log.create_group(8, b"").unwrap();
+    bench
+        .log
+        .save_hard_state(GroupId(7), Term(3), None)
+        .unwrap();
+    bench.log.create_group(GroupId(8), b"").unwrap();
     bench.flush();
     let mut bench = bench.reopen();
     let group = bench.recovered(7);
     assert_eq!(
-        (group.current_term, group.voted_for, group.last_index),
+        (group.current_term.0, group.voted_for, group.last_index.0),
         (3, None, 20)
     );
     assert_eq!(
         (group.terms.as_slice(), group.tainted),
-        (&[(1, 1)][..], false)
+        (&[entry_id(1, 1)][..], false)
     );
     assert_eq!(group.definition, b"definition");
-    assert_eq!(bench.recovered(8).last_index, 0);
+    assert_eq!(bench.recovered(8).last_index.0, 0);
     for index in 1..=20 {
         assert_eq!(bench.entry(7, index), Some((1, payload(7, index, 1))));
     }
@@ -52,7 +57,10 @@ fn an_override_replaces_the_suffix_also_after_a_restart() {
     check(&mut bench);
     let mut bench = bench.reopen();
     check(&mut bench);
-    assert_eq!(bench.recovered(7).terms, [(1, 1), (6, 2), (7, 3)]);
+    assert_eq!(
+        bench.recovered(7).terms,
+        [entry_id(1, 1), entry_id(6, 2), entry_id(7, 3)]
+    );
 }
 
 #[test]
@@ -61,12 +69,12 @@ fn compaction_and_override_that_empty_an_old_segment_leave_no_gap() {
     let mut bench = Bench::new();
     bench.group_of(1, 8);
     let mut bench = bench.reopen();
-    bench.log.compact(1, 3, 1);
+    bench.log.compact(GroupId(1), entry_id(3, 1));
     bench.append(1, 4, 2, &payload(1, 4, 2));
     bench.flush();
     let mut bench = bench.reopen();
     assert_eq!(
-        (bench.recovered(1).last_index, bench.recovered(1).tainted),
+        (bench.recovered(1).last_index.0, bench.recovered(1).tainted),
         (4, false)
     );
     assert_eq!(bench.entry(1, 4), Some((2, payload(1, 4, 2))));
@@ -76,14 +84,14 @@ fn compaction_and_override_that_empty_an_old_segment_leave_no_gap() {
 #[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
 fn restarts_never_run_out_of_segments() {
     let mut bench = Bench::new();
-    bench.log.create_group(1, b"").unwrap();
+    bench.log.create_group(GroupId(1), b"").unwrap();
     for index in 1..=20 {
         bench.append(1, index, index, &payload(1, index, index));
         bench.flush();
         bench = bench.reopen();
     }
-    assert_eq!(bench.recovered(1).last_index, 20);
-    bench.log.compact(1, 19, 19);
+    assert_eq!(bench.recovered(1).last_index.0, 20);
+    bench.log.compact(GroupId(1), entry_id(19, 19));
     bench.flush();
     bench.idle();
     let (live, free) = bench.log.segments();
@@ -95,7 +103,10 @@ fn restarts_never_run_out_of_segments() {
 fn segments_are_recycled_without_end_when_groups_compact() {
     let mut bench = Bench::new();
     for group in 1..=5 {
-        bench.log.create_group(group, b"definition").unwrap();
+        bench
+            .log
+            .create_group(GroupId(group), b"definition")
+            .unwrap();
     }
     for index in 1..=2000 {
         for group in 1..=5 {
@@ -104,7 +115,7 @@ fn segments_are_recycled_without_end_when_groups_compact() {
         bench.flush();
         if index % 10 == 0 && index > 20 {
             for group in 1..=5 {
-                bench.log.compact(group, index - 10, 1);
+                bench.log.compact(GroupId(group), entry_id(index - 10, 1));
             }
         }
     }
@@ -113,8 +124,8 @@ fn segments_are_recycled_without_end_when_groups_compact() {
     assert!(bench.volume.slots().len() <= 8);
     for group in 1..=5 {
         let recovered = bench.recovered(group);
-        assert_eq!((recovered.last_index, recovered.tainted), (2000, false));
-        assert!(recovered.compacted.0 >= 1980);
+        assert_eq!((recovered.last_index.0, recovered.tainted), (2000, false));
+        assert!(recovered.compacted.index.0 >= 1980);
         assert_eq!(bench.entry(group, 2000), Some((1, payload(group, 2000, 1))));
     }
 }
@@ -123,11 +134,14 @@ fn segments_are_recycled_without_end_when_groups_compact() {
 #[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
 fn a_full_log_refuses_entries_and_goes_on_after_compaction() {
     let mut bench = Bench::new();
-    bench.log.create_group(1, b"").unwrap();
+    bench.log.create_group(GroupId(1), b"").unwrap();
     let mut index = 0;
     let refusal = loop {
         let kind = RecordKind::Command;
-        match bench.log.append_command(1, index + 1, 1, kind, &[7; 3000]) {
+        match bench
+            .log
+            .append_command(GroupId(1), entry_id(index + 1, 1), kind, &[7; 3000])
+        {
             Ok(()) => index += 1,
             Err(refusal) => break refusal,
         }
@@ -140,16 +154,16 @@ fn a_full_log_refuses_entries_and_goes_on_after_compaction() {
     assert_eq!(bench.entry(1, 1), Some((1, vec![7; 3000])));
     bench
         .log
-        .save_hard_state(1, 9, None)
+        .save_hard_state(GroupId(1), Term(9), None)
         .expect("votes are still written");
-    bench.log.compact(1, index - 3, 1);
+    bench.log.compact(GroupId(1), entry_id(index - 3, 1));
     bench.flush();
     bench.idle();
     bench.append(1, index + 1, 1, &[8; 3000]);
     bench.flush();
     let mut bench = bench.reopen();
     assert_eq!(bench.entry(1, index + 1), Some((1, vec![8; 3000])));
-    assert_eq!(bench.recovered(1).current_term, 9);
+    assert_eq!(bench.recovered(1).current_term.0, 9);
 }
 
 /// Found by the first benchmark: while a segment's header was being written, its slot was neither
@@ -157,21 +171,21 @@ fn a_full_log_refuses_entries_and_goes_on_after_compaction() {
 #[test]
 fn a_segment_whose_header_is_under_way_is_not_asked_for_again() {
     let mut bench = Bench::new();
-    bench.log.create_group(1, b"definition").unwrap();
+    bench.log.create_group(GroupId(1), b"definition").unwrap();
     let mut index = 0;
     let rolling = loop {
         index += 1;
         bench.append(1, index, 1, &[1; 3000]);
-        let Some(mut op) = bench.log.seal() else {
+        let Some(mut operation) = bench.log.seal() else {
             continue;
         };
         if let DiskOp::Write {
             offset: 0, slot, ..
-        } = &op
+        } = &operation
         {
             break *slot;
         }
-        let (id, result) = (op.id(), bench.volume.run(&mut op));
+        let (id, result) = (operation.id(), bench.volume.run(&mut operation));
         bench.log.on_complete(id, result).unwrap();
     };
     while let Some(slot) = bench.log.segments_wanted() {
@@ -186,7 +200,7 @@ fn a_segment_whose_header_is_under_way_is_not_asked_for_again() {
 fn a_full_disk_delays_only_the_preparing_of_segments() {
     let mut bench = Bench::new();
     bench.volume.set_slots_max(3);
-    bench.log.create_group(1, b"").unwrap();
+    bench.log.create_group(GroupId(1), b"").unwrap();
     let mut index = 0;
     while bench.log.admit(3000).is_ok() {
         index += 1;
@@ -201,7 +215,7 @@ fn a_full_disk_delays_only_the_preparing_of_segments() {
     bench.prepare();
     bench.append(1, index + 1, 1, &[8; 3000]);
     bench.flush();
-    assert_eq!(bench.reopen().recovered(1).last_index, index + 1);
+    assert_eq!(bench.reopen().recovered(1).last_index.0, index + 1);
 }
 
 #[test]
@@ -210,13 +224,18 @@ fn a_failed_write_closes_the_log_for_good() {
         let mut bench = Bench::new();
         bench.group_of(1, 3);
         bench.append(1, 4, 1, b"lost");
-        let op = bench.log.seal().unwrap();
+        let operation = bench.log.seal().unwrap();
         let durable = bench.log.durable_frame();
-        let poisoned: Poisoned = bench.log.on_complete(op.id(), result).unwrap_err();
+        let poisoned: Poisoned = bench.log.on_complete(operation.id(), result).unwrap_err();
         assert_eq!(bench.log.poisoned(), Some(&poisoned));
         assert_eq!(bench.log.durable_frame(), durable);
         assert_eq!(bench.log.admit(1), Err(AppendError::Poisoned(poisoned)));
-        assert!(bench.log.save_hard_state(1, 2, None).is_err());
+        assert!(
+            bench
+                .log
+                .save_hard_state(GroupId(1), Term(2), None)
+                .is_err()
+        );
         assert!(bench.log.seal().is_none() && bench.log.idle().is_none());
     }
 }
@@ -225,7 +244,7 @@ fn a_failed_write_closes_the_log_for_good() {
 fn a_log_of_somebody_else_is_refused_with_both_names() {
     let mut bench = Bench::new();
     bench.group_of(1, 1);
-    type Change = fn(&mut pontoon_storage::Identity);
+    type Change = fn(&mut pontoon_storage::LogIdentity);
     let changes: [(&str, Change); 4] = [
         ("cluster", |identity| identity.cluster += 1),
         ("node", |identity| identity.node += 1),
@@ -268,15 +287,18 @@ fn entries_that_leave_a_hole_or_are_too_long_are_refused() {
     let mut bench = Bench::new();
     bench.group_of(1, 3);
     let mut append = |group, index, length| {
-        bench
-            .log
-            .append_command(group, index, 1, RecordKind::Command, &vec![0; length])
+        bench.log.append_command(
+            GroupId(group),
+            entry_id(index, 1),
+            RecordKind::Command,
+            &vec![0; length],
+        )
     };
     assert!(matches!(
         append(1, 5, 1),
         Err(AppendError::OutOfOrder {
-            index: 5,
-            last: 3,
+            index: LogIndex(5),
+            last: LogIndex(3),
             ..
         })
     ));
@@ -286,7 +308,7 @@ fn entries_that_leave_a_hole_or_are_too_long_are_refused() {
     ));
     assert!(matches!(
         append(2, 1, 1),
-        Err(AppendError::UnknownGroup { group: 2 })
+        Err(AppendError::UnknownGroup { group: GroupId(2) })
     ));
     assert!(matches!(
         append(1, 4, 16 << 10),
@@ -298,14 +320,19 @@ fn entries_that_leave_a_hole_or_are_too_long_are_refused() {
 #[test]
 fn an_entry_is_readable_from_memory_before_it_is_sealed() {
     let mut bench = Bench::new();
-    bench.log.create_group(1, b"").unwrap();
+    bench.log.create_group(GroupId(1), b"").unwrap();
     bench.append(1, 1, 1, b"first");
     bench.append(1, 2, 1, b"second");
     assert_eq!(bench.entry(1, 2), Some((1, b"second".to_vec())));
     let mut pieces = Vec::new();
-    bench.log.cached(1, 1, 2, usize::MAX, &mut pieces);
+    bench.log.cached(
+        GroupId(1),
+        LogIndex(1)..=LogIndex(2),
+        usize::MAX,
+        &mut pieces,
+    );
     assert_eq!(pieces.len(), 1, "neighbours in one frame are one piece");
-    bench.log.create_group(2, b"").unwrap();
+    bench.log.create_group(GroupId(2), b"").unwrap();
     bench.append(1, 3, 1, b"third");
     bench.append(1, 4, 1, b"fourth");
     assert_eq!(bench.range(1, 1, 4, 100).map(|bytes| bytes.len()), Some(96));
@@ -320,7 +347,7 @@ fn an_entry_is_readable_from_memory_before_it_is_sealed() {
 fn records_of_other_groups_in_the_same_frame_are_passed_over_when_read_from_disk() {
     let mut bench = Bench::new();
     for group in 1..=3 {
-        bench.log.create_group(group, b"").unwrap();
+        bench.log.create_group(GroupId(group), b"").unwrap();
     }
     for index in 1..=9 {
         for group in 1..=3 {
@@ -342,8 +369,8 @@ fn records_of_other_groups_in_the_same_frame_are_passed_over_when_read_from_disk
 fn a_dropped_group_is_gone_and_its_number_can_be_used_again() {
     let mut bench = Bench::new();
     bench.group_of(1, 5);
-    bench.log.drop_group(1).unwrap();
-    bench.log.create_group(1, b"again").unwrap();
+    bench.log.drop_group(GroupId(1)).unwrap();
+    bench.log.create_group(GroupId(1), b"again").unwrap();
     bench.append(1, 1, 9, b"new life");
     bench.flush();
     let mut bench = bench.reopen();
@@ -351,12 +378,12 @@ fn a_dropped_group_is_gone_and_its_number_can_be_used_again() {
     assert_eq!(
         (
             bench.recovered(1).incarnation,
-            bench.recovered(1).last_index
+            bench.recovered(1).last_index.0
         ),
         (2, 1)
     );
     assert_eq!(bench.entry(1, 1), Some((9, b"new life".to_vec())));
-    bench.log.drop_group(1).unwrap();
+    bench.log.drop_group(GroupId(1)).unwrap();
     bench.flush();
     assert!(bench.reopen().recovery.groups.is_empty());
 }
@@ -384,7 +411,7 @@ fn staging_is_bounded_and_takes_more_after_completions() {
         ..small_config()
     };
     let mut bench = Bench::open(MemoryVolume::new(SEGMENT_BYTES), config).unwrap();
-    bench.log.create_group(1, b"").unwrap();
+    bench.log.create_group(GroupId(1), b"").unwrap();
     let mut index = 0;
     while bench.log.admit(8000).is_ok() {
         index += 1;
@@ -407,15 +434,24 @@ fn a_read_that_an_override_overtakes_says_so() {
     let mut bench = Bench::new();
     bench.group_of(1, 3);
     let mut bench = bench.reopen();
-    let mut op = bench.log.read(1, 2, 3, usize::MAX).unwrap();
+    let mut operation = bench
+        .log
+        .read(GroupId(1), LogIndex(2)..=LogIndex(3), usize::MAX)
+        .unwrap();
     bench.append(1, 2, 5, b"other");
     bench.flush();
-    let result = bench.volume.run(&mut op);
-    let DiskOp::Read { id, buffer, .. } = op else {
+    let result = bench.volume.run(&mut operation);
+    let DiskOp::Read { id, buffer, .. } = operation else {
         panic!("a read")
     };
     let error = bench.log.on_read(id, buffer, result).unwrap_err();
-    assert!(matches!(error, ReadError::Changed { group: 1, first: 2 }));
+    assert!(matches!(
+        error,
+        ReadError::Changed {
+            group: GroupId(1),
+            first: LogIndex(2)
+        }
+    ));
 }
 
 #[test]
@@ -425,17 +461,20 @@ fn a_read_that_does_not_verify_names_the_place() {
     let mut bench = bench.reopen();
     let (slot, offset) = places[1];
     bench.volume.image_mut(slot).unwrap()[offset as usize + 120] ^= 1;
-    let mut op = bench.log.read(1, 2, 3, usize::MAX).unwrap();
-    let result = bench.volume.run(&mut op);
-    let DiskOp::Read { id, buffer, .. } = op else {
+    let mut operation = bench
+        .log
+        .read(GroupId(1), LogIndex(2)..=LogIndex(3), usize::MAX)
+        .unwrap();
+    let result = bench.volume.run(&mut operation);
+    let DiskOp::Read { id, buffer, .. } = operation else {
         panic!("a read")
     };
     let error = bench.log.on_read(id, buffer, result).unwrap_err();
     let expected = ReadError::Damaged {
         slot,
         offset,
-        group: 1,
-        index: 2,
+        group: GroupId(1),
+        index: LogIndex(2),
     };
     assert_eq!(error, expected);
 }
@@ -447,9 +486,12 @@ fn a_second_read_of_a_place_that_fails_closes_the_log() {
     let places = bench.group_of(1, 3);
     let mut bench = bench.reopen();
     let read = |bench: &mut Bench, result: Result<usize, i32>| {
-        let mut op = bench.log.read(1, 2, 3, usize::MAX).unwrap();
-        bench.volume.run(&mut op).unwrap();
-        let DiskOp::Read { id, buffer, .. } = op else {
+        let mut operation = bench
+            .log
+            .read(GroupId(1), LogIndex(2)..=LogIndex(3), usize::MAX)
+            .unwrap();
+        bench.volume.run(&mut operation).unwrap();
+        let DiskOp::Read { id, buffer, .. } = operation else {
             panic!("a read")
         };
         let result = result.map(|_| buffer.len());
@@ -485,7 +527,7 @@ fn a_second_read_of_a_place_that_fails_closes_the_log() {
 #[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
 fn what_was_admitted_together_is_taken_one_by_one() {
     let mut bench = Bench::new();
-    bench.log.create_group(1, b"definition").unwrap();
+    bench.log.create_group(GroupId(1), b"definition").unwrap();
     let payload = [7; 100];
     let together = 3 * pontoon_storage::record::encoded_bytes(payload.len());
     let mut index = 0;

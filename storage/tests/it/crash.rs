@@ -98,8 +98,8 @@ impl Run {
     fn flush(&mut self) {
         let mut in_flight = Vec::new();
         loop {
-            while let Some(op) = self.bench.log.seal() {
-                in_flight.push(self.submit(op));
+            while let Some(operation) = self.bench.log.seal() {
+                in_flight.push(self.submit(operation));
             }
             if in_flight.is_empty() {
                 return;
@@ -115,24 +115,24 @@ impl Run {
     }
 
     fn mark(&mut self) {
-        if let Some(op) = self.bench.log.idle() {
-            let id = self.submit(op);
+        if let Some(operation) = self.bench.log.idle() {
+            let id = self.submit(operation);
             self.crash_everywhere();
             self.complete(id);
         }
     }
 
-    fn submit(&mut self, mut op: DiskOp) -> u64 {
+    fn submit(&mut self, mut operation: DiskOp) -> u64 {
         if let DiskOp::Write {
             slot, offset: 0, ..
-        } = &op
+        } = &operation
         {
             let image = self.bench.volume.image(*slot).unwrap();
             self.rolls += 1;
             self.recycled += u64::from(image.iter().any(|byte| *byte != 0));
         }
-        self.bench.volume.submit(&mut op).unwrap();
-        op.id()
+        self.bench.volume.submit(&mut operation).unwrap();
+        operation.id()
     }
 
     fn complete(&mut self, id: u64) {
@@ -221,8 +221,8 @@ impl Run {
 
     /// The process dies in the middle of a write; the next one goes on with what is left.
     fn die(&mut self) {
-        while let Some(op) = self.bench.log.seal() {
-            self.submit(op);
+        while let Some(operation) = self.bench.log.seal() {
+            self.submit(operation);
             self.any_change();
         }
         let kept: Vec<_> = (0..self.bench.volume.pending_sectors())

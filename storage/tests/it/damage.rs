@@ -3,7 +3,9 @@
 use pontoon_storage::memory::MemoryVolume;
 use pontoon_storage::{RecordKind, SegmentLog, Volume};
 
-use crate::harness::{Bench, SEGMENT_BYTES, payload, small_config};
+use pontoon_types::GroupId;
+
+use crate::harness::{Bench, SEGMENT_BYTES, entry_id, payload, small_config};
 
 /// Flips one bit.
 fn rot(volume: &mut MemoryVolume, (slot, offset): (u32, u64), at: usize) {
@@ -21,7 +23,7 @@ fn copy_block(volume: &mut MemoryVolume, from: (u32, u64), to: (u32, u64)) {
 fn assert_clean(bench: &Bench, group: u64, last_index: u64) {
     assert_eq!(bench.recovery.report.damage, []);
     let group = bench.recovered(group);
-    assert_eq!((group.last_index, group.tainted), (last_index, false));
+    assert_eq!((group.last_index.0, group.tainted), (last_index, false));
 }
 
 #[test]
@@ -45,7 +47,7 @@ fn rot_of_the_last_frame_is_damage_once_a_mark_witnesses_it() {
         (places[4].0, damage.last_frame)
     );
     assert_eq!(
-        (bench.recovered(1).last_index, bench.recovered(1).tainted),
+        (bench.recovered(1).last_index.0, bench.recovered(1).tainted),
         (4, true)
     );
 }
@@ -60,13 +62,13 @@ fn damage_to_durable_data_is_never_truncated_and_taints() {
     assert_eq!(bench.recovery.report.damage.len(), 1);
     // What verifies up to the damage is kept, and readable.
     assert_eq!(
-        (bench.recovered(1).last_index, bench.recovered(1).tainted),
+        (bench.recovered(1).last_index.0, bench.recovered(1).tainted),
         (2, true)
     );
     assert_eq!(bench.entry(1, 2), Some((1, payload(1, 2, 1))));
     // The other group was created behind the damage: nothing of it can be missing.
     assert_eq!(
-        (bench.recovered(2).last_index, bench.recovered(2).tainted),
+        (bench.recovered(2).last_index.0, bench.recovered(2).tainted),
         (5, false)
     );
     assert_eq!(bench.entry(2, 5), Some((1, payload(2, 5, 1))));
@@ -80,13 +82,13 @@ fn after_damage_a_group_is_clean_only_if_a_later_frame_repeats_what_it_is() {
     let lost = bench.group_of(3, 3)[1];
     // Fill the segment: the next one repeats the state of every group.
     while bench.log.statistics().segments == 0 {
-        let index = bench.log.last(2).unwrap().0 + 1;
+        let index = bench.log.last(GroupId(2)).unwrap().index.0 + 1;
         bench.append(2, index, 1, &[0; 9000]);
         bench.flush();
     }
     bench.append(
         2,
-        bench.log.last(2).unwrap().0 + 1,
+        bench.log.last(GroupId(2)).unwrap().index.0 + 1,
         1,
         b"a frame for the state",
     );
@@ -99,19 +101,24 @@ fn after_damage_a_group_is_clean_only_if_a_later_frame_repeats_what_it_is() {
     );
     assert!(!bench.recovered(2).tainted);
     assert!(bench.recovered(3).tainted, "it misses an entry");
-    assert_eq!(bench.recovered(3).last_index, 1);
+    assert_eq!(bench.recovered(3).last_index.0, 1);
 }
 
 /// Fills the segment, so that the next one repeats the state of every group.
 fn repeat_state(bench: &mut Bench, group: u64) {
     let segments = bench.log.statistics().segments;
     while bench.log.statistics().segments == segments {
-        let (index, term) = bench.log.last(group).unwrap();
-        bench.append(group, index + 1, term, &[0; 9000]);
+        let last = bench.log.last(GroupId(group)).unwrap();
+        bench.append(group, last.index.0 + 1, last.term.0, &[0; 9000]);
         bench.flush();
     }
-    let (index, term) = bench.log.last(group).unwrap();
-    bench.append(group, index + 1, term, b"a frame for the state");
+    let last = bench.log.last(GroupId(group)).unwrap();
+    bench.append(
+        group,
+        last.index.0 + 1,
+        last.term.0,
+        b"a frame for the state",
+    );
     bench.flush();
 }
 
@@ -130,8 +137,8 @@ fn a_lost_override_below_entries_that_follow_it_taints() {
     rot(&mut bench.volume, lost, 100);
     let mut bench = bench.reopen();
     assert!(bench.recovered(1).tainted && !bench.recovered(2).tainted);
-    let last = bench.log.last(1).unwrap().0;
-    bench.log.compact(1, last, 3);
+    let last = bench.log.last(GroupId(1)).unwrap().index.0;
+    bench.log.compact(GroupId(1), entry_id(last, 3));
     bench.append(1, last + 1, 3, b"nothing doubtful is left");
     bench.flush();
     assert!(bench.reopen().recovered(1).tainted, "until it is declared");
@@ -143,8 +150,8 @@ fn a_lost_override_below_entries_that_follow_it_taints() {
 fn entries_of_an_earlier_life_do_not_come_back_where_its_end_is_lost() {
     let mut bench = Bench::new();
     bench.group_of(1, 3);
-    bench.log.drop_group(1).unwrap();
-    bench.log.create_group(1, b"definition").unwrap();
+    bench.log.drop_group(GroupId(1)).unwrap();
+    bench.log.create_group(GroupId(1), b"definition").unwrap();
     bench.append(1, 1, 1, b"of the new life");
     let lost = bench.flush()[0];
     bench.append(1, 2, 1, b"of the new life");
@@ -154,7 +161,7 @@ fn entries_of_an_earlier_life_do_not_come_back_where_its_end_is_lost() {
     rot(&mut bench.volume, lost, 100);
     let bench = bench.reopen();
     let group = bench.recovered(1);
-    assert_eq!((group.last_index, group.tainted), (0, true));
+    assert_eq!((group.last_index.0, group.tainted), (0, true));
 }
 
 #[test]
@@ -172,14 +179,14 @@ fn a_group_stays_tainted_over_restarts_until_it_is_declared_whole() {
     bench.flush();
     let mut bench = bench.reopen();
     assert_eq!(
-        (bench.recovered(1).last_index, bench.recovered(1).tainted),
+        (bench.recovered(1).last_index.0, bench.recovered(1).tainted),
         (5, true)
     );
-    bench.log.set_tainted(1, false).unwrap();
+    bench.log.set_tainted(GroupId(1), false).unwrap();
     bench.flush();
     let mut bench = bench.reopen();
     assert_eq!(
-        (bench.recovered(1).last_index, bench.recovered(1).tainted),
+        (bench.recovered(1).last_index.0, bench.recovered(1).tainted),
         (5, false)
     );
     assert_eq!(bench.entry(1, 4), Some((2, payload(1, 4, 2))));
@@ -205,7 +212,7 @@ fn a_misdirected_write_is_damage_where_it_landed_and_where_it_is_missing() {
     let bench = bench.reopen();
     assert_eq!(bench.recovery.report.damage.len(), 1);
     assert_eq!(
-        (bench.recovered(1).last_index, bench.recovered(1).tainted),
+        (bench.recovered(1).last_index.0, bench.recovered(1).tainted),
         (2, true)
     );
 }
@@ -225,7 +232,7 @@ fn a_lost_write_leaves_old_bytes_and_is_damage() {
     let bench = bench.reopen();
     assert_eq!(bench.recovery.report.damage.len(), 1);
     assert_eq!(
-        (bench.recovered(1).last_index, bench.recovered(1).tainted),
+        (bench.recovered(1).last_index.0, bench.recovered(1).tainted),
         (3, true)
     );
     assert_eq!(places.len(), 3);
@@ -269,13 +276,15 @@ fn log_blocks_inside_a_payload_never_pass_for_frames() {
 #[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
 fn stale_frames_of_a_recycled_segment_are_no_frames() {
     let mut bench = Bench::new();
-    bench.log.create_group(1, b"").unwrap();
+    bench.log.create_group(GroupId(1), b"").unwrap();
     let mut index = 0;
     // Go on until a segment that was written before is being written again.
     while bench.log.statistics().segments < 8 {
         index += 1;
         bench.append(1, index, 1, &payload(1, index, 1));
-        bench.log.compact(1, index.saturating_sub(2), 1);
+        bench
+            .log
+            .compact(GroupId(1), entry_id(index.saturating_sub(2), 1));
         bench.flush();
     }
     bench.append(1, index + 1, 1, b"the first frames");
@@ -317,7 +326,7 @@ fn rot_below_an_accepted_end_is_damage_also_in_the_last_frame() {
     let bench = bench.reopen();
     assert_eq!(bench.recovery.report.damage.len(), 1);
     assert_eq!(
-        (bench.recovered(1).last_index, bench.recovered(1).tainted),
+        (bench.recovered(1).last_index.0, bench.recovered(1).tainted),
         (4, true)
     );
 }
@@ -356,8 +365,8 @@ fn frames_lost_with_the_header_of_the_oldest_segment_are_damage() {
     let mut bench = bench.reopen();
     assert_eq!(bench.recovery.report.damage.len(), 1);
     assert!(bench.recovered(1).tainted && !bench.recovered(2).tainted);
-    bench.log.create_group(3, b"").unwrap();
-    assert!(bench.log.is_tainted(3), "it may have been there");
+    bench.log.create_group(GroupId(3), b"").unwrap();
+    assert!(bench.log.is_tainted(GroupId(3)), "it may have been there");
 }
 
 /// Found with the one above: a segment was taken for one that was never used if its first two
@@ -384,8 +393,8 @@ fn a_segment_lost_before_one_with_a_damaged_header_is_damage() {
     rot(&mut bench.volume, (second, 0), 60);
     let mut bench = bench.reopen();
     assert_eq!(bench.recovery.report.damage.len(), 1);
-    bench.log.create_group(3, b"").unwrap();
-    assert!(bench.log.is_tainted(3), "it may have been there");
+    bench.log.create_group(GroupId(3), b"").unwrap();
+    assert!(bench.log.is_tainted(GroupId(3)), "it may have been there");
 }
 
 #[test]
@@ -393,13 +402,13 @@ fn a_whole_segment_that_is_zeroed_is_damage() {
     let mut bench = Bench::new();
     let first = bench.group_of(1, 3)[0].0;
     while bench.log.statistics().segments < 2 {
-        let index = bench.log.last(1).unwrap().0 + 1;
+        let index = bench.log.last(GroupId(1)).unwrap().index.0 + 1;
         bench.append(1, index, 1, &[0; 9000]);
         bench.flush();
     }
     bench.append(
         1,
-        bench.log.last(1).unwrap().0 + 1,
+        bench.log.last(GroupId(1)).unwrap().index.0 + 1,
         1,
         b"a frame for the state",
     );
@@ -435,7 +444,7 @@ fn a_blind_walk_over_random_damage_never_panics() {
     for index in 7..20 {
         bench
             .log
-            .append_command(1, index, 1, kind, &[1; 9000])
+            .append_command(GroupId(1), entry_id(index, 1), kind, &[1; 9000])
             .unwrap();
         bench.flush();
     }
@@ -521,7 +530,7 @@ impl Volume for WrongOnce {
 #[test]
 fn a_frame_that_no_longer_verifies_when_it_is_replayed_is_damage() {
     let mut bench = Bench::new();
-    bench.log.create_group(7, b"definition").unwrap();
+    bench.log.create_group(GroupId(7), b"definition").unwrap();
     let (slot, offset) = *bench.flush().last().unwrap();
     let bench = bench.reopen();
     let mut volume = WrongOnce {
@@ -536,6 +545,9 @@ fn a_frame_that_no_longer_verifies_when_it_is_replayed_is_damage() {
     assert_eq!(damage.len(), 1, "{damage:?}");
     assert_eq!((damage[0].slot, damage[0].offset), (slot, offset));
     assert!(log.is_damaged());
-    let found = recovery.groups.iter().find(|found| found.group == 7);
+    let found = recovery
+        .groups
+        .iter()
+        .find(|found| found.group == GroupId(7));
     assert!(found.is_none_or(|found| found.tainted));
 }

@@ -9,7 +9,9 @@ use pontoon_storage::{
     segment_path,
 };
 
-use crate::harness::{SEGMENT_BYTES, small_config};
+use pontoon_types::{GroupId, LogIndex};
+
+use crate::harness::{SEGMENT_BYTES, entry_id, small_config};
 
 fn directory() -> tempfile::TempDir {
     // Beside the build, which is on a disk; the system's temporary directory may be in memory.
@@ -44,10 +46,10 @@ impl Files {
     }
 
     fn flush(&mut self, sync: SyncMethod) {
-        while let Some(mut op) = self.log.seal() {
-            let file = self.volume.file(op.slot()).unwrap();
-            let result = blocking::run(&mut op, file, sync);
-            self.log.on_complete(op.id(), result).unwrap();
+        while let Some(mut operation) = self.log.seal() {
+            let file = self.volume.file(operation.slot()).unwrap();
+            let result = blocking::run(&mut operation, file, sync);
+            self.log.on_complete(operation.id(), result).unwrap();
             self.prepare();
         }
     }
@@ -59,7 +61,7 @@ fn a_log_on_files_goes_on_after_a_restart() {
     let directory = directory();
     let path = directory.path().join("core-0");
     let mut files = Files::open(&path, small_config()).unwrap();
-    files.log.create_group(1, b"definition").unwrap();
+    files.log.create_group(GroupId(1), b"definition").unwrap();
     for index in 1..=60 {
         let sync = if index % 2 == 0 {
             SyncMethod::WriteDsync
@@ -69,19 +71,22 @@ fn a_log_on_files_goes_on_after_a_restart() {
         let bytes = vec![index as u8; 5000];
         files
             .log
-            .append_command(1, index, 1, RecordKind::Command, &bytes)
+            .append_command(GroupId(1), entry_id(index, 1), RecordKind::Command, &bytes)
             .unwrap();
         files.flush(sync);
     }
     drop(files);
     let mut files = Files::open(&path, small_config()).unwrap();
-    assert_eq!(files.recovery.groups[0].last_index, 60);
+    assert_eq!(files.recovery.groups[0].last_index.0, 60);
     assert!(files.recovery.report.segments > 2);
     for index in 1..=60 {
-        let mut op = files.log.read(1, index, index, usize::MAX).unwrap();
-        let file = files.volume.file(op.slot()).unwrap();
-        let result = blocking::run(&mut op, file, SyncMethod::WriteDsync);
-        let DiskOp::Read { id, buffer, .. } = op else {
+        let mut operation = files
+            .log
+            .read(GroupId(1), LogIndex(index)..=LogIndex(index), usize::MAX)
+            .unwrap();
+        let file = files.volume.file(operation.slot()).unwrap();
+        let result = blocking::run(&mut operation, file, SyncMethod::WriteDsync);
+        let DiskOp::Read { id, buffer, .. } = operation else {
             panic!("a read")
         };
         let bytes = files.log.on_read(id, buffer, result).unwrap();

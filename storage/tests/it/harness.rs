@@ -3,10 +3,16 @@
 use pontoon_storage::memory::MemoryVolume;
 use pontoon_storage::record::Records;
 use pontoon_storage::{
-    CacheRead, DiskOp, Identity, LogConfig, OpenError, RecordKind, Recovery, SegmentLog, Volume,
+    CacheRead, DiskOp, LogConfig, LogIdentity, OpenError, RecordKind, Recovery, SegmentLog, Volume,
 };
+use pontoon_types::{EntryId, GroupId, LogIndex, NodeId, Term};
 
-pub(crate) const IDENTITY: Identity = Identity {
+/// The entry at `index`, of `term`.
+pub(crate) const fn entry_id(index: u64, term: u64) -> EntryId {
+    EntryId::new(LogIndex(index), Term(term))
+}
+
+pub(crate) const IDENTITY: LogIdentity = LogIdentity {
     cluster: 0xC1,
     node: 2,
     core: 0,
@@ -71,8 +77,8 @@ impl Bench {
     /// Writes everything that is staged; gives where each write went.
     pub(crate) fn flush(&mut self) -> Vec<(u32, u64)> {
         let mut places = Vec::new();
-        while let Some(mut op) = self.log.seal() {
-            places.push(self.carry_out(&mut op));
+        while let Some(mut operation) = self.log.seal() {
+            places.push(self.carry_out(&mut operation));
             self.prepare();
         }
         places
@@ -81,36 +87,45 @@ impl Bench {
     /// Writes the mark of an idle log.
     pub(crate) fn idle(&mut self) -> Option<(u32, u64)> {
         let mut place = None;
-        while let Some(mut op) = self.log.idle() {
-            place = Some(self.carry_out(&mut op));
+        while let Some(mut operation) = self.log.idle() {
+            place = Some(self.carry_out(&mut operation));
         }
         place
     }
 
-    fn carry_out(&mut self, op: &mut DiskOp) -> (u32, u64) {
+    fn carry_out(&mut self, operation: &mut DiskOp) -> (u32, u64) {
         let DiskOp::Write {
             id, slot, offset, ..
-        } = op
+        } = operation
         else {
             panic!("a write")
         };
         let place = (*slot, *offset);
         let id = *id;
-        let result = self.volume.run(op);
+        let result = self.volume.run(operation);
         self.log.on_complete(id, result).unwrap();
         place
     }
 
     pub(crate) fn append(&mut self, group: u64, index: u64, term: u64, payload: &[u8]) {
         self.log
-            .append_command(group, index, term, RecordKind::Command, payload)
+            .append_command(
+                GroupId(group),
+                entry_id(index, term),
+                RecordKind::Command,
+                payload,
+            )
             .unwrap();
     }
 
     /// A group with `count` entries of term 1, each in a frame of its own; gives their places.
     pub(crate) fn group_of(&mut self, group: u64, count: u64) -> Vec<(u32, u64)> {
-        self.log.create_group(group, b"definition").unwrap();
-        self.log.save_hard_state(group, 1, Some(2)).unwrap();
+        self.log
+            .create_group(GroupId(group), b"definition")
+            .unwrap();
+        self.log
+            .save_hard_state(GroupId(group), Term(1), Some(NodeId(2)))
+            .unwrap();
         self.flush();
         let append = |index: u64| {
             self.append(group, index, 1, &payload(group, index, 1));
@@ -123,8 +138,8 @@ impl Bench {
     pub(crate) fn entry(&mut self, group: u64, index: u64) -> Option<(u64, Vec<u8>)> {
         let bytes = self.range(group, index, index, usize::MAX)?;
         let record = Records::new(&bytes).next().unwrap().unwrap();
-        assert_eq!((record.group, record.index), (group, index));
-        Some((record.term, record.payload.to_vec()))
+        assert_eq!((record.group.0, record.index.0), (group, index));
+        Some((record.term.0, record.payload.to_vec()))
     }
 
     /// Records of entries `first` to `last`, or of as many as one answer gives.
@@ -136,7 +151,13 @@ impl Bench {
         bytes_max: usize,
     ) -> Option<Vec<u8>> {
         let mut pieces = Vec::new();
-        if self.log.cached(group, first, last, bytes_max, &mut pieces) != CacheRead::Miss {
+        if self.log.cached(
+            GroupId(group),
+            LogIndex(first)..=LogIndex(last),
+            bytes_max,
+            &mut pieces,
+        ) != CacheRead::Miss
+        {
             return Some(
                 pieces
                     .iter()
@@ -144,9 +165,11 @@ impl Bench {
                     .collect(),
             );
         }
-        let mut op = self.log.read(group, first, last, bytes_max)?;
-        let result = self.volume.run(&mut op);
-        let DiskOp::Read { id, buffer, .. } = op else {
+        let mut operation =
+            self.log
+                .read(GroupId(group), LogIndex(first)..=LogIndex(last), bytes_max)?;
+        let result = self.volume.run(&mut operation);
+        let DiskOp::Read { id, buffer, .. } = operation else {
             panic!("a read")
         };
         Some(
@@ -163,7 +186,7 @@ impl Bench {
         self.recovery
             .groups
             .iter()
-            .find(|found| found.group == group)
+            .find(|found| found.group == GroupId(group))
             .unwrap()
     }
 }

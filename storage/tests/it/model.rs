@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use pontoon_storage::{RecordKind, SegmentLog};
 
-use crate::harness::{Bench, payload};
+use pontoon_types::{GroupId, NodeId, Term};
+
+use crate::harness::{Bench, entry_id, payload};
 
 /// A group of the model.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ModelGroup {
     pub(crate) definition: Vec<u8>,
     pub(crate) term: u64,
@@ -24,13 +26,13 @@ impl ModelGroup {
 }
 
 /// All groups.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Model {
     pub(crate) groups: BTreeMap<u64, ModelGroup>,
 }
 
 /// Something that is done to a log.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug)]
 pub(crate) enum Change {
     Create {
         group: u64,
@@ -70,7 +72,7 @@ impl Model {
         match *change {
             Change::Create { group } => {
                 let definition = format!("definition of {group}").into_bytes();
-                if log.create_group(group, &definition).is_ok() {
+                if log.create_group(GroupId(group), &definition).is_ok() {
                     let created = ModelGroup {
                         definition,
                         ..ModelGroup::default()
@@ -79,7 +81,7 @@ impl Model {
                 }
             }
             Change::Drop { group } => {
-                if log.drop_group(group).is_ok() {
+                if log.drop_group(GroupId(group)).is_ok() {
                     assert!(self.groups.remove(&group).is_some());
                 }
             }
@@ -100,7 +102,10 @@ impl Model {
                     .entries
                     .get(&index)
                     .map_or(found.compacted.1, |entry| entry.0);
-                if log.truncate_suffix(group, index, term).is_ok() {
+                if log
+                    .truncate_suffix(GroupId(group), entry_id(index, term))
+                    .is_ok()
+                {
                     found.entries.split_off(&(index + 1));
                 }
             }
@@ -108,7 +113,10 @@ impl Model {
                 let Some(found) = self.groups.get_mut(&group) else {
                     return;
                 };
-                if log.save_hard_state(group, found.term + 1, vote).is_ok() {
+                if log
+                    .save_hard_state(GroupId(group), Term(found.term + 1), vote.map(NodeId))
+                    .is_ok()
+                {
                     (found.term, found.vote) = (found.term + 1, vote);
                 }
             }
@@ -119,7 +127,7 @@ impl Model {
                 let index = found.last().0.saturating_sub(keep);
                 if index > found.compacted.0 {
                     let term = found.entries[&index].0;
-                    log.compact(group, index, term);
+                    log.compact(GroupId(group), entry_id(index, term));
                     found.compacted = (index, term);
                     found.entries = found.entries.split_off(&(index + 1));
                 }
@@ -153,7 +161,7 @@ impl Model {
             bytes.resize(bytes.len().max(length), index as u8);
             let kind = RecordKind::Command;
             if log
-                .append_command(group, index, term, kind, &bytes)
+                .append_command(GroupId(group), entry_id(index, term), kind, &bytes)
                 .is_err()
             {
                 return;
@@ -171,8 +179,8 @@ impl Model {
         let recovered = bench.recovery.groups.clone();
         for group in recovered {
             let mut entries = BTreeMap::new();
-            for index in group.compacted.0 + 1..=group.last_index {
-                let entry = bench.entry(group.group, index);
+            for index in group.compacted.index.0 + 1..=group.last_index.0 {
+                let entry = bench.entry(group.group.0, index);
                 entries.insert(
                     index,
                     entry.expect("an entry that recovery found is readable"),
@@ -181,12 +189,12 @@ impl Model {
             assert_terms(&group, &entries);
             let held = ModelGroup {
                 definition: group.definition,
-                term: group.current_term,
-                vote: group.voted_for,
-                compacted: group.compacted,
+                term: group.current_term.0,
+                vote: group.voted_for.map(|node| node.0),
+                compacted: (group.compacted.index.0, group.compacted.term.0),
                 entries,
             };
-            model.groups.insert(group.group, held);
+            model.groups.insert(group.group.0, held);
         }
         model
     }
@@ -200,5 +208,11 @@ fn assert_terms(group: &pontoon_storage::RecoveredGroup, entries: &BTreeMap<u64,
             runs.push((*index, *term));
         }
     }
-    assert_eq!(group.terms, runs, "term runs of group {}", group.group);
+    let found = group.terms.iter().map(|run| (run.index.0, run.term.0));
+    assert_eq!(
+        found.collect::<Vec<_>>(),
+        runs,
+        "term runs of group {}",
+        group.group
+    );
 }

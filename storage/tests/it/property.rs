@@ -2,10 +2,12 @@
 
 use proptest::prelude::*;
 
-use crate::harness::Bench;
+use pontoon_types::GroupId;
+
+use crate::harness::{Bench, entry_id};
 use crate::model::{Change, Model};
 
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug)]
 enum Action {
     Change(Change),
     Flush,
@@ -66,8 +68,8 @@ proptest! {
                 }
             }
             for (id, group) in &model.groups {
-                prop_assert_eq!(bench.log.last(*id), Some(group.last()));
-                let (last, _) = group.last();
+                let (last, term) = group.last();
+                prop_assert_eq!(bench.log.last(GroupId(*id)), Some(entry_id(last, term)));
                 let expected = group.entries.get(&last).cloned();
                 prop_assert_eq!(bench.entry(*id, last), expected);
                 if let Some((first, entry)) = group.entries.first_key_value() {

@@ -1,7 +1,7 @@
 //! Makes bytes sound as far as checksums and lengths go, so that what lies behind them is reached.
 //! Everything else stays as it was.
 
-use pontoon::storage::Identity;
+use pontoon::storage::LogIdentity;
 use pontoon::storage::record::{self, HEADER_BYTES};
 use pontoon::transport::{FRAME_HEADER_BYTES, HEAD_BYTES, HELLO_BYTES};
 
@@ -94,7 +94,7 @@ fn one_record(bytes: &mut [u8]) -> usize {
 
 /// A segment of this identity: its header, unless it is blank, and a frame at every block that
 /// holds something and is not covered by the frame before.
-pub(super) fn segment(bytes: &mut [u8], identity: &Identity) {
+pub(super) fn segment(bytes: &mut [u8], identity: &LogIdentity) {
     if bytes[..BLOCK].iter().any(|byte| *byte != 0) {
         segment_header(bytes, identity);
     }
@@ -118,7 +118,7 @@ pub(super) fn segment(bytes: &mut [u8], identity: &Identity) {
     }
 }
 
-fn segment_header(bytes: &mut [u8], identity: &Identity) {
+fn segment_header(bytes: &mut [u8], identity: &LogIdentity) {
     put(bytes, 0, b"PONTOSEG\x01\0\0\0");
     put(bytes, 12, &(BLOCK as u32).to_le_bytes());
     put(bytes, 16, &identity.cluster.to_le_bytes());
@@ -155,7 +155,7 @@ fn segment_frame(frame: &mut [u8], salt: u32) -> (u32, usize) {
     (checksum, SEGMENT_FRAME_HEADER_BYTES + at)
 }
 
-fn salt(identity: &Identity, epoch: u64, sequence: u64, offset: u64) -> u32 {
+fn salt(identity: &LogIdentity, epoch: u64, sequence: u64, offset: u64) -> u32 {
     let mut salt = crc32c::crc32c(&identity.cluster.to_le_bytes());
     salt = crc32c::crc32c_append(salt, &identity.node.to_le_bytes());
     salt = crc32c::crc32c_append(salt, &identity.core.to_le_bytes());

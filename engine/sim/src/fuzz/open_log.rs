@@ -3,7 +3,8 @@
 use pontoon::storage::memory::MemoryVolume;
 use pontoon::storage::record::Records;
 use pontoon::storage::{
-    CacheRead, DiskOp, LogConfig, OpenError, Recovery, SegmentLog, Volume, record,
+    CacheRead, DiskOp, GroupId, LogConfig, LogIndex, OpenError, Recovery, SegmentLog, Volume,
+    record,
 };
 
 /// An entry: its term and payload.
@@ -53,31 +54,32 @@ impl OpenLog {
     pub(super) fn contents(&mut self) -> Vec<(u64, Vec<Entry>)> {
         let groups = self.recovery.groups.clone();
         let of_group = groups.iter().map(|group| {
-            let first = group.compacted.0.saturating_add(1);
-            let indexes = first..=group.last_index;
+            let first = group.compacted.index.next().0;
+            let indexes = first..=group.last_index.0;
             let entries: Vec<Entry> = indexes
-                .map(|index| self.entry(group.group, index))
+                .map(|index| self.entry(group.group.0, index))
                 .collect();
             let position = |index: u64| usize::try_from(index - first).expect("it was read");
-            for (run, term) in &group.terms {
+            for run in &group.terms {
                 assert_eq!(
-                    entries[position(*run)].0,
-                    *term,
+                    entries[position(run.index.0)].0,
+                    run.term.0,
                     "terms are those of entries"
                 );
             }
-            (group.group, entries)
+            (group.group.0, entries)
         });
         of_group.collect()
     }
 
     fn entry(&mut self, group: u64, index: u64) -> Entry {
+        let (group, index) = (GroupId(group), LogIndex(index));
         let mut pieces = Vec::new();
         let found = self
             .log
-            .cached(group, index, index, usize::MAX, &mut pieces);
+            .cached(group, index..=index, usize::MAX, &mut pieces);
         let bytes: Vec<u8> = if found == CacheRead::Miss {
-            let read = self.log.read(group, index, index, usize::MAX);
+            let read = self.log.read(group, index..=index, usize::MAX);
             let mut read = read.expect("what recovery found can be read");
             let result = self.volume.run(&mut read);
             let DiskOp::Read { id, buffer, .. } = read else {
@@ -92,6 +94,6 @@ impl OpenLog {
         let record = Records::new(&bytes).next().expect("one record");
         let record: record::Record<'_> = record.expect("it verifies");
         assert_eq!((record.group, record.index), (group, index), "its place");
-        (record.term, record.payload.to_vec())
+        (record.term.0, record.payload.to_vec())
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use pontoon::storage::memory::{MemoryVolume, SECTOR_BYTES};
-use pontoon::storage::{Identity, LogConfig};
+use pontoon::storage::{LogConfig, LogIdentity};
 
 use super::bytes::Bytes;
 use super::open_log::OpenLog;
@@ -35,7 +35,7 @@ pub fn segment_mutate(input: &[u8]) {
 }
 
 fn config() -> LogConfig {
-    log_config(Identity {
+    log_config(LogIdentity {
         cluster: CLUSTER,
         node: 1,
         core: 0,
@@ -92,7 +92,7 @@ fn check(written: &mut Written, config: &LogConfig) {
         .groups
         .iter()
         .filter(|group| group.tainted)
-        .map(|group| group.group)
+        .map(|group| group.group.0)
         .collect();
     let reported = !open.recovery.report.damage.is_empty();
     assert!(

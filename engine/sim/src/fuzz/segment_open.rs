@@ -1,7 +1,7 @@
 //! Arbitrary bytes as segments of a log: recovery gives a verdict, and the same one again.
 
 use pontoon::storage::memory::MemoryVolume;
-use pontoon::storage::{Identity, LogConfig, OpenError, RecordKind, Volume};
+use pontoon::storage::{EntryId, LogConfig, LogIdentity, OpenError, RecordKind, Term, Volume};
 
 use super::bytes::Bytes;
 use super::mend;
@@ -30,8 +30,8 @@ pub fn segment_open(input: &[u8]) {
     open_twice(volume, &config, mended);
 }
 
-fn identity(byte: u8) -> Identity {
-    Identity {
+fn identity(byte: u8) -> LogIdentity {
+    LogIdentity {
         cluster: CLUSTER,
         node: u64::from(byte >> 4),
         core: u16::from(byte & 3),
@@ -84,13 +84,10 @@ fn go_on(mut open: OpenLog, config: &LogConfig) {
     let groups = open.recovery.groups.clone();
     let mut appended = Vec::new();
     for group in groups.iter().filter(|group| !group.tainted) {
-        let (id, index, term) = (group.group, group.last_index + 1, u64::MAX);
+        let (id, index) = (group.group, group.last_index.next());
+        let entry = EntryId::new(index, Term(u64::MAX));
         let kind = RecordKind::Command;
-        if open
-            .log
-            .append_command(id, index, term, kind, b"on")
-            .is_ok()
-        {
+        if open.log.append_command(id, entry, kind, b"on").is_ok() {
             appended.push((id, index));
         }
     }

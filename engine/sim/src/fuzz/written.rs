@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use pontoon::storage::memory::MemoryVolume;
-use pontoon::storage::{DiskOp, LogConfig, RecordKind, Volume};
+use pontoon::storage::{
+    DiskOp, EntryId, GroupId, LogConfig, LogIndex, NodeId, RecordKind, Term, Volume,
+};
 
 use super::bytes::Bytes;
 use super::open_log::{Entry, OpenLog};
@@ -135,7 +137,7 @@ impl Written {
 
     fn create(&mut self, id: u64) {
         let definition = format!("definition of group {id}").into_bytes();
-        if self.open.log.create_group(id, &definition).is_ok() {
+        if self.open.log.create_group(GroupId(id), &definition).is_ok() {
             let group = Group {
                 definition,
                 ..Group::default()
@@ -146,7 +148,7 @@ impl Written {
     }
 
     fn drop_group(&mut self, id: u64) {
-        if self.open.log.drop_group(id).is_ok() {
+        if self.open.log.drop_group(GroupId(id)).is_ok() {
             self.groups.remove(&id);
             // Another life begins with its first term again.
             self.next_terms.remove(&id);
@@ -170,7 +172,11 @@ impl Written {
             payload.resize(8 + length, self.stamp as u8);
             let kind = RecordKind::Command;
             let log = &mut self.open.log;
-            if log.append_command(id, index, term, kind, &payload).is_err() {
+            let entry = EntryId::new(LogIndex(index), Term(term));
+            if log
+                .append_command(GroupId(id), entry, kind, &payload)
+                .is_err()
+            {
                 return;
             }
             group.keep(index - 1);
@@ -183,7 +189,12 @@ impl Written {
     fn save_hard_state(&mut self, id: u64, vote: u64) {
         let group = self.groups.get_mut(&id).expect("it was made");
         let (term, vote) = (group.term + 1, (!vote.is_multiple_of(3)).then_some(vote));
-        if self.open.log.save_hard_state(id, term, vote).is_ok() {
+        let (durable_term, voted_for) = (Term(term), vote.map(NodeId));
+        let log = &mut self.open.log;
+        if log
+            .save_hard_state(GroupId(id), durable_term, voted_for)
+            .is_ok()
+        {
             (group.term, group.vote) = (term, vote);
             self.note();
         }
@@ -194,8 +205,8 @@ impl Written {
         let index = group.last().0.saturating_sub(back).max(group.compacted.0);
         let mut kept = group.clone();
         kept.keep(index);
-        let term = kept.last().1;
-        if self.open.log.truncate_suffix(id, index, term).is_ok() {
+        let last = EntryId::new(LogIndex(index), Term(kept.last().1));
+        if self.open.log.truncate_suffix(GroupId(id), last).is_ok() {
             let next_term = self.next_terms.entry(id).or_insert(1);
             *next_term = (*next_term).max(group.last().1 + 1);
             *group = kept;
@@ -211,7 +222,8 @@ impl Written {
             let term = group.entries[gone - 1].0;
             group.entries.drain(..gone);
             group.compacted = (index, term);
-            self.open.log.compact(id, index, term);
+            let compacted = EntryId::new(LogIndex(index), Term(term));
+            self.open.log.compact(GroupId(id), compacted);
             self.note();
         }
     }
@@ -327,9 +339,9 @@ pub(super) fn found(open: &mut OpenLog) -> Groups {
     let found = groups.map(|(group, (id, entries))| {
         let held = Group {
             definition: group.definition.clone(),
-            term: group.current_term,
-            vote: group.voted_for,
-            compacted: group.compacted,
+            term: group.current_term.0,
+            vote: group.voted_for.map(|node| node.0),
+            compacted: (group.compacted.index.0, group.compacted.term.0),
             entries,
         };
         (id, held)

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use pontoon_raft::{GroupId, NodeId, Status, Time};
 use pontoon_storage::memory::{MemoryVolume, SectorFate};
-use pontoon_storage::{DiskOp, Identity, LogConfig, Recovery, SegmentLog, Volume};
+use pontoon_storage::{DiskOp, LogConfig, LogIdentity, Recovery, SegmentLog, Volume};
 use pontoon_transport::FrameLimits;
 
 use super::machine::{Journal, SharedJournal, recorders};
@@ -25,7 +25,7 @@ const MILLISECOND: u64 = 1_000_000;
 pub(super) const GROUP: GroupId = GroupId(7);
 
 pub(super) fn log_config(node: usize) -> LogConfig {
-    let identity = Identity {
+    let identity = LogIdentity {
         cluster: 1,
         node: node as u64 + 1,
         core: 0,

@@ -61,7 +61,10 @@ impl Images {
         let mut known = self.known.borrow_mut();
         if known.get(&node).is_none_or(|(at, _)| *at != version) {
             let recovery = cluster.nodes[node].durable_image(node);
-            let group = recovery.groups.into_iter().find(|g| g.group == GROUP.0);
+            let group = recovery
+                .groups
+                .into_iter()
+                .find(|found| found.group == GROUP);
             known.insert(node, (version, group));
         }
         known[&node].1.clone()
@@ -71,13 +74,9 @@ impl Images {
         let Some(image) = self.of(cluster, node) else {
             return index == LogIndex(0);
         };
-        let run = image
-            .terms
-            .iter()
-            .rev()
-            .find(|(first, _)| *first <= index.0);
-        index <= LogIndex(image.compacted.0)
-            || (index.0 <= image.last_index && run.is_some_and(|(_, t)| *t == term.0))
+        let run = image.terms.iter().rev().find(|run| run.index <= index);
+        index <= image.compacted.index
+            || (index <= image.last_index && run.is_some_and(|run| run.term == term))
     }
 }
 
@@ -86,15 +85,17 @@ fn check(cluster: &Cluster, images: &Images, node: usize, to: usize, message: &M
     let shard = cluster.nodes[node].shard.as_ref().unwrap();
     let raft = &shard.replicas[shard.slot(GROUP).unwrap()].raft;
     let image = images.of(cluster, node);
-    let hard = image.map_or((0, None), |image| (image.current_term, image.voted_for));
+    let hard = image.map_or((Term(0), None), |image| {
+        (image.current_term, image.voted_for)
+    });
     let term = message.term;
     match message.body {
         Body::VoteResponse(VoteResponse {
             granted: true,
             kind: VoteKind::Vote | VoteKind::Transfer,
         }) => {
-            let candidate = Some(to as u64 + 1);
-            let kept = hard.0 > term.0 || hard == (term.0, candidate);
+            let candidate = Some(NodeId(to as u64 + 1));
+            let kept = hard.0 > term || hard == (term, candidate);
             assert!(
                 kept,
                 "node {node} votes for {to} in {term} and holds {hard:?}"
@@ -102,7 +103,7 @@ fn check(cluster: &Cluster, images: &Images, node: usize, to: usize, message: &M
         }
         Body::AppendResponse(AppendResponse { outcome, .. }) => {
             assert!(
-                hard.0 >= term.0,
+                hard.0 >= term,
                 "node {node} answers in a term it may forget"
             );
             if let AppendOutcome::Accepted { match_index } = outcome

@@ -5,31 +5,24 @@
 
 use std::collections::VecDeque;
 
+use pontoon_types::GroupId;
+
 use super::SegmentLog;
+use super::group::Group;
 use crate::config::LogConfig;
 use crate::layout::{ENDS_MAX, EpochEnd, SegmentHeader};
 use crate::mutant::Mutant;
-use crate::record::RecordKind;
 
 /// Prepared segments that rolling leaves alone, so that a full disk never blocks a restart.
 const RESERVE: usize = 1;
 
 /// A segment that holds something that is needed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct LiveSegment {
     pub(crate) sequence: u64,
     pub(crate) slot: u32,
     /// Number of the last frame in it so far.
     pub(crate) last_frame: u64,
-}
-
-/// How far the repetition of all groups' state has come.
-#[derive(Debug, Clone, Copy)]
-struct Spread {
-    /// First frame that holds a part of it, once there is one.
-    first_frame: Option<u64>,
-    /// The next group to be repeated is the first at or above this.
-    cursor: u64,
 }
 
 /// The segments of a log.
@@ -55,9 +48,6 @@ pub(crate) struct Space {
     /// Oldest segments needed once all frames up to the given one are durable.
     announced: VecDeque<(u64, u64)>,
     pub(crate) ends: Vec<EpochEnd>,
-    spread: Option<Spread>,
-    /// State of all groups is repeated in this frame and later ones.
-    state_floor: u64,
 }
 
 impl Space {
@@ -88,11 +78,6 @@ impl Space {
             oldest_durable: oldest,
             announced: VecDeque::new(),
             ends,
-            spread: Some(Spread {
-                first_frame: None,
-                cursor: 0,
-            }),
-            state_floor: 0,
         }
     }
 
@@ -145,36 +130,6 @@ impl Space {
         self.offset = block as u64;
     }
 
-    /// The next group whose state is to be repeated, while that is going on.
-    pub(super) fn state_cursor(&self) -> Option<u64> {
-        self.spread.map(|spread| spread.cursor)
-    }
-
-    pub(super) fn state_repeated(&mut self, group: u64, frame: u64) {
-        let spread = self.spread.as_mut().expect("state is being spread");
-        spread.first_frame.get_or_insert(frame);
-        match group.checked_add(1) {
-            Some(cursor) => spread.cursor = cursor,
-            None => self.state_is_complete(frame),
-        }
-    }
-
-    /// All groups' state is repeated; `frame` is the one that takes records now.
-    pub(super) fn state_is_complete(&mut self, frame: u64) {
-        let spread = self.spread.take().expect("state is being spread");
-        self.state_floor = spread.first_frame.unwrap_or(frame);
-    }
-
-    /// Begins to repeat all groups' state, unless the last repetition is still under way.
-    pub(super) fn spread_state(&mut self) {
-        if self.spread.is_none() {
-            self.spread = Some(Spread {
-                first_frame: None,
-                cursor: 0,
-            });
-        }
-    }
-
     /// What frame `number` may say about the oldest segment needed.
     pub(super) fn announce(&mut self, number: u64) -> u64 {
         while self
@@ -219,139 +174,11 @@ impl Space {
     }
 }
 
-/// Where frames are, by number, and how many runs of entries each still holds.
-#[derive(Debug, Default)]
-pub(crate) struct Frames {
-    first: u64,
-    places: VecDeque<FramePlace>,
-}
-
-/// Where a frame is.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct FramePlace {
-    pub(crate) slot: u32,
-    pub(crate) sequence: u64,
-    pub(crate) offset: u64,
-    live_runs: u32,
-}
-
-impl Frames {
-    /// An empty table whose first frame will be `first`.
-    pub(crate) fn new(first: u64) -> Self {
-        Self {
-            first,
-            places: VecDeque::new(),
-        }
-    }
-
-    /// Adds a frame. Numbers that were skipped hold nothing.
-    pub(crate) fn push(&mut self, number: u64) {
-        let end = self.first + self.places.len() as u64;
-        assert!(number >= end, "frame numbers ascend");
-        if self.places.is_empty() {
-            self.first = number;
-        } else {
-            self.places
-                .extend((end..number).map(|_| FramePlace::default()));
-        }
-        self.places.push_back(FramePlace::default());
-    }
-
-    pub(crate) fn get(&self, number: u64) -> Option<&FramePlace> {
-        self.places
-            .get(usize::try_from(number.checked_sub(self.first)?).ok()?)
-    }
-
-    fn get_mut(&mut self, number: u64) -> &mut FramePlace {
-        let position = number
-            .checked_sub(self.first)
-            .expect("a frame that is held stays listed");
-        &mut self.places[position as usize]
-    }
-
-    /// Says where a frame is.
-    pub(crate) fn place(&mut self, number: u64, slot: u32, sequence: u64, offset: u64) {
-        let place = self.get_mut(number);
-        (place.slot, place.sequence, place.offset) = (slot, sequence, offset);
-    }
-
-    /// One more run is in the frame.
-    pub(crate) fn hold(&mut self, number: u64) {
-        self.get_mut(number).live_runs += 1;
-    }
-
-    /// One run of the frame is gone.
-    pub(crate) fn release(&mut self, number: u64) {
-        let place = self.get_mut(number);
-        place.live_runs = place
-            .live_runs
-            .checked_sub(1)
-            .expect("a run is released once");
-    }
-
-    /// Forgets durable frames at the front that hold nothing; gives the first that is left.
-    pub(crate) fn first_held(&mut self, durable_frame: u64) -> u64 {
-        while self.first <= durable_frame
-            && self
-                .places
-                .front()
-                .is_some_and(|place| place.live_runs == 0)
-        {
-            self.places.pop_front();
-            self.first += 1;
-        }
-        if self.places.is_empty() {
-            u64::MAX
-        } else {
-            self.first
-        }
-    }
-}
-
 impl SegmentLog {
-    /// Entries of a group up to `index` (whose term is `term`) may be freed.
-    pub fn compact(&mut self, group: u64, index: u64, term: u64) {
-        let Some(state) = self.groups.get_mut(&group).map(|group| &mut group.state) else {
-            return;
-        };
-        if index <= state.compacted.0 {
-            return;
-        }
-        state.compacted = (index, term);
-        if index > state.last.0 {
-            state.last = (index, term);
-        }
-        self.owed.push(group);
-        self.pay_owed();
-    }
-
-    /// Stages the compactions that are not in the log yet, and frees what they allow to free.
-    pub(super) fn pay_owed(&mut self) {
-        if self.writer.poisoned.is_some() {
-            return;
-        }
-        while let Some(id) = self.owed.pop() {
-            let Some((index, term)) = self.groups.get(&id).map(|group| group.state.compacted)
-            else {
-                continue;
-            };
-            if self
-                .stage_record(id, index, term, RecordKind::CompactedTo, &[])
-                .is_err()
-            {
-                self.owed.push(id);
-                return;
-            }
-            let Self { groups, frames, .. } = self;
-            let group = groups.get_mut(&id).expect("looked up above");
-            group.forget(index, |frame| frames.release(frame));
-        }
-    }
-
     /// Frees segments, oldest first, that nothing staged or durable needs any more.
     pub(super) fn free_segments(&mut self) {
         let held = self.frames.first_held(self.writer.durable_frame);
-        let needed = held.min(self.space.state_floor);
+        let needed = held.min(self.checkpoint.first_frame());
         let space = &mut self.space;
         let before = space.freed.len();
         while space.live.len() > 1 && space.live[0].last_frame < needed {
@@ -394,7 +221,7 @@ impl SegmentLog {
     }
 
     /// The groups whose entries keep the oldest segment from being freed.
-    pub fn oldest_segment_groups(&self) -> Vec<u64> {
+    pub fn oldest_segment_groups(&self) -> Vec<GroupId> {
         let Some(oldest) = self
             .space
             .live
@@ -403,11 +230,11 @@ impl SegmentLog {
         else {
             return Vec::new();
         };
-        let held = |runs: &VecDeque<super::group::Run>| {
-            runs.front()
-                .is_some_and(|run| run.frame <= oldest.last_frame)
+        let holds = |group: &Group| {
+            let first = group.extents.first();
+            first.is_some_and(|extent| extent.frame <= oldest.last_frame)
         };
-        let groups = self.groups.iter().filter(|(_, group)| held(&group.runs));
+        let groups = self.groups.iter().filter(|(_, group)| holds(group));
         groups.map(|(id, _)| *id).collect()
     }
 

@@ -1,0 +1,86 @@
+//! Checkpoints: the state of all groups is repeated after each new segment has begun, a part per
+//! frame, so that the segments before it can be freed.
+
+use pontoon_types::GroupId;
+
+use super::SegmentLog;
+use super::groups::state_record;
+
+/// How far the checkpoints have come.
+#[derive(Debug)]
+pub(super) struct Checkpoint {
+    /// The checkpoint that is being written.
+    progress: Option<Progress>,
+    /// The last complete one lies in this frame and later ones; 0 before there is one.
+    first_frame: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    /// First frame that holds a part of it, once there is one.
+    first_frame: Option<u64>,
+    /// The next group to be repeated is the first at or above this.
+    cursor: GroupId,
+}
+
+impl Checkpoint {
+    /// A log that was just opened begins with one, for its epoch has a segment of its own.
+    pub(super) fn new() -> Self {
+        Self {
+            progress: Some(Progress::default()),
+            first_frame: 0,
+        }
+    }
+
+    /// Begins a checkpoint, unless the last one is still being written.
+    pub(super) fn begin(&mut self) {
+        self.progress.get_or_insert_default();
+    }
+
+    /// The state of all groups is repeated in this frame and later ones.
+    pub(super) fn first_frame(&self) -> u64 {
+        self.first_frame
+    }
+
+    /// The state of a group is repeated in a frame.
+    fn note(&mut self, group: GroupId, frame: u64) {
+        let progress = self.progress.as_mut().expect("a checkpoint was begun");
+        progress.first_frame.get_or_insert(frame);
+        match group.0.checked_add(1) {
+            Some(cursor) => progress.cursor = GroupId(cursor),
+            None => self.complete(frame),
+        }
+    }
+
+    /// The state of all groups is repeated; `frame` is the one that takes records now.
+    fn complete(&mut self, frame: u64) {
+        let progress = self.progress.take().expect("a checkpoint was begun");
+        self.first_frame = progress.first_frame.unwrap_or(frame);
+    }
+}
+
+impl SegmentLog {
+    /// Repeats the state of some groups in the open frame, leaving room for `reserve` bytes.
+    pub(super) fn write_checkpoint(&mut self, reserve: usize) {
+        while let Some(progress) = self.checkpoint.progress {
+            let Some((&id, group)) = self.groups.range(progress.cursor..).next() else {
+                self.checkpoint.complete(self.open_frame());
+                return;
+            };
+            let bytes = group.state.record_bytes();
+            let open = self.staging.open.as_mut();
+            let open = open.expect("state goes into an open frame");
+            let spent = open.state_bytes + bytes > self.config.state_bytes_per_frame;
+            let fits = open.fits(bytes + reserve, self.config.record_bytes_max());
+            if (spent && open.state_bytes > 0) || !fits {
+                return;
+            }
+            open.state_bytes += bytes;
+            let number = open.number;
+            let record = state_record(id, &group.state);
+            self.append_to_open_frame(&[&record], bytes);
+            self.checkpoint.note(id, number);
+            self.statistics.state_bytes += bytes as u64;
+        }
+    }
+}

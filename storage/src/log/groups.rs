@@ -1,0 +1,154 @@
+//! Groups: how one is made, changed and dropped, and its term and vote.
+
+use pontoon_types::{EntryId, GroupId, LogIndex, NodeId, Term};
+
+use super::SegmentLog;
+use super::group::{Group, GroupState};
+use crate::error::AppendError;
+use crate::record::{self, HEADER_BYTES, RecordKind};
+
+impl SegmentLog {
+    /// Makes a group. `definition` is the engine's and comes back at recovery.
+    ///
+    /// Where damage was found when the log was opened, the group is tainted: it may have been here,
+    /// and everything about it be lost.
+    pub fn create_group(&mut self, group: GroupId, definition: &[u8]) -> Result<(), AppendError> {
+        if self.groups.contains_key(&group) {
+            return Err(AppendError::GroupExists { group });
+        }
+        let state = GroupState {
+            incarnation: self.next_incarnation,
+            definition: definition.to_vec(),
+            tainted: self.damaged,
+            ..GroupState::default()
+        };
+        self.admit(self.state_bytes(&state)?)?;
+        self.stage_state(group, &state)?;
+        self.next_incarnation += 1;
+        self.groups.insert(
+            group,
+            Group {
+                state,
+                ..Group::default()
+            },
+        );
+        Ok(())
+    }
+
+    /// Replaces what the engine keeps with a group, for instance after its members changed.
+    pub fn define_group(&mut self, group: GroupId, definition: &[u8]) -> Result<(), AppendError> {
+        self.change_state(group, |state| state.definition = definition.to_vec())
+    }
+
+    /// Marks a group as damaged, or as whole again.
+    pub fn set_tainted(&mut self, group: GroupId, tainted: bool) -> Result<(), AppendError> {
+        self.change_state(group, |state| state.tainted = tainted)
+    }
+
+    fn change_state(
+        &mut self,
+        group: GroupId,
+        change: impl FnOnce(&mut GroupState),
+    ) -> Result<(), AppendError> {
+        let mut state = self.group(group)?.state.clone();
+        change(&mut state);
+        self.check_headroom(self.state_bytes(&state)?)?;
+        self.stage_state(group, &state)?;
+        self.groups.get_mut(&group).expect("looked up above").state = state;
+        Ok(())
+    }
+
+    /// Drops a group and all its entries.
+    pub fn drop_group(&mut self, group: GroupId) -> Result<(), AppendError> {
+        let incarnation = self.group(group)?.state.incarnation.to_le_bytes();
+        self.admit(record::encoded_bytes(incarnation.len()))?;
+        self.stage_record(
+            group,
+            EntryId::default(),
+            RecordKind::GroupDropped,
+            &[&incarnation],
+        )?;
+        let mut dropped = self.groups.remove(&group).expect("looked up above");
+        dropped.truncate(LogIndex(0), &mut self.frames);
+        Ok(())
+    }
+
+    /// Stages a group's term and vote.
+    pub fn save_hard_state(
+        &mut self,
+        group: GroupId,
+        term: Term,
+        voted_for: Option<NodeId>,
+    ) -> Result<(), AppendError> {
+        self.group(group)?;
+        self.check_headroom(0)?;
+        let vote = voted_for.unwrap_or_default().0.to_le_bytes();
+        let flags = u64::from(voted_for.is_some()).to_le_bytes();
+        let entry = EntryId::new(LogIndex(0), term);
+        self.stage_record(group, entry, RecordKind::HardState, &[&vote, &flags])?;
+        let state = &mut self.groups.get_mut(&group).expect("looked up above").state;
+        (state.current_term, state.voted_for) = (term, voted_for);
+        Ok(())
+    }
+
+    /// Remembers a commit index; it is written with the group's next repeated state, as a hint.
+    pub fn save_commit(&mut self, group: GroupId, commit_index: LogIndex) {
+        if let Some(group) = self.groups.get_mut(&group) {
+            group.state.commit_index = group.state.commit_index.max(commit_index);
+        }
+    }
+
+    pub(super) fn group(&self, group: GroupId) -> Result<&Group, AppendError> {
+        self.groups
+            .get(&group)
+            .ok_or(AppendError::UnknownGroup { group })
+    }
+
+    fn state_bytes(&self, state: &GroupState) -> Result<usize, AppendError> {
+        let bytes = state.record_bytes();
+        let limit = self.config.record_bytes_max() / 2;
+        if bytes > limit {
+            Err(AppendError::TooLarge { bytes, limit })
+        } else {
+            Ok(bytes)
+        }
+    }
+
+    /// Stages a record that is not an entry; its payload comes in parts.
+    pub(super) fn stage_record(
+        &mut self,
+        group: GroupId,
+        entry: EntryId,
+        kind: RecordKind,
+        parts: &[&[u8]],
+    ) -> Result<(), AppendError> {
+        let record = encode(group, entry, kind, parts);
+        self.stage(&[&record], record.len()).map(drop)
+    }
+
+    fn stage_state(&mut self, group: GroupId, state: &GroupState) -> Result<(), AppendError> {
+        let record = state_record(group, state);
+        self.stage(&[&record], record.len()).map(drop)
+    }
+}
+
+/// A record that says what a group is.
+pub(super) fn state_record(group: GroupId, state: &GroupState) -> Vec<u8> {
+    let entry = EntryId::new(LogIndex(0), state.current_term);
+    let parts: [&[u8]; 2] = [&state.encode(), &state.definition];
+    encode(group, entry, RecordKind::GroupState, &parts)
+}
+
+/// A whole record, padding included; its payload comes in parts.
+fn encode(group: GroupId, entry: EntryId, kind: RecordKind, parts: &[&[u8]]) -> Vec<u8> {
+    let payload: usize = parts.iter().map(|part| part.len()).sum();
+    let mut record = Vec::with_capacity(record::encoded_bytes(payload));
+    record.resize(HEADER_BYTES, 0);
+    for part in parts {
+        record.extend_from_slice(part);
+    }
+    let header = record::header(group, entry, kind, &record[HEADER_BYTES..]);
+    record[..HEADER_BYTES].copy_from_slice(&header);
+    record.resize(record::encoded_bytes(payload), 0);
+    record
+}
