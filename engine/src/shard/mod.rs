@@ -11,6 +11,7 @@ mod durability;
 mod open;
 mod peers;
 mod persist;
+mod reason;
 mod receive;
 mod replica;
 mod requests;
@@ -25,6 +26,7 @@ use pontoon_storage::{LogStatistics, RecordBytes, SegmentLog};
 use pontoon_transport::FrameLimits;
 
 pub use open::ShardOpenError;
+pub use reason::{CloseReason, DropReason, FrameError};
 
 use crate::inbox::Inbox;
 use crate::machine::Machines;
@@ -92,9 +94,9 @@ pub struct CoreStatistics {
     /// Messages of groups taken from frames.
     pub messages_received: u64,
     /// Messages dropped before they were looked at, by reason.
-    pub messages_dropped: BTreeMap<&'static str, u64>,
+    pub messages_dropped: BTreeMap<DropReason, u64>,
     /// Connections that ended, by reason.
-    pub connections_closed: BTreeMap<&'static str, u64>,
+    pub connections_closed: BTreeMap<CloseReason, u64>,
     /// Calls of io_uring_enter(2) by the core's driver, where that is one.
     pub enters: u64,
     /// What the log did.
