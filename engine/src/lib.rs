@@ -45,6 +45,7 @@
 //! to build.
 #![deny(unsafe_code)]
 
+mod budget;
 pub mod bulk;
 mod config;
 mod definition;

@@ -28,11 +28,12 @@ use pontoon_transport::FrameLimits;
 pub use open::ShardOpenError;
 pub use reason::{CloseReason, DropReason, FrameError};
 
+use crate::budget::Budget;
 use crate::inbox::Inbox;
 use crate::machine::Machines;
 use crate::outcome::Unknown;
 use crate::port::{Completion, Operation};
-use crate::proposals::Answers;
+use crate::proposals::Replies;
 use catch_up::CatchUps;
 use durability::Durability;
 use peers::Peers;
@@ -136,12 +137,12 @@ pub struct Shard {
     to_apply: Vec<usize>,
     /// Reads from the disk for that, by operation and slot.
     reads_to_apply: Vec<(u64, usize)>,
-    /// Outcomes of this turn that are not told yet.
-    answers: Answers,
+    /// Outcomes of this turn that are not sent yet.
+    replies: Replies,
     /// Slots with proposals taken in this turn.
     proposed: Vec<usize>,
-    /// Bytes of commands that were taken and are not answered.
-    pending_bytes: usize,
+    /// For the bytes of commands that were taken and are not answered.
+    budget: Budget,
     /// Scratch that keeps its memory from turn to turn.
     output: Output,
     received: Received,
@@ -313,7 +314,6 @@ impl Shard {
                 machine.event(crate::machine::Event::Failed);
             }
         }
-        self.pending_bytes = 0;
         self.durability.abandon();
         self.outbox.clear();
         self.to_apply.clear();

@@ -11,10 +11,11 @@ use super::peers::Peers;
 use super::replica::{Replica, Replicas};
 use super::space::Space;
 use super::{CoreStatistics, Shard, ShardConfig, Timers};
+use crate::budget::Budget;
 use crate::definition::Definition;
 use crate::inbox::Inbox;
 use crate::machine::{Machines, StateMachine};
-use crate::proposals::Answers;
+use crate::proposals::Replies;
 
 /// Why the groups of a core were not reopened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +104,7 @@ impl Shard {
             now,
             durability: Durability::new(log.durable_frame()),
             peers: Peers::new(&config, now),
+            budget: Budget::new(config.proposals_pending_bytes_max),
             config,
             log,
             machines,
@@ -114,9 +116,8 @@ impl Shard {
             outbox: Vec::new(),
             to_apply: Vec::new(),
             reads_to_apply: Vec::new(),
-            answers: Answers::default(),
+            replies: Replies::default(),
             proposed: Vec::new(),
-            pending_bytes: 0,
             output: Output::default(),
             received: super::Received::default(),
             pieces: Vec::new(),

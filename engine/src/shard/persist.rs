@@ -7,7 +7,7 @@ use pontoon_storage::{AppendError, RecordKind};
 
 use super::Shard;
 use crate::port::Operation;
-use crate::proposals::Promise;
+use crate::proposals::TakenCommand;
 
 /// Room that a step may need in the log beside entries: term, vote, and a leader's empty entry.
 pub(super) const STEP_BYTES: usize = 256;
@@ -24,7 +24,7 @@ pub(super) enum Source<'a> {
         ranges: &'a [Range<usize>],
     },
     /// Commands that were proposed.
-    Commands(&'a [(Vec<u8>, Promise)]),
+    Commands(&'a [TakenCommand]),
 }
 
 impl Shard {
@@ -55,9 +55,7 @@ impl Shard {
         }
         self.output = output;
         let replica = &mut self.replicas[slot];
-        let pending = replica.proposals.bytes();
         replica.notice_role();
-        self.pending_bytes -= pending - replica.proposals.bytes();
         self.queue_to_apply(slot);
         self.arm(slot);
     }
@@ -114,7 +112,7 @@ impl Shard {
                 Source::Commands(commands),
             ) => {
                 let (mut index, term, kind) = (first_index, term.0, RecordKind::Command);
-                for (command, _) in commands {
+                for TakenCommand { command, .. } in commands {
                     admitted(self.log.append_command(group, index.0, term, kind, command))?;
                     index = index.next();
                 }
