@@ -8,6 +8,7 @@
 mod apply;
 mod catch_up;
 mod durability;
+mod mutant;
 mod open;
 mod peers;
 mod persist;
@@ -25,6 +26,9 @@ use pontoon_raft::{GroupId, Message, NodeId, Output, Time};
 use pontoon_storage::{LogStatistics, RecordBytes, SegmentLog};
 use pontoon_transport::FrameLimits;
 
+#[cfg(any(test, feature = "simulation"))]
+pub use mutant::Mutant;
+pub use mutant::Mutants;
 pub use open::ShardOpenError;
 pub use reason::{CloseReason, DropReason, FrameError};
 
@@ -67,9 +71,8 @@ pub struct ShardConfig {
     pub peer_queue_bytes_max: usize,
     /// Most groups of this core.
     pub groups_max: usize,
-    /// A rule of Raft to break.
-    #[cfg(feature = "simulation")]
-    pub raft_mutant: Option<pontoon_raft::Mutant>,
+    /// Rules to break: none but in tests and in the simulator.
+    pub mutants: Mutants,
 }
 
 /// How a turn ended.
@@ -102,20 +105,6 @@ pub struct CoreStatistics {
     pub enters: u64,
     /// What the log did.
     pub log: LogStatistics,
-}
-
-/// A rule of the shard that tests and the simulator can break, to show that they notice.
-#[cfg(any(test, feature = "simulation"))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mutant {
-    /// An answer leaves before what it promises is durable.
-    AnswersBeforeDurable,
-    /// An answer to a message that persisted nothing itself does not wait for what was before it.
-    AnswersResentEarly,
-    /// The leader counts its own entries before they are durable.
-    LeaderCountsOwnUndurable,
-    /// Entries that a leader of an earlier term named are sent as they are now.
-    SendsOverridden,
 }
 
 /// One core's part of a node.
@@ -152,9 +141,6 @@ pub struct Shard {
     failed: bool,
     stopped: bool,
     statistics: CoreStatistics,
-    /// A rule to break, for tests and the simulator.
-    #[cfg(any(test, feature = "simulation"))]
-    mutant: Option<Mutant>,
 }
 
 impl std::fmt::Debug for Shard {
@@ -243,14 +229,9 @@ impl Shard {
     }
 
     /// Breaks a rule from now on.
-    #[cfg(any(test, feature = "simulation"))]
+    #[cfg(test)]
     pub(crate) fn set_mutant(&mut self, mutant: Mutant) {
-        self.mutant = Some(mutant);
-    }
-
-    #[cfg(any(test, feature = "simulation"))]
-    fn is(&self, mutant: Mutant) -> bool {
-        self.mutant == Some(mutant)
+        self.config.mutants.shard = Some(mutant);
     }
 
     fn complete(&mut self, completion: Completion, operations: &mut Vec<Operation>) {

@@ -62,26 +62,6 @@ pub enum ShardOpenError {
 }
 
 impl Shard {
-    /// Reopens the groups of a log, with a rule of Raft broken.
-    ///
-    /// # Errors
-    /// If a group can't be opened as it was.
-    #[cfg(feature = "simulation")]
-    pub(crate) fn open_with(
-        mut config: ShardConfig,
-        log: SegmentLog,
-        recovery: &Recovery,
-        machines: Machines,
-        inbox: Inbox,
-        mutant: Option<crate::simulation::Mutant>,
-        now: Time,
-    ) -> Result<Self, ShardOpenError> {
-        if let Some(crate::simulation::Mutant::Raft(mutant)) = mutant {
-            config.raft_mutant = Some(mutant);
-        }
-        Self::open(config, log, recovery, machines, inbox, now)
-    }
-
     /// Reopens the groups of a log. Call it on the shard's own thread.
     ///
     /// # Errors
@@ -125,8 +105,6 @@ impl Shard {
             failed: false,
             stopped: false,
             statistics: CoreStatistics::default(),
-            #[cfg(any(test, feature = "simulation"))]
-            mutant: None,
         };
         for slot in 0..shard.replicas.len() {
             shard.queue_to_apply(slot);
@@ -265,7 +243,7 @@ fn raft_config(config: &ShardConfig, group: GroupId) -> RaftConfig {
         seed,
         bytes_per_message_max: u64::from(config.frame_limits.frame_bytes_max) / 2,
         #[cfg(feature = "simulation")]
-        mutant: config.raft_mutant,
+        mutant: config.mutants.raft,
         ..defaults
     }
 }

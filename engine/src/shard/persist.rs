@@ -6,6 +6,7 @@ use pontoon_raft::{Appended, Output};
 use pontoon_storage::{AppendError, RecordKind};
 
 use super::Shard;
+use super::mutant::Mutant;
 use crate::port::Operation;
 use crate::proposals::TakenCommand;
 
@@ -41,10 +42,9 @@ impl Shard {
         }
         let last_frame = self.replicas[slot].last_frame;
         let durable = last_frame <= self.log.durable_frame();
-        #[cfg(any(test, feature = "simulation"))]
         let durable = durable
-            || self.is(super::Mutant::AnswersBeforeDurable)
-            || (self.is(super::Mutant::AnswersResentEarly) && matches!(staged, Ok(false)));
+            || self.is(Mutant::AnswersBeforeDurable)
+            || (self.is(Mutant::AnswersResentEarly) && matches!(staged, Ok(false)));
         for outgoing in output.messages.drain(..) {
             let message = (slot, outgoing.to, outgoing.message);
             if durable || !outgoing.after_persist {
@@ -136,8 +136,7 @@ impl Shard {
         replica.last_frame = frame;
         self.durability
             .persisted_by(frame, slot, replica.raft.write_sequence());
-        #[cfg(any(test, feature = "simulation"))]
-        if self.is(super::Mutant::LeaderCountsOwnUndurable) {
+        if self.is(Mutant::LeaderCountsOwnUndurable) {
             let raft = &mut self.replicas[slot].raft;
             if raft.is_leader() {
                 raft.on_persisted(self.now, raft.write_sequence(), &mut self.output);
