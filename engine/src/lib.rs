@@ -45,6 +45,7 @@
 //! to build.
 #![deny(unsafe_code)]
 
+mod budget;
 pub mod bulk;
 mod config;
 mod definition;
@@ -72,7 +73,7 @@ pub use node::{Node, StartError, StopError};
 pub use outcome::{Applied, Outcome, Proposal, ProposeError, Rejection, Unknown};
 pub use pontoon_raft::{GroupId, LogIndex, NodeId, RoleName, Status, Term};
 pub use request::{CreateError, GroupStatus};
-pub use shard::CoreStatistics;
+pub use shard::{CloseReason, CoreStatistics, DropReason, FrameError};
 
 #[cfg(feature = "glommio")]
 pub use glommio;

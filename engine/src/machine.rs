@@ -8,7 +8,7 @@ use pontoon_raft::{GroupId, LogIndex, NodeId, Term};
 use pontoon_storage::{RecordBytes, RecordKind, record};
 
 use crate::outcome::Applied;
-use crate::proposals::{Answers, Proposals};
+use crate::proposals::{Proposals, Replies};
 
 /// The replicated state of one group, on one node.
 ///
@@ -84,7 +84,7 @@ pub struct Batch<'a> {
     pieces: &'a [RecordBytes],
     rest: &'a [u8],
     proposals: &'a mut Proposals,
-    answers: &'a mut Answers,
+    replies: &'a mut Replies,
     /// The command taken last, and its reply.
     current: Option<(LogIndex, Vec<u8>)>,
 }
@@ -93,13 +93,13 @@ impl<'a> Batch<'a> {
     pub(crate) fn new(
         pieces: &'a [RecordBytes],
         proposals: &'a mut Proposals,
-        answers: &'a mut Answers,
+        replies: &'a mut Replies,
     ) -> Self {
         Self {
             pieces,
             rest: &[],
             proposals,
-            answers,
+            replies,
             current: None,
         }
     }
@@ -137,9 +137,9 @@ impl<'a> Batch<'a> {
 
     fn answer(&mut self) {
         if let Some((index, reply)) = self.current.take()
-            && let Some(promise) = self.proposals.applied(index)
+            && let Some(sender) = self.proposals.applied(index)
         {
-            self.answers.push(promise, Applied { index, reply });
+            self.replies.push(sender, Applied { index, reply });
         }
     }
 

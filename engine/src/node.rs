@@ -23,7 +23,7 @@ use crate::host::{self, CoreLoop};
 use crate::inbox::{CoreHandle, Inbox, channel};
 use crate::machine::Machines;
 use crate::request::{CreateError, Request};
-use crate::shard::{CoreStatistics, Shard, ShardConfig, ShardOpenError};
+use crate::shard::{CoreStatistics, Mutants, Shard, ShardConfig, ShardOpenError};
 
 /// Bytes received at once beyond a partial frame.
 const RECEIVE_AHEAD_BYTES: u32 = 256 << 10;
@@ -471,7 +471,6 @@ fn shard_config(config: &Config) -> ShardConfig {
         proposals_pending_bytes_max: bytes(limits.proposals_pending_bytes_max),
         peer_queue_bytes_max: bytes(limits.peer_queue_bytes_max),
         groups_max: limits.groups_max,
-        #[cfg(feature = "simulation")]
-        raft_mutant: None,
+        mutants: Mutants::default(),
     }
 }

@@ -4,81 +4,82 @@ use std::collections::VecDeque;
 
 use pontoon_raft::LogIndex;
 
+use crate::budget::Permit;
 use crate::outcome::{Applied, Outcome, Unknown};
 
 /// Where the outcome of one proposal goes.
-pub(crate) type Promise = oneshot::Sender<Outcome>;
+pub(crate) type ReplySender = oneshot::Sender<Outcome>;
 
-/// Outcomes to be told at the end of a turn, oldest first.
+/// Outcomes to be sent at the end of a turn, oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct Answers {
-    waiting: Vec<(Promise, Applied)>,
+pub(crate) struct Replies {
+    waiting: Vec<(ReplySender, Applied)>,
 }
 
-impl Answers {
-    pub(crate) fn push(&mut self, promise: Promise, applied: Applied) {
-        self.waiting.push((promise, applied));
+impl Replies {
+    pub(crate) fn push(&mut self, sender: ReplySender, applied: Applied) {
+        self.waiting.push((sender, applied));
     }
 
-    /// Tells them, the newest first: whoever awaits proposals in the order of the log is woken
+    /// Sends them, the newest first: whoever awaits proposals in the order of the log is woken
     /// once, by the oldest, and finds all the others answered.
-    pub(crate) fn tell(&mut self) {
-        while let Some((promise, applied)) = self.waiting.pop() {
-            answer(promise, Ok(applied));
+    pub(crate) fn send(&mut self) {
+        while let Some((sender, applied)) = self.waiting.pop() {
+            reply(sender, Ok(applied));
         }
     }
 }
 
-/// Answers a promise. That nobody waits for it any more changes nothing.
-pub(crate) fn answer(promise: Promise, outcome: Outcome) {
-    let _ = promise.send(outcome);
+/// Sends an outcome. That nobody waits for it any more changes nothing.
+pub(crate) fn reply(sender: ReplySender, outcome: Outcome) {
+    let _ = sender.send(outcome);
 }
 
+/// A command that was taken and is not in the log yet.
 #[derive(Debug)]
-struct Waiting {
+pub(crate) struct TakenCommand {
+    pub(crate) command: Vec<u8>,
+    pub(crate) sender: ReplySender,
+    pub(crate) permit: Permit,
+}
+
+/// A command in the log, not answered yet.
+#[derive(Debug)]
+struct PendingProposal {
     index: LogIndex,
-    bytes: usize,
-    promise: Promise,
+    sender: ReplySender,
+    /// Holds the command's bytes in the core's budget.
+    _permit: Permit,
 }
 
 /// In the order of the log. Invariant: indexes ascend.
 #[derive(Debug, Default)]
 pub(crate) struct Proposals {
-    waiting: VecDeque<Waiting>,
-    bytes: usize,
+    pending: VecDeque<PendingProposal>,
 }
 
 impl Proposals {
-    /// Bytes of the commands that wait.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    pub(crate) fn push(&mut self, index: LogIndex, bytes: usize, promise: Promise) {
-        debug_assert!(self.waiting.back().is_none_or(|last| last.index < index));
-        self.bytes += bytes;
-        self.waiting.push_back(Waiting {
+    pub(crate) fn push(&mut self, index: LogIndex, sender: ReplySender, permit: Permit) {
+        debug_assert!(self.pending.back().is_none_or(|last| last.index < index));
+        self.pending.push_back(PendingProposal {
             index,
-            bytes,
-            promise,
+            sender,
+            _permit: permit,
         });
     }
 
     /// The command at `index` is applied: where its outcome goes, if it was proposed here.
-    pub(crate) fn applied(&mut self, index: LogIndex) -> Option<Promise> {
-        if self.waiting.front()?.index != index {
+    pub(crate) fn applied(&mut self, index: LogIndex) -> Option<ReplySender> {
+        if self.pending.front()?.index != index {
             return None;
         }
-        let front = self.waiting.pop_front()?;
-        self.bytes -= front.bytes;
-        Some(front.promise)
+        Some(self.pending.pop_front()?.sender)
     }
 
-    /// None of them can be told any more.
+    /// Replies to all of them that their outcome can't be known any more.
     pub(crate) fn give_up(&mut self, reason: Unknown) {
-        self.bytes = 0;
-        for waiting in self.waiting.drain(..) {
-            answer(waiting.promise, Err(reason.into()));
+        for pending in self.pending.drain(..) {
+            reply(pending.sender, Err(reason.into()));
         }
     }
 }

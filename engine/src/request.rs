@@ -3,7 +3,7 @@
 use pontoon_raft::{GroupId, NodeId, Status, TransferRejection};
 
 use crate::definition::Definition;
-use crate::proposals::Promise;
+use crate::proposals::ReplySender;
 use crate::shard::CoreStatistics;
 
 /// One request. Everything that waits for an answer brings where it goes.
@@ -12,7 +12,7 @@ pub(crate) enum Request {
     Propose {
         group: GroupId,
         command: Vec<u8>,
-        promise: Promise,
+        promise: ReplySender,
     },
     CreateGroup {
         group: GroupId,

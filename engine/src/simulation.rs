@@ -46,7 +46,7 @@ impl SimulatedCore {
     /// # Panics
     /// If the process has no file descriptor left.
     pub fn open(
-        config: ShardConfig,
+        mut config: ShardConfig,
         log: SegmentLog,
         recovery: &Recovery,
         machines: Machines,
@@ -56,10 +56,12 @@ impl SimulatedCore {
         let doorbell = Arc::new(Doorbell::new().expect("a file descriptor"));
         let waiting_max = 1024;
         let (core, inbox) = channel(config.node, doorbell, waiting_max, config.command_bytes_max);
-        let mut shard = Shard::open_with(config, log, recovery, machines, inbox, mutant, now)?;
-        if let Some(Mutant::Shard(mutant)) = mutant {
-            shard.set_mutant(mutant);
+        match mutant {
+            Some(Mutant::Raft(mutant)) => config.mutants.raft = Some(mutant),
+            Some(Mutant::Shard(mutant)) => config.mutants.shard = Some(mutant),
+            Some(Mutant::Storage(_)) | None => {}
         }
+        let shard = Shard::open(config, log, recovery, machines, inbox, now)?;
         Ok(Self { shard, core })
     }
 

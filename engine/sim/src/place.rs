@@ -2,7 +2,7 @@
 
 use pontoon::port::Completion;
 use pontoon::raft::Term;
-use pontoon::shard::{ShardConfig, ShardOpenError};
+use pontoon::shard::{Mutants, ShardConfig, ShardOpenError};
 use pontoon::simulation::{Mutant, SimulatedCore};
 use pontoon::storage::{LogConfig, LogIdentity, OpenError, Recovery, SegmentLog};
 use pontoon::transport::FrameLimits;
@@ -163,6 +163,6 @@ fn shard_config(node: usize, swarm: &Swarm) -> ShardConfig {
         proposals_pending_bytes_max: 24 << 10,
         peer_queue_bytes_max: 64 << 10,
         groups_max: 64,
-        raft_mutant: None,
+        mutants: Mutants::default(),
     }
 }

@@ -33,7 +33,7 @@ impl Shard {
         if self.to_apply.is_empty() {
             self.to_apply = slots;
         }
-        self.answers.tell();
+        self.replies.send();
         more
     }
 
@@ -66,11 +66,9 @@ impl Shard {
         let Some(machine) = &mut replica.machine else {
             return;
         };
-        let pending = replica.proposals.bytes();
-        let mut batch = Batch::new(pieces, &mut replica.proposals, &mut self.answers);
+        let mut batch = Batch::new(pieces, &mut replica.proposals, &mut self.replies);
         machine.apply(&mut batch);
         batch.finish();
-        self.pending_bytes -= pending - replica.proposals.bytes();
         self.statistics.applied += through.0 - replica.applied.0;
         replica.applied = through;
         replica.raft.on_applied(through);

@@ -8,9 +8,11 @@
 mod apply;
 mod catch_up;
 mod durability;
+mod mutant;
 mod open;
 mod peers;
 mod persist;
+mod reason;
 mod receive;
 mod replica;
 mod requests;
@@ -24,13 +26,18 @@ use pontoon_raft::{GroupId, Message, NodeId, Output, Time};
 use pontoon_storage::{LogStatistics, RecordBytes, SegmentLog};
 use pontoon_transport::FrameLimits;
 
+#[cfg(any(test, feature = "simulation"))]
+pub use mutant::Mutant;
+pub use mutant::Mutants;
 pub use open::ShardOpenError;
+pub use reason::{CloseReason, DropReason, FrameError};
 
+use crate::budget::Budget;
 use crate::inbox::Inbox;
 use crate::machine::Machines;
 use crate::outcome::Unknown;
 use crate::port::{Completion, Operation};
-use crate::proposals::Answers;
+use crate::proposals::Replies;
 use catch_up::CatchUps;
 use durability::Durability;
 use peers::Peers;
@@ -64,9 +71,8 @@ pub struct ShardConfig {
     pub peer_queue_bytes_max: usize,
     /// Most groups of this core.
     pub groups_max: usize,
-    /// A rule of Raft to break.
-    #[cfg(feature = "simulation")]
-    pub raft_mutant: Option<pontoon_raft::Mutant>,
+    /// Rules to break: none but in tests and in the simulator.
+    pub mutants: Mutants,
 }
 
 /// How a turn ended.
@@ -92,27 +98,13 @@ pub struct CoreStatistics {
     /// Messages of groups taken from frames.
     pub messages_received: u64,
     /// Messages dropped before they were looked at, by reason.
-    pub messages_dropped: BTreeMap<&'static str, u64>,
+    pub messages_dropped: BTreeMap<DropReason, u64>,
     /// Connections that ended, by reason.
-    pub connections_closed: BTreeMap<&'static str, u64>,
+    pub connections_closed: BTreeMap<CloseReason, u64>,
     /// Calls of io_uring_enter(2) by the core's driver, where that is one.
     pub enters: u64,
     /// What the log did.
     pub log: LogStatistics,
-}
-
-/// A rule of the shard that tests and the simulator can break, to show that they notice.
-#[cfg(any(test, feature = "simulation"))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mutant {
-    /// An answer leaves before what it promises is durable.
-    AnswersBeforeDurable,
-    /// An answer to a message that persisted nothing itself does not wait for what was before it.
-    AnswersResentEarly,
-    /// The leader counts its own entries before they are durable.
-    LeaderCountsOwnUndurable,
-    /// Entries that a leader of an earlier term named are sent as they are now.
-    SendsOverridden,
 }
 
 /// One core's part of a node.
@@ -134,12 +126,12 @@ pub struct Shard {
     to_apply: Vec<usize>,
     /// Reads from the disk for that, by operation and slot.
     reads_to_apply: Vec<(u64, usize)>,
-    /// Outcomes of this turn that are not told yet.
-    answers: Answers,
+    /// Outcomes of this turn that are not sent yet.
+    replies: Replies,
     /// Slots with proposals taken in this turn.
     proposed: Vec<usize>,
-    /// Bytes of commands that were taken and are not answered.
-    pending_bytes: usize,
+    /// For the bytes of commands that were taken and are not answered.
+    budget: Budget,
     /// Scratch that keeps its memory from turn to turn.
     output: Output,
     received: Received,
@@ -149,9 +141,6 @@ pub struct Shard {
     failed: bool,
     stopped: bool,
     statistics: CoreStatistics,
-    /// A rule to break, for tests and the simulator.
-    #[cfg(any(test, feature = "simulation"))]
-    mutant: Option<Mutant>,
 }
 
 impl std::fmt::Debug for Shard {
@@ -240,14 +229,9 @@ impl Shard {
     }
 
     /// Breaks a rule from now on.
-    #[cfg(any(test, feature = "simulation"))]
+    #[cfg(test)]
     pub(crate) fn set_mutant(&mut self, mutant: Mutant) {
-        self.mutant = Some(mutant);
-    }
-
-    #[cfg(any(test, feature = "simulation"))]
-    fn is(&self, mutant: Mutant) -> bool {
-        self.mutant == Some(mutant)
+        self.config.mutants.shard = Some(mutant);
     }
 
     fn complete(&mut self, completion: Completion, operations: &mut Vec<Operation>) {
@@ -311,7 +295,6 @@ impl Shard {
                 machine.event(crate::machine::Event::Failed);
             }
         }
-        self.pending_bytes = 0;
         self.durability.abandon();
         self.outbox.clear();
         self.to_apply.clear();

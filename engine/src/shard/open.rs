@@ -10,10 +10,11 @@ use super::peers::Peers;
 use super::replica::{Replica, Replicas};
 use super::space::Space;
 use super::{CoreStatistics, Shard, ShardConfig, Timers};
+use crate::budget::Budget;
 use crate::definition::Definition;
 use crate::inbox::Inbox;
 use crate::machine::{Machines, StateMachine};
-use crate::proposals::Answers;
+use crate::proposals::Replies;
 
 /// Why the groups of a core were not reopened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -60,26 +61,6 @@ pub enum ShardOpenError {
 }
 
 impl Shard {
-    /// Reopens the groups of a log, with a rule of Raft broken.
-    ///
-    /// # Errors
-    /// If a group can't be opened as it was.
-    #[cfg(feature = "simulation")]
-    pub(crate) fn open_with(
-        mut config: ShardConfig,
-        log: SegmentLog,
-        recovery: &Recovery,
-        machines: Machines,
-        inbox: Inbox,
-        mutant: Option<crate::simulation::Mutant>,
-        now: Time,
-    ) -> Result<Self, ShardOpenError> {
-        if let Some(crate::simulation::Mutant::Raft(mutant)) = mutant {
-            config.raft_mutant = Some(mutant);
-        }
-        Self::open(config, log, recovery, machines, inbox, now)
-    }
-
     /// Reopens the groups of a log. Call it on the shard's own thread.
     ///
     /// # Errors
@@ -102,6 +83,7 @@ impl Shard {
             now,
             durability: Durability::new(log.durable_frame()),
             peers: Peers::new(&config, now),
+            budget: Budget::new(config.proposals_pending_bytes_max),
             config,
             log,
             machines,
@@ -113,9 +95,8 @@ impl Shard {
             outbox: Vec::new(),
             to_apply: Vec::new(),
             reads_to_apply: Vec::new(),
-            answers: Answers::default(),
+            replies: Replies::default(),
             proposed: Vec::new(),
-            pending_bytes: 0,
             output: Output::default(),
             received: super::Received::default(),
             pieces: Vec::new(),
@@ -123,8 +104,6 @@ impl Shard {
             failed: false,
             stopped: false,
             statistics: CoreStatistics::default(),
-            #[cfg(any(test, feature = "simulation"))]
-            mutant: None,
         };
         for slot in 0..shard.replicas.len() {
             shard.queue_to_apply(slot);
@@ -262,7 +241,7 @@ fn raft_config(config: &ShardConfig, group: GroupId) -> RaftConfig {
         seed,
         bytes_per_message_max: u64::from(config.frame_limits.frame_bytes_max) / 2,
         #[cfg(feature = "simulation")]
-        mutant: config.raft_mutant,
+        mutant: config.mutants.raft,
         ..defaults
     }
 }

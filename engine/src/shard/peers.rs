@@ -4,7 +4,7 @@ use pontoon_raft::{NodeId, Time};
 use pontoon_storage::RecordBytes;
 use pontoon_transport::{Connection, FrameLimits, ReceiveBuffer, Reconnect, SendBatch};
 
-use super::{Shard, ShardConfig};
+use super::{CloseReason, Shard, ShardConfig};
 use crate::port::{Operation, SocketId};
 
 /// First and longest delay before a peer is dialled again, in nanoseconds.
@@ -13,7 +13,7 @@ const REDIAL_MAX: u64 = 1_000_000_000;
 
 /// A peer that takes none of what was sent for this long, in nanoseconds, is cut off: what it pins
 /// in memory is needed elsewhere, and it is served from the disk later.
-const SEND_STUCK: u64 = 10_000_000_000;
+const SEND_TIMEOUT: u64 = 10_000_000_000;
 
 const NEVER: Time = Time(u64::MAX);
 
@@ -68,7 +68,7 @@ impl Peers {
     pub(super) fn deadline(&self) -> Time {
         let due = |peer: &Peer| {
             let sending_since = peer.link.as_ref().and_then(|link| link.sending_since);
-            let stuck = sending_since.map_or(NEVER, |since| since.after(SEND_STUCK));
+            let stuck = sending_since.map_or(NEVER, |since| since.after(SEND_TIMEOUT));
             stuck.min(peer.dial_at)
         };
         self.peers.iter().map(due).min().unwrap_or(NEVER)
@@ -106,7 +106,7 @@ impl Shard {
             return;
         };
         if self.peers.peers[position].link.is_some() {
-            self.disconnect(position, "replaced", operations);
+            self.disconnect(position, CloseReason::Replaced, operations);
         }
         let peer = &mut self.peers.peers[position];
         peer.reconnect.on_connected();
@@ -142,7 +142,7 @@ impl Shard {
         let Some(link) = &mut peer.link else { return };
         link.sending_since = None;
         if let Err(error) = link.connection.on_sent(batch, result) {
-            self.disconnect(position, error.reason(), operations);
+            self.disconnect(position, (&error).into(), operations);
         }
     }
 
@@ -172,12 +172,12 @@ impl Shard {
             }
         }
         self.peers.peers[position].link = Some(link);
-        if let Some(reason) = refused {
-            tracing::warn!(peer = %from, reason, "a frame makes no sense; closing the connection");
-            self.disconnect(position, reason, operations);
+        if let Some(error) = refused {
+            tracing::warn!(peer = %from, %error, "a frame makes no sense; closing the connection");
+            self.disconnect(position, error.into(), operations);
         } else if let Some(error) = ended {
             tracing::info!(peer = %from, %error, "the connection ended");
-            self.disconnect(position, error.reason(), operations);
+            self.disconnect(position, (&error).into(), operations);
         }
     }
 
@@ -185,7 +185,7 @@ impl Shard {
     fn disconnect(
         &mut self,
         position: usize,
-        reason: &'static str,
+        reason: CloseReason,
         operations: &mut Vec<Operation>,
     ) {
         let now = self.now;
@@ -216,8 +216,8 @@ impl Shard {
             }
             let Some(link) = &mut peer.link else { continue };
             let since = link.sending_since;
-            if since.is_some_and(|since| now.since(since) >= SEND_STUCK) {
-                self.disconnect(position, "stuck", operations);
+            if since.is_some_and(|since| now.since(since) >= SEND_TIMEOUT) {
+                self.disconnect(position, CloseReason::SendTimeout, operations);
                 continue;
             }
             let socket = link.socket;

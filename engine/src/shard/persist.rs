@@ -6,8 +6,9 @@ use pontoon_raft::{Appended, EntryId, GroupId, Output};
 use pontoon_storage::{AppendError, RecordKind};
 
 use super::Shard;
+use super::mutant::Mutant;
 use crate::port::Operation;
-use crate::proposals::Promise;
+use crate::proposals::TakenCommand;
 
 /// Room that a step may need in the log beside entries: term, vote, and a leader's empty entry.
 pub(super) const STEP_BYTES: usize = 256;
@@ -24,7 +25,7 @@ pub(super) enum Source<'a> {
         ranges: &'a [Range<usize>],
     },
     /// Commands that were proposed.
-    Commands(&'a [(Vec<u8>, Promise)]),
+    Commands(&'a [TakenCommand]),
 }
 
 impl Shard {
@@ -41,10 +42,9 @@ impl Shard {
         }
         let last_frame = self.replicas[slot].last_frame;
         let durable = last_frame <= self.log.durable_frame();
-        #[cfg(any(test, feature = "simulation"))]
         let durable = durable
-            || self.is(super::Mutant::AnswersBeforeDurable)
-            || (self.is(super::Mutant::AnswersResentEarly) && matches!(staged, Ok(false)));
+            || self.is(Mutant::AnswersBeforeDurable)
+            || (self.is(Mutant::AnswersResentEarly) && matches!(staged, Ok(false)));
         for outgoing in output.messages.drain(..) {
             let message = (slot, outgoing.to, outgoing.message);
             if durable || !outgoing.after_persist {
@@ -55,9 +55,7 @@ impl Shard {
         }
         self.output = output;
         let replica = &mut self.replicas[slot];
-        let pending = replica.proposals.bytes();
         replica.notice_role();
-        self.pending_bytes -= pending - replica.proposals.bytes();
         self.queue_to_apply(slot);
         self.arm(slot);
     }
@@ -112,7 +110,7 @@ impl Shard {
                 Source::Commands(commands),
             ) => {
                 let mut entry = EntryId::new(first_index, term);
-                for (command, _) in commands {
+                for TakenCommand { command, .. } in commands {
                     let kind = RecordKind::Command;
                     admitted(self.log.append_command(group, entry, kind, command))?;
                     entry.index = entry.index.next();
@@ -137,8 +135,7 @@ impl Shard {
         replica.last_frame = frame;
         self.durability
             .persisted_by(frame, slot, replica.raft.write_sequence());
-        #[cfg(any(test, feature = "simulation"))]
-        if self.is(super::Mutant::LeaderCountsOwnUndurable) {
+        if self.is(Mutant::LeaderCountsOwnUndurable) {
             let raft = &mut self.replicas[slot].raft;
             if raft.is_leader() {
                 raft.on_persisted(self.now, raft.write_sequence(), &mut self.output);

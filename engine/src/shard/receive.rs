@@ -8,6 +8,7 @@ use pontoon_transport::Frame;
 
 use super::Shard;
 use super::persist::{STEP_BYTES, Source};
+use super::reason::{DropReason, FrameError};
 use crate::wire;
 
 /// What is known of the entries of the message being stepped. Keeps its memory.
@@ -23,11 +24,7 @@ impl Shard {
     ///
     /// # Errors
     /// Why the connection must be closed: what came can't be from a sound peer.
-    pub(super) fn take_frame(
-        &mut self,
-        from: NodeId,
-        frame: &Frame<'_>,
-    ) -> Result<(), &'static str> {
+    pub(super) fn take_frame(&mut self, from: NodeId, frame: &Frame<'_>) -> Result<(), FrameError> {
         let records = frame.records();
         let mut received = std::mem::take(&mut self.received);
         let taken = self.step_heads(from, frame, &mut received);
@@ -35,7 +32,7 @@ impl Shard {
         if taken? == records.len() {
             Ok(())
         } else {
-            Err("records behind the last head")
+            Err(FrameError::TrailingBytes)
         }
     }
 
@@ -45,11 +42,11 @@ impl Shard {
         from: NodeId,
         frame: &Frame<'_>,
         received: &mut Received,
-    ) -> Result<usize, &'static str> {
+    ) -> Result<usize, FrameError> {
         let records = frame.records();
         let mut at = 0;
         for head in frame.heads() {
-            let message = wire::message(&head).ok_or("head")?;
+            let message = wire::message(&head).ok_or(FrameError::Head)?;
             let group = GroupId(head.group);
             at = received.take(group, &message, records, at)?;
             self.statistics.messages_received += 1;
@@ -69,22 +66,22 @@ impl Shard {
         group: GroupId,
         message: Message,
         (received, records): (&Received, &[u8]),
-    ) -> Result<(), &'static str> {
-        let slot = self.slot(group).ok_or("unknown group")?;
+    ) -> Result<(), DropReason> {
+        let slot = self.slot(group).ok_or(DropReason::UnknownGroup)?;
         if self.failed {
-            return Err("failed log");
+            return Err(DropReason::LogFailed);
         }
         let replica = &mut self.replicas[slot];
         if replica.machine.is_none() {
-            return Err("no machine");
+            return Err(DropReason::NoStateMachine);
         }
         if !replica.definition.has_member(from) {
-            return Err("not a member");
+            return Err(DropReason::NotAMember);
         }
         if may_persist(&message, &replica.raft) {
             let bytes: usize = received.ranges.iter().map(Range::len).sum();
             let admitted = self.log.admit(bytes + STEP_BYTES);
-            admitted.map_err(|_| "log full")?;
+            admitted.map_err(|_| DropReason::LogFull)?;
         }
         let metas = &received.metas;
         replica
@@ -117,7 +114,7 @@ impl Received {
         message: &Message,
         records: &[u8],
         mut at: usize,
-    ) -> Result<usize, &'static str> {
+    ) -> Result<usize, FrameError> {
         self.metas.clear();
         self.ranges.clear();
         let Body::AppendEntries(request) = message.body else {
@@ -125,12 +122,12 @@ impl Received {
         };
         let mut expected = request.prev_log.index;
         for _ in 0..request.count {
-            let record = record::parse(&records[at..]).map_err(|_| "record")?;
+            let record = record::parse(&records[at..]).map_err(|_| FrameError::Record)?;
             expected = expected.next();
-            let kind = entry_kind(record.kind).ok_or("kind of record")?;
+            let kind = entry_kind(record.kind).ok_or(FrameError::RecordKind)?;
             let entry_term = record.term;
             if record.group != group || record.index != expected || entry_term > message.term {
-                return Err("record out of place");
+                return Err(FrameError::RecordMismatch);
             }
             let range = at..at + record.encoded_bytes;
             at = range.end;

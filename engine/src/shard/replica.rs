@@ -8,7 +8,7 @@ use pontoon_raft::{GroupId, LogIndex, NodeId, Raft, Term};
 use crate::definition::Definition;
 use crate::machine::{Event, StateMachine};
 use crate::outcome::Unknown;
-use crate::proposals::{Promise, Proposals};
+use crate::proposals::{Proposals, TakenCommand};
 
 /// One group on this node.
 pub(super) struct Replica {
@@ -19,7 +19,7 @@ pub(super) struct Replica {
     pub(super) machine: Option<Box<dyn StateMachine>>,
     pub(super) proposals: Proposals,
     /// Commands taken in this turn, not yet in the log.
-    pub(super) batch: Vec<(Vec<u8>, Promise)>,
+    pub(super) batch: Vec<TakenCommand>,
     /// Last entry given to the machine.
     pub(super) applied: LogIndex,
     /// It stands in the list of slots with something to apply.

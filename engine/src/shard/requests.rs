@@ -11,7 +11,7 @@ use super::persist::Source;
 use super::replica::Replica;
 use crate::definition::Definition;
 use crate::outcome::{Rejection, Unknown};
-use crate::proposals::{Promise, answer};
+use crate::proposals::{ReplySender, TakenCommand, reply};
 use crate::request::{CreateError, GroupStatus, Request};
 
 /// Most requests taken in one turn, so that completions are not kept waiting.
@@ -24,7 +24,7 @@ impl Shard {
     /// that a quorum of others can commit.
     #[must_use]
     pub fn gathers_requests(&self) -> bool {
-        self.pending_bytes > 0 && !self.log.can_seal()
+        self.budget.is_held() && !self.log.can_seal()
     }
 
     /// Takes what waits. True if there may be more.
@@ -88,21 +88,25 @@ impl Shard {
         &mut self,
         group: GroupId,
         command: Vec<u8>,
-        promise: Promise,
+        promise: ReplySender,
         admitted_bytes: &mut usize,
     ) {
         let bytes = record::encoded_bytes(command.len());
         match self.admit(group, &command, *admitted_bytes + bytes) {
             Ok(slot) => {
                 *admitted_bytes += bytes;
-                self.pending_bytes += bytes;
+                let permit = self.budget.take(bytes);
                 let batch = &mut self.replicas[slot].batch;
                 if batch.is_empty() {
                     self.proposed.push(slot);
                 }
-                batch.push((command, promise));
+                batch.push(TakenCommand {
+                    command,
+                    sender: promise,
+                    permit,
+                });
             }
-            Err(rejection) => answer(promise, Err(rejection.into())),
+            Err(rejection) => reply(promise, Err(rejection.into())),
         }
     }
 
@@ -122,9 +126,7 @@ impl Shard {
                 limit: self.config.command_bytes_max,
             });
         }
-        if self.pending_bytes + record::encoded_bytes(command.len())
-            > self.config.proposals_pending_bytes_max
-        {
+        if !self.budget.has_room(record::encoded_bytes(command.len())) {
             let limit = "limits.proposals_pending_bytes_max";
             return Err(Rejection::Overloaded { limit });
         }
@@ -149,12 +151,12 @@ impl Shard {
         self.proposed = slots;
     }
 
-    fn propose(&mut self, slot: usize, batch: &mut Vec<(Vec<u8>, Promise)>) {
+    fn propose(&mut self, slot: usize, batch: &mut Vec<TakenCommand>) {
         let mut metas = std::mem::take(&mut self.metas);
         metas.clear();
-        metas.extend(batch.iter().map(|(command, _)| EntryMeta {
+        metas.extend(batch.iter().map(|taken| EntryMeta {
             term: Term(0),
-            bytes: u32::try_from(record::encoded_bytes(command.len())).unwrap_or(u32::MAX),
+            bytes: u32::try_from(record::encoded_bytes(taken.command.len())).unwrap_or(u32::MAX),
             kind: EntryKind::Command,
         }));
         let raft = &mut self.replicas[slot].raft;
@@ -172,25 +174,19 @@ impl Shard {
                     ProposeRejection::NotLeader { leader } => leader,
                     _ => None,
                 };
-                for (command, promise) in batch.drain(..) {
-                    self.pending_bytes -= record::encoded_bytes(command.len());
-                    answer(promise, Err(Rejection::NotLeader { leader }.into()));
+                for taken in batch.drain(..) {
+                    reply(taken.sender, Err(Rejection::NotLeader { leader }.into()));
                 }
             }
         }
     }
 
     /// Keeps where the outcomes of commands go, which are in the log from `first_index` on.
-    fn await_commit(
-        &mut self,
-        slot: usize,
-        first_index: LogIndex,
-        batch: &mut Vec<(Vec<u8>, Promise)>,
-    ) {
+    fn await_commit(&mut self, slot: usize, first_index: LogIndex, batch: &mut Vec<TakenCommand>) {
         let proposals = &mut self.replicas[slot].proposals;
         let mut index = first_index;
-        for (command, promise) in batch.drain(..) {
-            proposals.push(index, record::encoded_bytes(command.len()), promise);
+        for taken in batch.drain(..) {
+            proposals.push(index, taken.sender, taken.permit);
             index = index.next();
         }
         if self.failed {
@@ -301,7 +297,6 @@ impl Shard {
 
     fn stop(&mut self) {
         self.stopped = true;
-        self.pending_bytes = 0;
         for replica in self.replicas.iter_mut() {
             replica.proposals.give_up(Unknown::Stopped);
         }

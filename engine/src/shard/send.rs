@@ -5,6 +5,7 @@ use pontoon_storage::CacheRead;
 use pontoon_transport::HEAD_BYTES;
 
 use super::Shard;
+use super::mutant::Mutant;
 use crate::port::Operation;
 use crate::wire;
 
@@ -55,8 +56,7 @@ impl Shard {
     /// A leader's log only grows, so that the entries an AppendEntries names are those it named
     /// when it was made; a replica that leads no more may have overridden them since.
     pub(super) fn still_leads(&self, slot: usize, term: Term) -> bool {
-        #[cfg(any(test, feature = "simulation"))]
-        if self.is(super::Mutant::SendsOverridden) {
+        if self.is(Mutant::SendsOverridden) {
             return true;
         }
         let raft = &self.replicas[slot].raft;

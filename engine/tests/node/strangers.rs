@@ -53,8 +53,11 @@ fn wait_for_refusal(node: &Node, reason: &str) {
 
 fn wait_for_closed(node: &Node, reason: &str) {
     let deadline = Instant::now() + PATIENCE;
-    while !node.statistics()[0].connections_closed.contains_key(reason) {
-        let seen = &node.statistics()[0].connections_closed;
+    loop {
+        let seen = node.statistics().remove(0).connections_closed;
+        if seen.keys().any(|closed| closed.label() == reason) {
+            return;
+        }
         assert!(Instant::now() < deadline, "{reason} is not among {seen:?}");
     }
 }

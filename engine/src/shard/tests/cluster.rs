@@ -18,7 +18,7 @@ use crate::group::Group;
 use crate::inbox::{CoreHandle, channel};
 use crate::outcome::{Outcome, Proposal};
 use crate::port::{Completion, Operation, SocketId};
-use crate::shard::{Shard, ShardConfig};
+use crate::shard::{Mutants, Shard, ShardConfig};
 
 const SEGMENT_BYTES: u64 = 256 << 10;
 const MILLISECOND: u64 = 1_000_000;
@@ -59,8 +59,7 @@ pub(super) fn shard_config(node: usize, nodes: usize) -> ShardConfig {
         proposals_pending_bytes_max: 64 << 10,
         peer_queue_bytes_max: 128 << 10,
         groups_max: 16,
-        #[cfg(feature = "simulation")]
-        raft_mutant: None,
+        mutants: Mutants::default(),
     }
 }
 

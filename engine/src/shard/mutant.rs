@@ -1,0 +1,48 @@
+//! Rules of the shard that tests and the simulator break, to show that they would notice.
+#![cfg_attr(
+    not(any(test, feature = "simulation")),
+    allow(unreachable_pub, reason = "public with the feature `simulation` alone")
+)]
+
+use super::Shard;
+
+/// One broken rule of the shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// A response leaves before what it promises is durable.
+    AnswersBeforeDurable,
+    /// A response to a message that persisted nothing itself does not wait for what was persisted
+    /// before it.
+    AnswersResentEarly,
+    /// The leader counts its own entries before they are durable.
+    LeaderCountsOwnUndurable,
+    /// Entries that a leader of an earlier term named are sent as they are now.
+    SendsOverridden,
+}
+
+/// The rules that are broken: none, unless a test or the simulator asked for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mutants {
+    #[cfg(feature = "simulation")]
+    pub(crate) raft: Option<pontoon_raft::Mutant>,
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) shard: Option<Mutant>,
+}
+
+impl Mutants {
+    #[cfg(any(test, feature = "simulation"))]
+    fn is(self, mutant: Mutant) -> bool {
+        self.shard == Some(mutant)
+    }
+
+    #[cfg(not(any(test, feature = "simulation")))]
+    fn is(self, _mutant: Mutant) -> bool {
+        false
+    }
+}
+
+impl Shard {
+    pub(super) fn is(&self, mutant: Mutant) -> bool {
+        self.config.mutants.is(mutant)
+    }
+}
