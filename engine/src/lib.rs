@@ -63,6 +63,7 @@ mod request;
 pub mod shard;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+mod statistics;
 mod wire;
 
 pub use config::{Config, ConfigError, HostKind, Limits, LogSettings, PeerId, RaftSettings};
@@ -73,7 +74,8 @@ pub use node::{Node, StartError, StopError};
 pub use outcome::{Applied, Outcome, Proposal, ProposeError, Rejection, Unknown};
 pub use pontoon_raft::{GroupId, LogIndex, NodeId, RoleName, Status, Term};
 pub use request::{CreateError, GroupStatus};
-pub use shard::{CloseReason, CoreStatistics, DropReason, FrameError};
+pub use shard::{CloseReason, DropReason, FrameError};
+pub use statistics::CoreStatistics;
 
 #[cfg(feature = "glommio")]
 pub use glommio;

@@ -23,7 +23,8 @@ use crate::host::{self, CoreLoop};
 use crate::inbox::{CoreHandle, Inbox, channel};
 use crate::machine::Machines;
 use crate::request::{CreateError, Request};
-use crate::shard::{CoreStatistics, Mutants, Shard, ShardConfig, ShardOpenError};
+use crate::shard::{Mutants, Shard, ShardConfig, ShardOpenError};
+use crate::statistics::CoreStatistics;
 
 /// Bytes received at once beyond a partial frame.
 const RECEIVE_AHEAD_BYTES: u32 = 256 << 10;

@@ -23,7 +23,7 @@ impl Replies {
 
     /// Sends them, the newest first: whoever awaits proposals in the order of the log is woken
     /// once, by the oldest, and finds all the others answered.
-    pub(crate) fn send(&mut self) {
+    pub(crate) fn send_all(&mut self) {
         while let Some((sender, applied)) = self.waiting.pop() {
             reply(sender, Ok(applied));
         }

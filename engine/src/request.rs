@@ -4,7 +4,7 @@ use pontoon_raft::{GroupId, NodeId, Status, TransferRejection};
 
 use crate::definition::Definition;
 use crate::proposals::ReplySender;
-use crate::shard::CoreStatistics;
+use crate::statistics::CoreStatistics;
 
 /// One request. Everything that waits for an answer brings where it goes.
 #[derive(Debug)]

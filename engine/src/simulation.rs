@@ -13,7 +13,8 @@ use crate::inbox::{Answer, CoreHandle, channel};
 use crate::machine::Machines;
 use crate::port::{Completion, Operation};
 use crate::request::CreateError;
-use crate::shard::{CoreStatistics, Shard, ShardConfig, ShardOpenError, Turn};
+use crate::shard::{Shard, ShardConfig, ShardOpenError, Turn};
+use crate::statistics::CoreStatistics;
 
 pub use crate::shard::Mutant as ShardMutant;
 pub use pontoon_raft::Mutant as RaftMutant;

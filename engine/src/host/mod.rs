@@ -138,7 +138,7 @@ impl CoreLoop {
     /// Lets whoever brings something ring, unless what they bring is left to gather in any case:
     /// then the completion of the write brings the next turn.
     pub(crate) fn announce_parking(&self) {
-        if !self.shard.gathers_requests() {
+        if !self.shard.holds_back_requests() {
             self.doorbell.park();
         }
     }

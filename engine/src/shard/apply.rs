@@ -1,9 +1,11 @@
 //! From committed entries to state machines, and from them to whoever proposed.
 
 use pontoon_raft::LogIndex;
-use pontoon_storage::{CacheRead, ReadBuffer, ReadError, RecordBytes};
+use pontoon_storage::{CacheRead, ReadError, RecordBytes};
 
-use super::Shard;
+use super::groups::Groups;
+use super::reads::ReadPurpose;
+use super::replicas::ReplicaSlot;
 use crate::machine::Batch;
 use crate::port::Operation;
 
@@ -11,9 +13,9 @@ use crate::port::Operation;
 /// not hold up its neighbours.
 const APPLY_BYTES_MAX: usize = 1 << 20;
 
-impl Shard {
+impl Groups {
     /// Puts the group on the list if it has something to apply.
-    pub(super) fn queue_to_apply(&mut self, slot: usize) {
+    pub(super) fn queue_to_apply(&mut self, slot: ReplicaSlot) {
         let replica = &mut self.replicas[slot];
         let ready = !replica.queued_to_apply && !replica.reading && !self.failed;
         if ready && replica.applied < replica.apply_until() {
@@ -25,48 +27,49 @@ impl Shard {
     /// Applies what is committed. True if a group has more that can be applied at once.
     pub(super) fn apply(&mut self, operations: &mut Vec<Operation>) -> bool {
         let mut more = false;
-        let mut slots = std::mem::take(&mut self.to_apply);
-        for slot in slots.drain(..) {
-            self.replicas[slot].queued_to_apply = false;
-            more |= self.apply_one(slot, operations);
+        let waiting = self.to_apply.len();
+        for position in 0..waiting {
+            more |= self.apply_one(self.to_apply[position], operations);
         }
-        if self.to_apply.is_empty() {
-            self.to_apply = slots;
-        }
-        self.replies.send();
+        // Those that are not through have been put behind.
+        self.to_apply.drain(..waiting.min(self.to_apply.len()));
+        self.replies.send_all();
         more
     }
 
-    fn apply_one(&mut self, slot: usize, operations: &mut Vec<Operation>) -> bool {
-        let replica = &self.replicas[slot];
-        let group = replica.id;
+    fn apply_one(&mut self, slot: ReplicaSlot, operations: &mut Vec<Operation>) -> bool {
+        let Some(replica) = self.replicas.get_mut(slot) else {
+            return false;
+        };
+        replica.queued_to_apply = false;
         let (first, last) = (replica.applied.next(), replica.apply_until());
         if last < first || self.failed {
             return false;
         }
-        let mut pieces = std::mem::take(&mut self.pieces);
+        let (group, entries) = (replica.id, first..=last);
+        let pieces = &mut self.pieces;
         let found = self
             .log
-            .cached(group, first..=last, APPLY_BYTES_MAX, &mut pieces);
+            .cached(group, entries.clone(), APPLY_BYTES_MAX, pieces);
         if let CacheRead::Hit { through } = found {
-            self.apply_pieces(slot, &pieces, through);
-        } else if let Some(operation) = self.log.read(group, first..=last, APPLY_BYTES_MAX) {
-            self.replicas[slot].reading = true;
-            self.reads_to_apply.push((operation.id(), slot));
+            self.apply_pieces(slot, through);
+        } else if let Some(operation) = self.log.read(group, entries, APPLY_BYTES_MAX) {
+            replica.reading = true;
+            self.reads.begin(operation.id(), ReadPurpose::Apply(slot));
             operations.push(Operation::Disk(operation));
         }
-        pieces.clear();
-        self.pieces = pieces;
+        self.pieces.clear();
         self.queue_to_apply(slot);
         matches!(found, CacheRead::Hit { .. }) && self.replicas[slot].queued_to_apply
     }
 
-    fn apply_pieces(&mut self, slot: usize, pieces: &[RecordBytes], through: LogIndex) {
+    /// Gives the machine the entries in `pieces`, whose last index is `through`.
+    fn apply_pieces(&mut self, slot: ReplicaSlot, through: LogIndex) {
         let replica = &mut self.replicas[slot];
         let Some(machine) = &mut replica.machine else {
             return;
         };
-        let mut batch = Batch::new(pieces, &mut replica.proposals, &mut self.replies);
+        let mut batch = Batch::new(&self.pieces, &mut replica.proposals, &mut self.replies);
         machine.apply(&mut batch);
         batch.finish();
         self.statistics.applied += through.0 - replica.applied.0;
@@ -75,30 +78,23 @@ impl Shard {
         self.log.save_commit(replica.id, through);
     }
 
-    /// A read is over: entries to be applied, or entries for a follower.
-    pub(super) fn on_read(&mut self, id: u64, buffer: ReadBuffer, result: Result<usize, i32>) {
-        let records = self.log.on_read(id, buffer, result);
-        if let Err(error) = &records
-            && !matches!(error, ReadError::Changed { .. })
-        {
-            tracing::error!(%error, "entries can't be read back");
-        }
-        if self.log.poisoned().is_some() {
-            self.fail();
-        }
-        if self.on_read_for_peer(id, &records) {
-            return;
-        }
-        let Some(position) = self.reads_to_apply.iter().position(|read| read.0 == id) else {
+    /// Entries to be applied were read.
+    pub(super) fn on_read_to_apply(
+        &mut self,
+        slot: ReplicaSlot,
+        records: Result<RecordBytes, ReadError>,
+    ) {
+        let Some(replica) = self.replicas.get_mut(slot) else {
             return;
         };
-        let (_, slot) = self.reads_to_apply.swap_remove(position);
-        self.replicas[slot].reading = false;
+        replica.reading = false;
         if let Ok(records) = records
             && !self.failed
             && let Some(through) = super::catch_up::last_index(&records)
         {
-            self.apply_pieces(slot, &[records], through);
+            self.pieces.push(records);
+            self.apply_pieces(slot, through);
+            self.pieces.clear();
             self.queue_to_apply(slot);
         }
     }

@@ -5,18 +5,25 @@ use std::collections::VecDeque;
 use pontoon_raft::{LogIndex, NodeId};
 use pontoon_storage::{ReadError, RecordBytes, record};
 
-use super::Shard;
-use super::send::Append;
+use super::reads::{ReadPurpose, Reads};
+use super::replicas::ReplicaSlot;
+use super::send::{Append, Sender};
 use crate::port::Operation;
 
 /// RPCs to one follower whose first entries are not in memory, in order.
 #[derive(Debug)]
 struct CatchUp {
-    slot: usize,
+    slot: ReplicaSlot,
     to: NodeId,
     appends: VecDeque<Append>,
     /// The read for the first one that is under way.
     reading: Option<u64>,
+}
+
+impl CatchUp {
+    fn is(&self, slot: ReplicaSlot, to: NodeId) -> bool {
+        self.slot == slot && self.to == to
+    }
 }
 
 /// All followers that lag. The windows of its leader bound the queue of each.
@@ -26,16 +33,13 @@ pub(super) struct CatchUps {
 }
 
 impl CatchUps {
-    pub(super) fn contains(&self, slot: usize, to: NodeId) -> bool {
-        self.lagging
-            .iter()
-            .any(|lag| lag.slot == slot && lag.to == to)
+    pub(super) fn contains(&self, slot: ReplicaSlot, to: NodeId) -> bool {
+        self.lagging.iter().any(|lag| lag.is(slot, to))
     }
 
     /// Sends this after what already waits for that follower.
-    pub(super) fn queue(&mut self, slot: usize, to: NodeId, append: Append) {
-        let known = |lag: &&mut CatchUp| lag.slot == slot && lag.to == to;
-        match self.lagging.iter_mut().find(known) {
+    pub(super) fn queue(&mut self, slot: ReplicaSlot, to: NodeId, append: Append) {
+        match self.lagging.iter_mut().find(|lag| lag.is(slot, to)) {
             Some(lag) => lag.appends.push_back(append),
             None => self.lagging.push(CatchUp {
                 slot,
@@ -50,100 +54,94 @@ impl CatchUps {
         self.lagging.retain(|lag| lag.to != to);
     }
 
-    fn forget(&mut self, slot: usize, to: NodeId) {
-        self.lagging.retain(|lag| lag.slot != slot || lag.to != to);
+    /// Entries for a follower were read, or could not be.
+    pub(super) fn on_read(
+        &mut self,
+        sender: &mut Sender<'_>,
+        (slot, to): (ReplicaSlot, NodeId),
+        id: u64,
+        records: &Result<RecordBytes, ReadError>,
+    ) {
+        let mut lagging = self.lagging.iter_mut();
+        let Some(position) = lagging.position(|lag| lag.reading == Some(id)) else {
+            return;
+        };
+        let lag = &mut self.lagging[position];
+        lag.reading = None;
+        let append = lag.appends.pop_front();
+        let Some(replica) = sender.replicas.get_mut(slot) else {
+            self.lagging.remove(position);
+            return;
+        };
+        let (Ok(records), Some(append)) = (records, append) else {
+            replica.raft.report_unreachable(to);
+            self.lagging.remove(position);
+            return;
+        };
+        match last_index(records).filter(|_| sender.still_leads(slot, append.term)) {
+            None => {
+                self.lagging.remove(position);
+            }
+            Some(through) => {
+                if let Some(rest) = sender.send_read(slot, to, append, (records, through)) {
+                    lag.appends.push_front(rest);
+                }
+            }
+        }
     }
 }
 
-impl Shard {
-    /// Sends what has come into memory, and asks the disk for the rest.
-    pub(super) fn advance_catch_ups(&mut self, operations: &mut Vec<Operation>) {
-        let mut lagging = std::mem::take(&mut self.catch_ups.lagging);
-        lagging.retain_mut(|lag| {
-            if lag.reading.is_some() {
-                return true;
+impl CatchUp {
+    /// Sends what has come into memory, and begins a read for the rest. False if nothing is left.
+    fn advance(
+        &mut self,
+        sender: &mut Sender<'_>,
+        reads: &mut Reads,
+        operations: &mut Vec<Operation>,
+    ) -> bool {
+        let (slot, to) = (self.slot, self.to);
+        while self.reading.is_none()
+            && let Some(append) = self.appends.pop_front()
+        {
+            if !sender.still_leads(slot, append.term) {
+                return false;
             }
-            self.advance(lag, operations);
-            !lag.appends.is_empty()
-        });
-        debug_assert!(
-            self.catch_ups.lagging.is_empty(),
-            "nothing is queued meanwhile"
-        );
-        self.catch_ups.lagging = lagging;
-    }
-
-    fn advance(&mut self, lag: &mut CatchUp, operations: &mut Vec<Operation>) {
-        while let Some(append) = lag.appends.pop_front() {
-            if !self.still_leads(lag.slot, append.term) {
-                lag.appends.clear();
-                return;
-            }
-            let Some(rest) = self.send_cached(lag.slot, lag.to, append) else {
+            let Some(rest) = sender.send_cached(slot, to, append) else {
                 continue;
             };
             let Some((first, last)) = rest.request.range() else {
                 continue;
             };
-            if first <= self.replicas[lag.slot].raft.compacted().index {
+            let replica = &mut sender.replicas[slot];
+            if first <= replica.raft.compacted().index {
                 // Every member has them by now: this follower says anew what it lacks.
-                lag.appends.clear();
-                self.replicas[lag.slot].raft.report_unreachable(lag.to);
-                return;
+                replica.raft.report_unreachable(to);
+                return false;
             }
-            lag.appends.push_front(rest);
-            let group = self.replicas[lag.slot].id;
-            let bytes_max = self.peers.limits().frame_bytes_max as usize / 2;
-            // None: all read buffers are in use. A completion brings the next turn.
-            if let Some(operation) = self.log.read(group, first..=last, bytes_max) {
-                lag.reading = Some(operation.id());
-                operations.push(Operation::Disk(operation));
-            }
-            return;
+            self.appends.push_front(rest);
+            let bytes_max = sender.peers.records_bytes_max();
+            let Some(operation) = sender.log.read(replica.id, first..=last, bytes_max) else {
+                // All read buffers are in use. A completion brings the next turn.
+                return true;
+            };
+            self.reading = Some(operation.id());
+            reads.begin(operation.id(), ReadPurpose::CatchUp { slot, to });
+            operations.push(Operation::Disk(operation));
         }
+        self.reading.is_some() || !self.appends.is_empty()
     }
+}
 
-    /// Entries for a follower were read. True if the read was one of these.
-    pub(super) fn on_read_for_peer(
+impl CatchUps {
+    /// Moves every follower that lags on.
+    pub(super) fn advance(
         &mut self,
-        id: u64,
-        records: &Result<RecordBytes, ReadError>,
-    ) -> bool {
-        let lagging = &mut self.catch_ups.lagging;
-        let Some(lag) = lagging.iter_mut().find(|lag| lag.reading == Some(id)) else {
-            return false;
-        };
-        let (slot, to) = (lag.slot, lag.to);
-        lag.reading = None;
-        let append = lag.appends.pop_front();
-        let (Ok(records), Some(append)) = (records, append) else {
-            self.catch_ups.forget(slot, to);
-            self.replicas[slot].raft.report_unreachable(to);
-            return true;
-        };
-        if !self.still_leads(slot, append.term) {
-            self.catch_ups.forget(slot, to);
-            return true;
-        }
-        let Some(through) = last_index(records) else {
-            self.catch_ups.forget(slot, to);
-            return true;
-        };
-        let (part, rest) = self.split(slot, append, through);
-        self.push_head(slot, to, &part.message(), records.len());
-        if let Some(connection) = self.peers.connection(to) {
-            connection.push_piece(records.clone());
-        }
-        if let Some(rest) = rest
-            && let Some(lag) = self
-                .catch_ups
-                .lagging
-                .iter_mut()
-                .find(|lag| lag.slot == slot && lag.to == to)
-        {
-            lag.appends.push_front(rest);
-        }
-        true
+        sender: &mut Sender<'_>,
+        reads: &mut Reads,
+        operations: &mut Vec<Operation>,
+    ) {
+        self.lagging
+            .retain_mut(|lag| lag.advance(sender, reads, operations));
     }
 }
 

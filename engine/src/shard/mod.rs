@@ -1,30 +1,36 @@
 //! A shard: one core's groups, log and connections, moved on by a synchronous `turn()`.
 //!
 //! A turn takes completions, due timers and requests, steps the groups they concern, seals at most
-//! one log frame, sends one frame per peer, and applies what is committed (DESIGN, part 3). It
-//! asks for everything by [`Operation`]s and takes time as an argument, so the same shard runs
-//! over a ring, a test in one thread, or a simulator. All of it belongs to one thread.
+//! one log frame, sends one frame per peer, and applies what is committed. It asks for everything by
+//! [`Operation`]s and takes time as an argument, so the same shard runs over a ring, a test in one
+//! thread, or a simulator. All of it belongs to one thread.
+//!
+//! Three parts with a wall between them: [`Groups`] (replicas, log, and what waits for either),
+//! [`Peers`] (connections), and the inbox. What concerns two of them goes through here.
 
 mod apply;
 mod catch_up;
 mod durability;
+mod groups;
 mod mutant;
 mod open;
 mod peers;
 mod persist;
+mod propose;
+mod reads;
 mod reason;
 mod receive;
 mod replica;
+mod replicas;
 mod requests;
 mod send;
 mod space;
 mod timers;
 
-use std::collections::BTreeMap;
-
-use pontoon_raft::{GroupId, Message, NodeId, Output, Time};
-use pontoon_storage::{LogStatistics, RecordBytes, SegmentLog};
-use pontoon_transport::FrameLimits;
+#[cfg(feature = "simulation")]
+use pontoon_raft::GroupId;
+use pontoon_raft::{NodeId, Time};
+use pontoon_transport::{FrameLimits, ReceiveBuffer};
 
 #[cfg(any(test, feature = "simulation"))]
 pub use mutant::Mutant;
@@ -32,22 +38,14 @@ pub use mutant::Mutants;
 pub use open::ShardOpenError;
 pub use reason::{CloseReason, DropReason, FrameError};
 
-use crate::budget::Budget;
 use crate::inbox::Inbox;
-use crate::machine::Machines;
-use crate::outcome::Unknown;
-use crate::port::{Completion, Operation};
-use crate::proposals::Replies;
-use catch_up::CatchUps;
-use durability::Durability;
-use peers::Peers;
-use persist::Source;
+use crate::port::{Completion, Operation, SocketId};
+use crate::statistics::CoreStatistics;
+use groups::Groups;
+use peers::{Disconnected, Peers};
 use receive::Received;
-use replica::Replicas;
-use space::Space;
-use timers::Timers;
 
-/// What a shard is told when it is made. Durations are nanoseconds.
+/// Configuration of a shard. Durations are nanoseconds.
 #[derive(Clone, Debug)]
 pub struct ShardConfig {
     /// This node.
@@ -58,7 +56,7 @@ pub struct ShardConfig {
     pub seed: u64,
     /// A follower that hears nothing for between one and two of these campaigns.
     pub election_timeout: u64,
-    /// A leader with nothing to say says so this often.
+    /// Interval between heartbeats of an idle leader.
     pub heartbeat_interval: u64,
     /// Sizes of frames on the wire.
     pub frame_limits: FrameLimits,
@@ -84,72 +82,22 @@ pub struct Turn {
     pub deadline: Time,
 }
 
-/// Counts since the shard was made.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CoreStatistics {
-    /// Turns.
-    pub turns: u64,
-    /// Commands taken from proposers.
-    pub proposals: u64,
-    /// Entries applied, the empty ones of new leaders included.
-    pub applied: u64,
-    /// Messages of groups given to connections.
-    pub messages_sent: u64,
-    /// Messages of groups taken from frames.
-    pub messages_received: u64,
-    /// Messages dropped before they were looked at, by reason.
-    pub messages_dropped: BTreeMap<DropReason, u64>,
-    /// Connections that ended, by reason.
-    pub connections_closed: BTreeMap<CloseReason, u64>,
-    /// Calls of io_uring_enter(2) by the core's driver, where that is one.
-    pub enters: u64,
-    /// What the log did.
-    pub log: LogStatistics,
-}
-
 /// One core's part of a node.
 pub struct Shard {
-    config: ShardConfig,
-    now: Time,
-    log: SegmentLog,
-    machines: Machines,
-    replicas: Replicas,
+    groups: Groups,
     peers: Peers,
     inbox: Inbox,
-    timers: Timers,
-    durability: Durability,
-    catch_ups: CatchUps,
-    space: Space,
-    /// Messages that may leave, in order: slot, to whom, what.
-    outbox: Vec<(usize, NodeId, Message)>,
-    /// Slots with committed entries that are not applied.
-    to_apply: Vec<usize>,
-    /// Reads from the disk for that, by operation and slot.
-    reads_to_apply: Vec<(u64, usize)>,
-    /// Outcomes of this turn that are not sent yet.
-    replies: Replies,
-    /// Slots with proposals taken in this turn.
-    proposed: Vec<usize>,
-    /// For the bytes of commands that were taken and are not answered.
-    budget: Budget,
-    /// Scratch that keeps its memory from turn to turn.
-    output: Output,
+    /// The entries of the message being stepped: scratch that keeps its memory.
     received: Received,
-    pieces: Vec<RecordBytes>,
-    metas: Vec<pontoon_raft::EntryMeta>,
-    /// The log failed: nothing is acknowledged any more.
-    failed: bool,
-    stopped: bool,
-    statistics: CoreStatistics,
 }
 
 impl std::fmt::Debug for Shard {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Shard")
-            .field("node", &self.config.node)
-            .field("groups", &self.replicas.len())
-            .field("failed", &self.failed)
+            .field("node", &self.groups.config.node)
+            .field("groups", &self.groups.replicas.len())
+            .field("failed", &self.groups.failed)
             .finish_non_exhaustive()
     }
 }
@@ -162,146 +110,165 @@ impl Shard {
         completions: &mut Vec<Completion>,
         operations: &mut Vec<Operation>,
     ) -> Turn {
-        self.now = self.now.max(now);
-        self.statistics.turns += 1;
+        self.groups.begin_turn(now);
         for completion in completions.drain(..) {
             self.complete(completion, operations);
         }
-        self.fire_timers();
+        self.groups.fire_timers();
         let requests_left = self.take_requests();
-        self.keep_space(operations);
+        self.groups.maintain_log(operations);
         // The write goes first: sends run inline and copy, and it would wait for them.
-        self.seal(operations);
-        self.flush(operations);
-        let apply_left = self.apply(operations);
+        self.groups.seal(operations);
+        self.groups.flush(&mut self.peers, operations);
+        self.drive_connections(operations);
+        let apply_left = self.groups.apply(operations);
         Turn {
             more: requests_left || apply_left,
-            deadline: self.deadline(),
+            deadline: self.groups.deadline().min(self.peers.deadline()),
         }
     }
 
     /// Whether the loop that calls `turn` is to end.
     #[must_use]
     pub fn stopped(&self) -> bool {
-        self.stopped
+        self.groups.stopped
     }
 
     /// Whether a request waits that would be taken now. Looked at after parking is announced, and
     /// before waiting.
     #[must_use]
     pub fn has_requests(&self) -> bool {
-        !self.gathers_requests() && !self.inbox.requests.is_empty()
+        !self.holds_back_requests() && !self.inbox.requests.is_empty()
     }
 
-    /// Notes what the driver has done, for whoever asks the shard.
+    /// Back-pressure: true while all places for writes are taken and proposals of this core are
+    /// unanswered. Requests then stay in the inbox, where they form larger batches; they could not be
+    /// written sooner.
+    ///
+    /// It ends when a write completes or the last proposal is answered, whichever is first, so that a
+    /// slow disk of ours holds up nothing that a quorum of others can commit.
+    #[must_use]
+    pub fn holds_back_requests(&self) -> bool {
+        self.groups.has_unanswered_proposals() && !self.groups.log.can_seal()
+    }
+
+    /// Copies the driver's count of io_uring_enter(2) calls into the statistics.
     pub(crate) fn note_enters(&mut self, enters: u64) {
-        self.statistics.enters = enters;
+        self.groups.statistics.enters = enters;
     }
 
     /// Counts so far.
     #[must_use]
     pub fn statistics(&self) -> CoreStatistics {
         CoreStatistics {
-            log: self.log.statistics(),
-            ..self.statistics.clone()
+            log: self.groups.log.statistics(),
+            messages_sent: self.peers.messages_sent,
+            connections_closed: self.peers.closed.clone(),
+            ..self.groups.statistics.clone()
         }
     }
 
     /// Every replica's rules.
     #[cfg(feature = "simulation")]
     pub(crate) fn rafts(&self) -> impl Iterator<Item = (GroupId, &pontoon_raft::Raft)> {
-        self.replicas
-            .iter()
-            .map(|replica| (replica.id, &replica.raft))
+        let replicas = self.groups.replicas.iter();
+        replicas.map(|replica| (replica.id, &replica.raft))
     }
 
     /// Whether everything that a group has written so far is durable.
     #[cfg(feature = "simulation")]
     pub(crate) fn is_settled(&self, group: GroupId) -> bool {
-        let slot = self.slot(group);
-        slot.is_some_and(|slot| self.replicas[slot].last_frame <= self.log.durable_frame())
+        let durable = self.groups.log.durable_frame();
+        let replica = self.groups.replica(group);
+        replica.is_some_and(|replica| replica.last_frame <= durable)
     }
 
     /// Why the log is closed, if it is.
     #[cfg(feature = "simulation")]
     pub(crate) fn failure(&self) -> Option<&pontoon_storage::Poisoned> {
-        self.log.poisoned()
+        self.groups.log.poisoned()
     }
 
     /// Breaks a rule from now on.
     #[cfg(test)]
     pub(crate) fn set_mutant(&mut self, mutant: Mutant) {
-        self.config.mutants.shard = Some(mutant);
+        self.groups.config.mutants.shard = Some(mutant);
     }
 
     fn complete(&mut self, completion: Completion, operations: &mut Vec<Operation>) {
+        let now = self.groups.now;
         match completion {
-            Completion::Written { id, result } => match self.log.on_complete(id, result) {
-                Ok(()) => self.on_durable(),
-                Err(_) => self.fail(),
-            },
+            Completion::Written { id, result } => self.groups.on_written(id, result),
             Completion::Read { id, buffer, result } => {
-                self.on_read(id, buffer, result);
+                self.groups.on_read(&mut self.peers, id, (buffer, result));
             }
             Completion::Sent {
                 socket,
                 batch,
                 result,
-            } => self.on_sent(socket, batch, result, operations),
+            } => {
+                let ended = self.peers.on_sent(now, socket, (batch, result), operations);
+                self.disconnected(ended);
+            }
             Completion::Received {
                 socket,
                 buffer,
                 result,
-            } => self.on_received(socket, buffer, result, operations),
-            Completion::Connected { peer, socket } => self.on_connected(peer, socket, operations),
-            Completion::DialFailed { peer } => self.on_dial_failed(peer),
-            Completion::Prepared { slot, ready } => self.on_prepared(slot, ready),
-        }
-    }
-
-    fn deadline(&self) -> Time {
-        let timers = self.timers.next();
-        let space = self.space.deadline(&self.log);
-        timers.min(self.peers.deadline()).min(space)
-    }
-
-    /// Ticks the groups whose time has come.
-    fn fire_timers(&mut self) {
-        while let Some(slot) = self.timers.pop_due(self.now) {
-            let replica = &mut self.replicas[slot];
-            if replica.machine.is_some()
-                && replica.raft.next_deadline() <= self.now
-                && (replica.raft.is_leader() || self.log.admit(persist::STEP_BYTES).is_ok())
-            {
-                replica.raft.tick(self.now, &mut self.output);
-                self.process_output(slot, Source::None);
-            } else {
-                self.arm(slot);
+            } => self.on_received(socket, (buffer, result), operations),
+            Completion::Connected { peer, socket } => {
+                let replaced = self.peers.on_connected(now, peer, socket, operations);
+                self.disconnected(replaced);
             }
+            Completion::DialFailed { peer } => self.peers.on_dial_failed(now, peer),
+            Completion::Prepared { slot, ready } => self.groups.on_prepared(slot, ready),
         }
     }
 
-    /// The log failed: leadership is given up, and nothing is acknowledged any more.
-    fn fail(&mut self) {
-        if std::mem::replace(&mut self.failed, true) {
+    /// Bytes came: steps every whole frame among them, in place.
+    fn on_received(
+        &mut self,
+        socket: SocketId,
+        (buffer, result): (ReceiveBuffer, Result<usize, i32>),
+        operations: &mut Vec<Operation>,
+    ) {
+        let Some((from, connection)) = self.peers.by_socket(socket) else {
             return;
+        };
+        let reason = match connection.on_received(buffer, result) {
+            Err(error) => Some(CloseReason::from(&error)),
+            Ok(()) => loop {
+                match connection.next_frame() {
+                    Ok(None) => break None,
+                    Ok(Some(frame)) => {
+                        let stepped = self.groups.receive_frame(from, &frame, &mut self.received);
+                        if let Err(error) = stepped {
+                            break Some(error.into());
+                        }
+                    }
+                    Err(error) => break Some((&error).into()),
+                }
+            },
+        };
+        if let Some(reason) = reason {
+            let ended = self
+                .peers
+                .disconnect(self.groups.now, from, reason, operations);
+            self.disconnected(ended);
         }
-        for slot in 0..self.replicas.len() {
-            let replica = &mut self.replicas[slot];
-            replica.proposals.give_up(Unknown::Failed);
-            replica.raft.step_down(self.now, &mut self.output);
-            self.output.clear();
-            if let Some(machine) = &mut replica.machine {
-                machine.event(crate::machine::Event::Failed);
-            }
-        }
-        self.durability.abandon();
-        self.outbox.clear();
-        self.to_apply.clear();
     }
 
-    fn slot(&self, group: GroupId) -> Option<usize> {
-        self.replicas.slot(group)
+    /// Dials who is to be dialled, and starts the sends and receives of this turn.
+    fn drive_connections(&mut self, operations: &mut Vec<Operation>) {
+        for peer in 0..self.peers.len() {
+            let ended = self.peers.drive(self.groups.now, peer, operations);
+            self.disconnected(ended);
+        }
+    }
+
+    fn disconnected(&mut self, ended: Option<Disconnected>) {
+        if let Some(ended) = ended {
+            self.groups.on_disconnected(ended.peer);
+        }
     }
 }
 

@@ -4,8 +4,6 @@
     allow(unreachable_pub, reason = "public with the feature `simulation` alone")
 )]
 
-use super::Shard;
-
 /// One broken rule of the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
@@ -31,18 +29,12 @@ pub struct Mutants {
 
 impl Mutants {
     #[cfg(any(test, feature = "simulation"))]
-    fn is(self, mutant: Mutant) -> bool {
+    pub(super) fn is(self, mutant: Mutant) -> bool {
         self.shard == Some(mutant)
     }
 
     #[cfg(not(any(test, feature = "simulation")))]
-    fn is(self, _mutant: Mutant) -> bool {
+    pub(super) fn is(self, _mutant: Mutant) -> bool {
         false
-    }
-}
-
-impl Shard {
-    pub(super) fn is(&self, mutant: Mutant) -> bool {
-        self.config.mutants.is(mutant)
     }
 }

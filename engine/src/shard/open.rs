@@ -5,16 +5,23 @@ use pontoon_raft::{
 };
 use pontoon_storage::{RecoveredGroup, Recovery, SegmentLog};
 
+use super::catch_up::CatchUps;
 use super::durability::Durability;
+use super::groups::Groups;
 use super::peers::Peers;
-use super::replica::{Replica, Replicas};
+use super::propose::Proposing;
+use super::reads::Reads;
+use super::receive::Received;
+use super::replica::Replica;
+use super::replicas::Replicas;
 use super::space::Space;
-use super::{CoreStatistics, Shard, ShardConfig, Timers};
-use crate::budget::Budget;
+use super::timers::Timers;
+use super::{Shard, ShardConfig};
 use crate::definition::Definition;
 use crate::inbox::Inbox;
 use crate::machine::{Machines, StateMachine};
 use crate::proposals::Replies;
+use crate::statistics::CoreStatistics;
 
 /// Why the groups of a core were not reopened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -77,50 +84,40 @@ impl Shard {
         for group in &recovery.groups {
             refuse_lost_group(recovery, group)?;
             let replica = reopen(&config, group, &machines, &log, now)?;
-            replicas.push(replica);
+            replicas.insert(replica);
         }
-        let mut shard = Self {
+        let peers = Peers::new(&config, now);
+        let mut groups = Groups {
             now,
             durability: Durability::new(log.durable_frame()),
-            peers: Peers::new(&config, now),
-            budget: Budget::new(config.proposals_pending_bytes_max),
+            proposing: Proposing::new(config.proposals_pending_bytes_max),
             config,
-            log,
             machines,
             replicas,
-            inbox,
+            log,
             timers: Timers::default(),
-            catch_ups: super::CatchUps::default(),
             space: Space::new(),
+            reads: Reads::default(),
+            catch_ups: CatchUps::default(),
             outbox: Vec::new(),
             to_apply: Vec::new(),
-            reads_to_apply: Vec::new(),
             replies: Replies::default(),
-            proposed: Vec::new(),
             output: Output::default(),
-            received: super::Received::default(),
             pieces: Vec::new(),
-            metas: Vec::new(),
             failed: false,
             stopped: false,
             statistics: CoreStatistics::default(),
         };
-        for slot in 0..shard.replicas.len() {
-            shard.queue_to_apply(slot);
-            shard.begin(slot);
+        for slot in groups.replicas.slots() {
+            groups.queue_to_apply(slot);
+            groups.start_replica(slot);
         }
-        Ok(shard)
-    }
-}
-
-impl Shard {
-    /// A group whose only voter is this node need not wait to hear from others.
-    pub(super) fn begin(&mut self, slot: usize) {
-        let replica = &self.replicas[slot];
-        if replica.definition.membership().voters == [self.config.node] {
-            self.campaign(slot);
-        }
-        self.arm(slot);
+        Ok(Self {
+            groups,
+            peers,
+            inbox,
+            received: Received::default(),
+        })
     }
 }
 
@@ -214,7 +211,7 @@ fn open_machine(
 }
 
 /// The replica of a group that has never existed on this node.
-pub(super) fn boot_new(
+pub(super) fn new_raft(
     config: &ShardConfig,
     group: GroupId,
     definition: &Definition,

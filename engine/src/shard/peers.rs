@@ -1,10 +1,12 @@
 //! The other nodes: one connection to each, dialled again when it breaks.
 
+use std::collections::BTreeMap;
+
 use pontoon_raft::{NodeId, Time};
 use pontoon_storage::RecordBytes;
-use pontoon_transport::{Connection, FrameLimits, ReceiveBuffer, Reconnect, SendBatch};
+use pontoon_transport::{Connection, FrameLimits, HEAD_BYTES, Head, Reconnect, SendBatch};
 
-use super::{CloseReason, Shard, ShardConfig};
+use super::{CloseReason, ShardConfig};
 use crate::port::{Operation, SocketId};
 
 /// First and longest delay before a peer is dialled again, in nanoseconds.
@@ -15,20 +17,23 @@ const REDIAL_MAX: u64 = 1_000_000_000;
 /// in memory is needed elsewhere, and it is served from the disk later.
 const SEND_TIMEOUT: u64 = 10_000_000_000;
 
+/// Most heads in one frame, well below what its header can say.
+const HEADS_PER_FRAME_MAX: usize = 4096;
+
 const NEVER: Time = Time(u64::MAX);
 
 /// An established connection.
-pub(super) struct Link {
+struct Link {
     socket: SocketId,
-    pub(super) connection: Connection<RecordBytes>,
+    connection: Connection<RecordBytes>,
     /// When the send that is under way began.
     sending_since: Option<Time>,
 }
 
 /// One other node.
-pub(super) struct Peer {
-    pub(super) id: NodeId,
-    pub(super) link: Option<Link>,
+struct Peer {
+    id: NodeId,
+    link: Option<Link>,
     /// Of two nodes the one with the smaller id dials.
     dials: bool,
     /// When to dial; never while a dial is under way or there is a connection.
@@ -36,10 +41,23 @@ pub(super) struct Peer {
     reconnect: Reconnect,
 }
 
+/// A connection that ended. What was sent on it may be lost.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Disconnected {
+    pub(super) peer: NodeId,
+}
+
 /// The other nodes, by ascending id.
 pub(super) struct Peers {
+    node: NodeId,
     peers: Vec<Peer>,
     limits: FrameLimits,
+    queue_bytes_max: usize,
+    /// Messages of groups given to connections.
+    pub(super) messages_sent: u64,
+    /// Connections that were closed.
+    pub(super) closed: BTreeMap<CloseReason, u64>,
 }
 
 impl Peers {
@@ -59,9 +77,17 @@ impl Peers {
             }
         };
         Self {
+            node: config.node,
             peers: ids.into_iter().map(peer).collect(),
             limits: config.frame_limits,
+            queue_bytes_max: config.peer_queue_bytes_max,
+            messages_sent: 0,
+            closed: BTreeMap::new(),
         }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.peers.len()
     }
 
     /// When a peer is to be dialled, or looked at because it takes nothing.
@@ -74,7 +100,12 @@ impl Peers {
         self.peers.iter().map(due).min().unwrap_or(NEVER)
     }
 
-    pub(super) fn position(&self, id: NodeId) -> Option<usize> {
+    /// Most bytes of records in one frame, so that heads have room beside them.
+    pub(super) fn records_bytes_max(&self) -> usize {
+        self.limits.frame_bytes_max as usize / 2
+    }
+
+    fn position(&self, id: NodeId) -> Option<usize> {
         self.peers.binary_search_by_key(&id, |peer| peer.id).ok()
     }
 
@@ -84,151 +115,157 @@ impl Peers {
         Some(&mut link.connection)
     }
 
-    pub(super) fn limits(&self) -> FrameLimits {
-        self.limits
+    /// Who is at the other end of a socket, and the connection; `None` if it was closed since.
+    pub(super) fn by_socket(
+        &mut self,
+        socket: SocketId,
+    ) -> Option<(NodeId, &mut Connection<RecordBytes>)> {
+        let link = self.link(socket)?;
+        Some((link.0, &mut link.1.connection))
     }
 
-    fn by_socket(&mut self, socket: SocketId) -> Option<usize> {
-        let is_it = |peer: &Peer| peer.link.as_ref().is_some_and(|link| link.socket == socket);
-        self.peers.iter().position(is_it)
+    fn link(&mut self, socket: SocketId) -> Option<(NodeId, &mut Link)> {
+        let links = self.peers.iter_mut();
+        let mut links = links.filter_map(|peer| Some((peer.id, peer.link.as_mut()?)));
+        links.find(|(_, link)| link.socket == socket)
     }
-}
 
-impl Shard {
+    /// Whether more waits to be sent to a peer than may; `None` if it is not connected.
+    pub(super) fn is_full(&mut self, id: NodeId) -> Option<bool> {
+        let queue_bytes_max = self.queue_bytes_max;
+        let connection = self.connection(id)?;
+        Some(connection.queued_bytes() > queue_bytes_max)
+    }
+
+    /// Adds a head to the open frame of a connection, or to the next one if `bytes` of records
+    /// after it would not fit.
+    pub(super) fn push_head(&mut self, to: NodeId, head: &Head, bytes: usize) {
+        let limit = self.limits.frame_bytes_max as usize;
+        let Some(connection) = self.connection(to) else {
+            return;
+        };
+        let heads = connection.open_frame_heads();
+        if connection.open_frame_bytes() + HEAD_BYTES + bytes > limit
+            || heads >= HEADS_PER_FRAME_MAX
+        {
+            connection.finish_frame();
+        }
+        connection.push_head(head);
+        self.messages_sent += 1;
+    }
+
+    /// Adds a head and the records that belong to it, which are taken out of `pieces`.
+    pub(super) fn push_records(&mut self, to: NodeId, head: &Head, pieces: &mut Vec<RecordBytes>) {
+        let bytes = pieces.iter().map(|piece| piece.len()).sum();
+        self.push_head(to, head, bytes);
+        let connection = self.connection(to);
+        if let Some(connection) = connection {
+            for piece in pieces.drain(..) {
+                connection.push_piece(piece);
+            }
+        }
+        pieces.clear();
+    }
+
     pub(super) fn on_connected(
         &mut self,
+        now: Time,
         id: NodeId,
         socket: SocketId,
         operations: &mut Vec<Operation>,
-    ) {
-        let Some(position) = self.peers.position(id) else {
+    ) -> Option<Disconnected> {
+        let Some(position) = self.position(id) else {
             operations.push(Operation::Close { socket });
-            return;
+            return None;
         };
-        if self.peers.peers[position].link.is_some() {
-            self.disconnect(position, CloseReason::Replaced, operations);
-        }
-        let peer = &mut self.peers.peers[position];
+        let replaced = self.disconnect(now, id, CloseReason::Replaced, operations);
+        let peer = &mut self.peers[position];
         peer.reconnect.on_connected();
         peer.dial_at = NEVER;
         peer.link = Some(Link {
             socket,
-            connection: Connection::new(self.peers.limits),
+            connection: Connection::new(self.limits),
             sending_since: None,
         });
-        tracing::info!(node = %self.config.node, peer = %id, "connected");
+        tracing::info!(node = %self.node, peer = %id, "connected");
+        replaced
     }
 
-    pub(super) fn on_dial_failed(&mut self, id: NodeId) {
-        if let Some(position) = self.peers.position(id) {
-            let peer = &mut self.peers.peers[position];
+    pub(super) fn on_dial_failed(&mut self, now: Time, id: NodeId) {
+        if let Some(position) = self.position(id) {
+            let peer = &mut self.peers[position];
             if peer.link.is_none() && peer.dials {
-                peer.dial_at = Time(peer.reconnect.on_failed(self.now.0));
+                peer.dial_at = Time(peer.reconnect.on_failed(now.0));
             }
         }
     }
 
     pub(super) fn on_sent(
         &mut self,
+        now: Time,
         socket: SocketId,
-        batch: SendBatch<RecordBytes>,
-        result: Result<usize, i32>,
+        (batch, result): (SendBatch<RecordBytes>, Result<usize, i32>),
         operations: &mut Vec<Operation>,
-    ) {
-        let Some(position) = self.peers.by_socket(socket) else {
-            return;
-        };
-        let peer = &mut self.peers.peers[position];
-        let Some(link) = &mut peer.link else { return };
+    ) -> Option<Disconnected> {
+        let (peer, link) = self.link(socket)?;
         link.sending_since = None;
-        if let Err(error) = link.connection.on_sent(batch, result) {
-            self.disconnect(position, (&error).into(), operations);
+        match link.connection.on_sent(batch, result) {
+            Ok(()) => None,
+            Err(error) => self.disconnect(now, peer, (&error).into(), operations),
         }
     }
 
-    /// Bytes came: steps every whole frame among them.
-    pub(super) fn on_received(
+    /// Closes the connection to a peer, if there is one.
+    pub(super) fn disconnect(
         &mut self,
-        socket: SocketId,
-        buffer: ReceiveBuffer,
-        result: Result<usize, i32>,
-        operations: &mut Vec<Operation>,
-    ) {
-        let Some(position) = self.peers.by_socket(socket) else {
-            return;
-        };
-        let from = self.peers.peers[position].id;
-        // Frames are read in place, so the connection is taken out while the shard moves.
-        let Some(mut link) = self.peers.peers[position].link.take() else {
-            return;
-        };
-        let mut ended = link.connection.on_received(buffer, result).err();
-        let mut refused = None;
-        while ended.is_none() && refused.is_none() {
-            match link.connection.next_frame() {
-                Ok(None) => break,
-                Ok(Some(frame)) => refused = self.take_frame(from, &frame).err(),
-                Err(error) => ended = Some(error),
-            }
-        }
-        self.peers.peers[position].link = Some(link);
-        if let Some(error) = refused {
-            tracing::warn!(peer = %from, %error, "a frame makes no sense; closing the connection");
-            self.disconnect(position, error.into(), operations);
-        } else if let Some(error) = ended {
-            tracing::info!(peer = %from, %error, "the connection ended");
-            self.disconnect(position, (&error).into(), operations);
-        }
-    }
-
-    /// Closes a connection. What was sent on it may be lost.
-    fn disconnect(
-        &mut self,
-        position: usize,
+        now: Time,
+        peer: NodeId,
         reason: CloseReason,
         operations: &mut Vec<Operation>,
-    ) {
-        let now = self.now;
-        let peer = &mut self.peers.peers[position];
-        let Some(link) = peer.link.take() else { return };
-        let socket = link.socket;
+    ) -> Option<Disconnected> {
+        let position = self.position(peer)?;
+        let this = &mut self.peers[position];
+        let socket = this.link.take()?.socket;
         operations.push(Operation::Close { socket });
-        if peer.dials {
-            peer.dial_at = Time(peer.reconnect.on_failed(now.0));
+        if this.dials {
+            this.dial_at = Time(this.reconnect.on_failed(now.0));
         }
-        let id = peer.id;
-        let closed = &mut self.statistics.connections_closed;
-        *closed.entry(reason).or_default() += 1;
-        self.catch_ups.forget_peer(id);
-        for replica in self.replicas.iter_mut() {
-            replica.raft.report_unreachable(id);
+        if let CloseReason::Frame(error) = reason {
+            tracing::warn!(node = %self.node, %peer, %error, "disconnected: a frame was refused");
+        } else {
+            tracing::info!(node = %self.node, %peer, %reason, "disconnected");
         }
+        *self.closed.entry(reason).or_default() += 1;
+        Some(Disconnected { peer })
     }
 
-    /// Dials who is to be dialled, and starts the sends and receives of this turn.
-    pub(super) fn drive_connections(&mut self, operations: &mut Vec<Operation>) {
-        for position in 0..self.peers.peers.len() {
-            let now = self.now;
-            let peer = &mut self.peers.peers[position];
-            if peer.dial_at <= now {
-                peer.dial_at = NEVER;
-                operations.push(Operation::Dial { peer: peer.id });
-            }
-            let Some(link) = &mut peer.link else { continue };
-            let since = link.sending_since;
-            if since.is_some_and(|since| now.since(since) >= SEND_TIMEOUT) {
-                self.disconnect(position, CloseReason::SendTimeout, operations);
-                continue;
-            }
-            let socket = link.socket;
-            link.connection.finish_frame();
-            if let Some(batch) = link.connection.send() {
-                link.sending_since = Some(now);
-                operations.push(Operation::Send { socket, batch });
-            }
-            if let Some(buffer) = link.connection.receive() {
-                operations.push(Operation::Receive { socket, buffer });
-            }
+    /// Dials a peer if it is to be dialled, and starts its send and receive of this turn.
+    pub(super) fn drive(
+        &mut self,
+        now: Time,
+        position: usize,
+        operations: &mut Vec<Operation>,
+    ) -> Option<Disconnected> {
+        let peer = &mut self.peers[position];
+        if peer.dial_at <= now {
+            peer.dial_at = NEVER;
+            operations.push(Operation::Dial { peer: peer.id });
         }
+        let id = peer.id;
+        let link = peer.link.as_mut()?;
+        let since = link.sending_since;
+        if since.is_some_and(|since| now.since(since) >= SEND_TIMEOUT) {
+            return self.disconnect(now, id, CloseReason::SendTimeout, operations);
+        }
+        let socket = link.socket;
+        link.connection.finish_frame();
+        if let Some(batch) = link.connection.send() {
+            link.sending_since = Some(now);
+            operations.push(Operation::Send { socket, batch });
+        }
+        if let Some(buffer) = link.connection.receive() {
+            operations.push(Operation::Receive { socket, buffer });
+        }
+        None
     }
 }

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use pontoon_raft::{Appended, EntryId, GroupId, Output};
+use pontoon_raft::{Appended, EntryId};
 use pontoon_storage::{AppendError, RecordKind};
 
-use super::Shard;
+use super::groups::Groups;
 use super::mutant::Mutant;
+use super::replicas::ReplicaSlot;
 use crate::port::Operation;
-use crate::proposals::TakenCommand;
 
 /// Room that a step may need in the log beside entries: term, vote, and a leader's empty entry.
 pub(super) const STEP_BYTES: usize = 256;
@@ -24,40 +24,41 @@ pub(super) enum Source<'a> {
         /// Where each entry of the message that was stepped lies in `records`.
         ranges: &'a [Range<usize>],
     },
-    /// Commands that were proposed.
-    Commands(&'a [TakenCommand]),
+    /// The commands of the replica's batch, which was proposed.
+    Batch,
 }
 
-impl Shard {
+impl Groups {
     /// Carries out what a group asked for in its last call: stages for the disk, and sorts
     /// messages into those that may leave and those that wait for a frame.
-    pub(super) fn process_output(&mut self, slot: usize, source: Source<'_>) {
-        let mut output = std::mem::take(&mut self.output);
-        let staged = self.stage(slot, &mut output, source);
+    pub(super) fn process_output(&mut self, slot: ReplicaSlot, source: Source<'_>) {
+        let staged = self.stage(slot, source);
         if staged.is_err() {
             self.fail();
         }
-        if self.failed {
-            output.clear();
+        if !self.failed {
+            self.sort_messages(slot, matches!(staged, Ok(true)));
         }
+        self.output.clear();
+        self.replicas[slot].notice_role(self.config.node);
+        self.queue_to_apply(slot);
+        self.arm(slot);
+    }
+
+    /// Lets messages leave at once, or holds them for the group's youngest frame.
+    fn sort_messages(&mut self, slot: ReplicaSlot, staged: bool) {
         let last_frame = self.replicas[slot].last_frame;
-        let durable = last_frame <= self.log.durable_frame();
-        let durable = durable
+        let durable = last_frame <= self.log.durable_frame()
             || self.is(Mutant::AnswersBeforeDurable)
-            || (self.is(Mutant::AnswersResentEarly) && matches!(staged, Ok(false)));
-        for outgoing in output.messages.drain(..) {
+            || (self.is(Mutant::AnswersResentEarly) && !staged);
+        for outgoing in self.output.messages.drain(..) {
             let message = (slot, outgoing.to, outgoing.message);
             if durable || !outgoing.after_persist {
                 self.outbox.push(message);
             } else {
-                self.durability.at(last_frame).answers.push(message);
+                self.durability.at(last_frame).responses.push(message);
             }
         }
-        self.output = output;
-        let replica = &mut self.replicas[slot];
-        replica.notice_role();
-        self.queue_to_apply(slot);
-        self.arm(slot);
     }
 
     /// Stages what an output asks to persist: the only way of records into the log. Gives whether
@@ -65,26 +66,21 @@ impl Shard {
     ///
     /// # Panics
     /// If the log does not take what was admitted before the call: our mistake.
-    fn stage(
-        &mut self,
-        slot: usize,
-        output: &mut Output,
-        source: Source<'_>,
-    ) -> Result<bool, AppendError> {
+    fn stage(&mut self, slot: ReplicaSlot, source: Source<'_>) -> Result<bool, AppendError> {
         let group = self.replicas[slot].id;
         let mut staged = false;
-        if let Some(hard_state) = output.hard_state.take() {
+        if let Some(hard_state) = self.output.hard_state.take() {
             let (term, voted_for) = (hard_state.current_term, hard_state.voted_for);
             admitted(self.log.save_hard_state(group, term, voted_for))?;
             staged = true;
         }
-        if std::mem::take(&mut output.repaired) {
+        if std::mem::take(&mut self.output.repaired) {
             admitted(self.log.set_tainted(group, false))?;
-            tracing::info!(%group, "the group's damage is repaired; it counts again");
+            tracing::info!(node = %self.config.node, %group, "damage repaired: this replica votes again");
             staged = true;
         }
-        for appended in output.appended.drain(..) {
-            self.stage_entries(group, appended, source)?;
+        for position in 0..self.output.appended.len() {
+            self.stage_entries(slot, self.output.appended[position], source)?;
             staged = true;
         }
         if staged {
@@ -95,10 +91,12 @@ impl Shard {
 
     fn stage_entries(
         &mut self,
-        group: GroupId,
+        slot: ReplicaSlot,
         appended: Appended,
         source: Source<'_>,
     ) -> Result<(), AppendError> {
+        let replica = &self.replicas[slot];
+        let group = replica.id;
         match (appended, source) {
             (Appended::Noop(entry), _) => {
                 admitted(self.log.append_command(group, entry, RecordKind::Noop, &[]))
@@ -107,12 +105,12 @@ impl Shard {
                 Appended::Proposed {
                     first_index, term, ..
                 },
-                Source::Commands(commands),
+                Source::Batch,
             ) => {
                 let mut entry = EntryId::new(first_index, term);
-                for TakenCommand { command, .. } in commands {
+                for taken in &replica.batch {
                     let kind = RecordKind::Command;
-                    admitted(self.log.append_command(group, entry, kind, command))?;
+                    admitted(self.log.append_command(group, entry, kind, &taken.command))?;
                     entry.index = entry.index.next();
                 }
                 Ok(())
@@ -129,7 +127,7 @@ impl Shard {
     }
 
     /// The group's newest records are in the log's open frame.
-    fn note_staged(&mut self, slot: usize) {
+    fn note_staged(&mut self, slot: ReplicaSlot) {
         let frame = self.log.open_frame();
         let replica = &mut self.replicas[slot];
         replica.last_frame = frame;
@@ -143,19 +141,23 @@ impl Shard {
         }
     }
 
-    /// Acknowledges what has become durable, and lets go of the answers that waited for it.
+    /// Acknowledges what has become durable, and lets go of the responses that waited for it.
     pub(super) fn on_durable(&mut self) {
-        while let Some(mut waiting) = self.durability.pop(self.log.durable_frame()) {
-            for (slot, sequence) in waiting.persisted.drain(..) {
-                let raft = &mut self.replicas[slot].raft;
-                raft.on_persisted(self.now, sequence, &mut self.output);
+        while let Some(mut frame) = self.durability.pop(self.log.durable_frame()) {
+            for (slot, sequence) in frame.persisted.drain(..) {
+                let Some(replica) = self.replicas.get_mut(slot) else {
+                    continue;
+                };
+                replica
+                    .raft
+                    .on_persisted(self.now, sequence, &mut self.output);
                 self.process_output(slot, Source::None);
             }
-            self.outbox.append(&mut waiting.answers);
-            for promise in waiting.created.drain(..) {
-                let _ = promise.send(Ok(()));
+            self.outbox.append(&mut frame.responses);
+            for reply in frame.created.drain(..) {
+                let _ = reply.send(Ok(()));
             }
-            self.durability.recycle(waiting);
+            self.durability.recycle(frame);
         }
     }
 

@@ -6,7 +6,7 @@ use pontoon_raft::{Body, EntryKind, EntryMeta, GroupId, Message, NodeId, Raft};
 use pontoon_storage::{RecordKind, record};
 use pontoon_transport::Frame;
 
-use super::Shard;
+use super::groups::Groups;
 use super::persist::{STEP_BYTES, Source};
 use super::reason::{DropReason, FrameError};
 use crate::wire;
@@ -19,30 +19,17 @@ pub(super) struct Received {
     pub(super) ranges: Vec<Range<usize>>,
 }
 
-impl Shard {
+impl Groups {
     /// Steps every message of a frame.
     ///
     /// # Errors
-    /// Why the connection must be closed: what came can't be from a sound peer.
-    pub(super) fn take_frame(&mut self, from: NodeId, frame: &Frame<'_>) -> Result<(), FrameError> {
-        let records = frame.records();
-        let mut received = std::mem::take(&mut self.received);
-        let taken = self.step_heads(from, frame, &mut received);
-        self.received = received;
-        if taken? == records.len() {
-            Ok(())
-        } else {
-            Err(FrameError::TrailingBytes)
-        }
-    }
-
-    /// Gives where the last head's records end.
-    fn step_heads(
+    /// Why the connection must be closed: what came can't be from a correct peer.
+    pub(super) fn receive_frame(
         &mut self,
         from: NodeId,
         frame: &Frame<'_>,
         received: &mut Received,
-    ) -> Result<usize, FrameError> {
+    ) -> Result<(), FrameError> {
         let records = frame.records();
         let mut at = 0;
         for head in frame.heads() {
@@ -50,22 +37,31 @@ impl Shard {
             let group = GroupId(head.group);
             at = received.take(group, &message, records, at)?;
             self.statistics.messages_received += 1;
-            if let Err(reason) = self.step(from, group, message, (received, records)) {
+            let source = Source::Frame {
+                records,
+                ranges: &received.ranges,
+            };
+            if let Err(reason) = self.step((from, group), message, &received.metas, source) {
+                tracing::debug!(peer = %from, %group, %message, %reason, "message dropped");
                 let dropped = &mut self.statistics.messages_dropped;
                 *dropped.entry(reason).or_default() += 1;
             }
         }
-        Ok(at)
+        if at == records.len() {
+            Ok(())
+        } else {
+            Err(FrameError::TrailingBytes)
+        }
     }
 
     /// # Errors
     /// Why the message was dropped, as if it had been lost on its way.
     fn step(
         &mut self,
-        from: NodeId,
-        group: GroupId,
+        (from, group): (NodeId, GroupId),
         message: Message,
-        (received, records): (&Received, &[u8]),
+        entries: &[EntryMeta],
+        source: Source<'_>,
     ) -> Result<(), DropReason> {
         let slot = self.slot(group).ok_or(DropReason::UnknownGroup)?;
         if self.failed {
@@ -79,16 +75,13 @@ impl Shard {
             return Err(DropReason::NotAMember);
         }
         if may_persist(&message, &replica.raft) {
-            let bytes: usize = received.ranges.iter().map(Range::len).sum();
+            let bytes: usize = entries.iter().map(|entry| entry.bytes as usize).sum();
             let admitted = self.log.admit(bytes + STEP_BYTES);
             admitted.map_err(|_| DropReason::LogFull)?;
         }
-        let metas = &received.metas;
-        replica
-            .raft
-            .step(self.now, from, message, metas, &mut self.output);
-        let ranges = &received.ranges;
-        self.process_output(slot, Source::Frame { records, ranges });
+        let raft = &mut replica.raft;
+        raft.step(self.now, from, message, entries, &mut self.output);
+        self.process_output(slot, source);
         Ok(())
     }
 }

@@ -1,8 +1,5 @@
 //! The replicas of a core: what each group has beside its log.
 
-use std::collections::BTreeMap;
-use std::ops::{Index, IndexMut};
-
 use pontoon_raft::{GroupId, LogIndex, NodeId, Raft, Term};
 
 use crate::definition::Definition;
@@ -60,7 +57,7 @@ impl Replica {
     }
 
     /// Tells proposers and the machine what has become of the role since the last call.
-    pub(super) fn notice_role(&mut self) {
+    pub(super) fn notice_role(&mut self, node: NodeId) {
         let term = self.raft.current_term();
         let leading = self.raft.is_leader().then_some(term);
         let leader = self.raft.leader();
@@ -68,19 +65,44 @@ impl Replica {
         if leading == self.leading && following == self.following {
             return;
         }
+        self.log_role(node, leading, following);
         let machine = &mut self.machine;
-        let mut tell = |event| machine.iter_mut().for_each(|machine| machine.event(event));
+        let mut send = |event| machine.iter_mut().for_each(|machine| machine.event(event));
         if let Some(term) = self.leading.filter(|_| leading != self.leading) {
             self.proposals.give_up(Unknown::LeadershipLost);
-            tell(Event::StoppedLeading { term });
+            send(Event::StoppedLeading { term });
         }
         if let Some(term) = leading.filter(|_| leading != self.leading) {
-            tell(Event::BecameLeader { term });
+            send(Event::BecameLeader { term });
         }
         if let Some((leader, term)) = following.filter(|_| following != self.following) {
-            tell(Event::Following { leader, term });
+            send(Event::Following { leader, term });
         }
         (self.leading, self.following) = (leading, following);
+    }
+
+    /// Says who leads, to whoever watches the node.
+    fn log_role(&self, node: NodeId, leading: Option<Term>, following: Option<(NodeId, Term)>) {
+        let group = self.id;
+        let newest = self.raft.current_term();
+        if let Some(term) = self.leading.filter(|_| leading != self.leading) {
+            // A later term was met, or a majority did not answer for an election timeout.
+            let reason = if newest > term {
+                "later term"
+            } else {
+                "no majority"
+            };
+            tracing::info!(%node, %group, %term, reason, "lost leadership");
+        }
+        if let Some(term) = leading.filter(|_| leading != self.leading) {
+            tracing::info!(%node, %group, %term, "became leader");
+        }
+        if let Some((leader, term)) = following.filter(|_| following != self.following) {
+            tracing::info!(%node, %group, %leader, %term, "follows");
+        }
+        if self.following.is_some() && following.is_none() && leading.is_none() {
+            tracing::info!(%node, %group, term = %newest, "has no leader");
+        }
     }
 
     /// The last entry that may be applied now: a machine that keeps its own state gets only what
@@ -96,52 +118,5 @@ impl Replica {
         } else {
             commit_index
         }
-    }
-}
-
-/// All replicas of a core. A slot is a replica's place, for as long as the shard lives.
-#[derive(Default)]
-pub(super) struct Replicas {
-    slots: Vec<Replica>,
-    by_id: BTreeMap<GroupId, usize>,
-}
-
-impl Replicas {
-    pub(super) fn push(&mut self, replica: Replica) -> usize {
-        let slot = self.slots.len();
-        self.by_id.insert(replica.id, slot);
-        self.slots.push(replica);
-        slot
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    pub(super) fn slot(&self, group: GroupId) -> Option<usize> {
-        self.by_id.get(&group).copied()
-    }
-
-    #[cfg(feature = "simulation")]
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Replica> {
-        self.slots.iter()
-    }
-
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Replica> {
-        self.slots.iter_mut()
-    }
-}
-
-impl Index<usize> for Replicas {
-    type Output = Replica;
-
-    fn index(&self, slot: usize) -> &Replica {
-        &self.slots[slot]
-    }
-}
-
-impl IndexMut<usize> for Replicas {
-    fn index_mut(&mut self, slot: usize) -> &mut Replica {
-        &mut self.slots[slot]
     }
 }

@@ -3,7 +3,7 @@
 use pontoon_raft::{LogIndex, Time};
 use pontoon_storage::SegmentLog;
 
-use super::Shard;
+use super::groups::Groups;
 use crate::port::Operation;
 
 /// The log has been idle for this long when a mark says that its last frame is durable.
@@ -50,8 +50,8 @@ impl Space {
     }
 }
 
-impl Shard {
-    pub(super) fn keep_space(&mut self, operations: &mut Vec<Operation>) {
+impl Groups {
+    pub(super) fn maintain_log(&mut self, operations: &mut Vec<Operation>) {
         if self.failed {
             return;
         }

@@ -5,18 +5,19 @@ use std::collections::BinaryHeap;
 
 use pontoon_raft::Time;
 
-use super::Shard;
-
-/// A heap that is corrected late: a group whose deadline moves back, as a leader's does with every
-/// entry it sends, keeps its place and is looked at again when its old time comes.
-#[derive(Debug, Default)]
-pub(super) struct Timers {
-    heap: BinaryHeap<Reverse<(Time, usize)>>,
-    /// The time each slot stands in the heap with; `Time(u64::MAX)` if it does not.
-    armed: Vec<Time>,
-}
+use super::groups::Groups;
+use super::replicas::ReplicaSlot;
 
 const NEVER: Time = Time(u64::MAX);
+
+/// A min-heap of deadlines with lazy updates: a deadline that moves later, as a leader's does
+/// with every entry it sends, is looked at again when the old one expires.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    heap: BinaryHeap<Reverse<(Time, ReplicaSlot)>>,
+    /// By position: the slot that was armed last, and its earliest time in the heap or `NEVER`.
+    armed: Vec<Option<(ReplicaSlot, Time)>>,
+}
 
 impl Timers {
     /// The earliest time at which a group may have something to do.
@@ -25,22 +26,25 @@ impl Timers {
     }
 
     /// Looks at the slot at `deadline` at the latest.
-    pub(super) fn arm(&mut self, slot: usize, deadline: Time) {
-        if self.armed.len() <= slot {
-            self.armed.resize(slot + 1, NEVER);
+    pub(super) fn arm(&mut self, slot: ReplicaSlot, deadline: Time) {
+        if self.armed.len() <= slot.position() {
+            self.armed.resize(slot.position() + 1, None);
         }
-        if deadline < self.armed[slot] {
-            self.armed[slot] = deadline;
+        let armed = &mut self.armed[slot.position()];
+        let earliest = armed.filter(|armed| armed.0 == slot);
+        if deadline < earliest.map_or(NEVER, |armed| armed.1) {
+            *armed = Some((slot, deadline));
             self.heap.push(Reverse((deadline, slot)));
         }
     }
 
     /// The next slot to be looked at.
-    pub(super) fn pop_due(&mut self, now: Time) -> Option<usize> {
+    pub(super) fn pop_due(&mut self, now: Time) -> Option<ReplicaSlot> {
         while self.next() <= now {
             let Reverse((time, slot)) = self.heap.pop()?;
-            if self.armed[slot] == time {
-                self.armed[slot] = NEVER;
+            let armed = &mut self.armed[slot.position()];
+            if *armed == Some((slot, time)) {
+                *armed = None;
                 return Some(slot);
             }
         }
@@ -48,9 +52,27 @@ impl Timers {
     }
 }
 
-impl Shard {
+impl Groups {
+    /// Ticks the groups whose time has come.
+    pub(super) fn fire_timers(&mut self) {
+        while let Some(slot) = self.timers.pop_due(self.now) {
+            let Some(replica) = self.replicas.get_mut(slot) else {
+                continue;
+            };
+            if replica.machine.is_some()
+                && replica.raft.next_deadline() <= self.now
+                && (replica.raft.is_leader() || self.log.admit(super::persist::STEP_BYTES).is_ok())
+            {
+                replica.raft.tick(self.now, &mut self.output);
+                self.process_output(slot, super::persist::Source::None);
+            } else {
+                self.arm(slot);
+            }
+        }
+    }
+
     /// Sees to it that the group is looked at when it has something to do.
-    pub(super) fn arm(&mut self, slot: usize) {
+    pub(super) fn arm(&mut self, slot: ReplicaSlot) {
         let replica = &self.replicas[slot];
         if replica.machine.is_none() || self.failed {
             return;
@@ -70,14 +92,15 @@ mod tests {
 
     #[test]
     fn a_slot_is_due_at_the_earliest_time_it_was_armed_with_and_only_once() {
+        let [first, second] = [0, 1].map(ReplicaSlot::first_at);
         let mut timers = Timers::default();
-        timers.arm(1, Time(50));
-        timers.arm(0, Time(30));
-        timers.arm(0, Time(40));
-        timers.arm(1, Time(20));
+        timers.arm(second, Time(50));
+        timers.arm(first, Time(30));
+        timers.arm(first, Time(40));
+        timers.arm(second, Time(20));
         assert_eq!(timers.next(), Time(20));
         assert_eq!(timers.pop_due(Time(10)), None);
         let due: Vec<_> = std::iter::from_fn(|| timers.pop_due(Time(60))).collect();
-        assert_eq!(due, [1, 0]);
+        assert_eq!(due, [second, first]);
     }
 }

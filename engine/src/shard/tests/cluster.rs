@@ -191,7 +191,7 @@ impl Cluster {
 
     pub(super) fn status_of(&self, node: usize, group: GroupId) -> Option<Status> {
         let shard = self.nodes[node].shard.as_ref()?;
-        Some(shard.replicas[shard.slot(group)?].raft.status())
+        Some(shard.groups.replica(group)?.raft.status())
     }
 
     /// One turn of one node; carries out what it asks for.

@@ -83,7 +83,7 @@ impl Images {
 /// Panics if a message promises what its sender's disk does not hold.
 fn check(cluster: &Cluster, images: &Images, node: usize, to: usize, message: &Message) {
     let shard = cluster.nodes[node].shard.as_ref().unwrap();
-    let raft = &shard.replicas[shard.slot(GROUP).unwrap()].raft;
+    let raft = &shard.groups.replica(GROUP).unwrap().raft;
     let image = images.of(cluster, node);
     let hard = image.map_or((Term(0), None), |image| {
         (image.current_term, image.voted_for)

@@ -138,7 +138,7 @@ fn open_without_machines(
     let (_, inbox) = channel(config.node, doorbell, 8, 100);
     let machines = Machines::new();
     let shard = Shard::open(config, log, &recovery, machines, inbox, Time(1)).unwrap();
-    let status = shard.status(GROUP).unwrap();
+    let status = shard.groups.status(GROUP).unwrap();
     (shard, (status.has_machine, status.kind))
 }
 

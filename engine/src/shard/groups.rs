@@ -1,0 +1,243 @@
+//! The groups of a core: replicas, the log they share, and what waits for either.
+
+use pontoon_raft::{GroupId, Message, NodeId, Output, Time};
+use pontoon_storage::{RecordBytes, SegmentLog};
+
+use super::ShardConfig;
+use super::catch_up::CatchUps;
+use super::durability::Durability;
+use super::mutant::Mutant;
+use super::open::new_raft;
+use super::persist::{STEP_BYTES, Source};
+use super::propose::Proposing;
+use super::reads::Reads;
+use super::replica::Replica;
+use super::replicas::{ReplicaSlot, Replicas};
+use super::space::Space;
+use super::timers::Timers;
+use crate::definition::Definition;
+use crate::machine::{Event, Machines};
+use crate::outcome::Unknown;
+use crate::proposals::Replies;
+use crate::request::{CreateError, GroupStatus};
+use crate::statistics::CoreStatistics;
+
+/// Everything of a shard but its connections and its inbox.
+pub(super) struct Groups {
+    pub(super) config: ShardConfig,
+    /// The time of the turn under way.
+    pub(super) now: Time,
+    pub(super) machines: Machines,
+    pub(super) replicas: Replicas,
+    pub(super) log: SegmentLog,
+    pub(super) timers: Timers,
+    pub(super) space: Space,
+    pub(super) durability: Durability,
+    pub(super) reads: Reads,
+    pub(super) catch_ups: CatchUps,
+    pub(super) proposing: Proposing,
+    /// Messages that may leave, in order: of which replica, to whom, what.
+    pub(super) outbox: Vec<(ReplicaSlot, NodeId, Message)>,
+    /// Replicas with committed entries that are not applied.
+    pub(super) to_apply: Vec<ReplicaSlot>,
+    /// Outcomes of this turn that are not sent yet.
+    pub(super) replies: Replies,
+    /// What the call into a replica that is under way asks for. Keeps its memory.
+    pub(super) output: Output,
+    /// Entries as they lie in memory, for a send or a machine. Keeps its memory.
+    pub(super) pieces: Vec<RecordBytes>,
+    /// The log failed: nothing is acknowledged any more.
+    pub(super) failed: bool,
+    pub(super) stopped: bool,
+    pub(super) statistics: CoreStatistics,
+}
+
+impl Groups {
+    pub(super) fn begin_turn(&mut self, now: Time) {
+        self.now = self.now.max(now);
+        self.statistics.turns += 1;
+    }
+
+    /// When a group, or the log, next has something to do.
+    pub(super) fn deadline(&self) -> Time {
+        let timers = self.timers.next();
+        timers.min(self.space.deadline(&self.log))
+    }
+
+    pub(super) fn is(&self, mutant: Mutant) -> bool {
+        self.config.mutants.is(mutant)
+    }
+
+    pub(super) fn slot(&self, group: GroupId) -> Option<ReplicaSlot> {
+        self.replicas.slot(group)
+    }
+
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn replica(&self, group: GroupId) -> Option<&Replica> {
+        self.replicas.get(self.slot(group)?)
+    }
+
+    /// A write of the log ended.
+    pub(super) fn on_written(&mut self, id: u64, result: Result<usize, i32>) {
+        match self.log.on_complete(id, result) {
+            Ok(()) => self.on_durable(),
+            Err(error) => {
+                tracing::error!(node = %self.config.node, %error, "the log has failed");
+                self.fail();
+            }
+        }
+    }
+
+    /// The connection to a peer broke: what was sent to it may be lost.
+    pub(super) fn on_disconnected(&mut self, peer: NodeId) {
+        self.catch_ups.forget_peer(peer);
+        for replica in self.replicas.iter_mut() {
+            replica.raft.report_unreachable(peer);
+        }
+    }
+
+    /// The log failed: leadership is given up, and nothing is acknowledged any more.
+    pub(super) fn fail(&mut self) {
+        if std::mem::replace(&mut self.failed, true) {
+            return;
+        }
+        for replica in self.replicas.iter_mut() {
+            replica.proposals.give_up(Unknown::Failed);
+            replica.raft.step_down(self.now, &mut self.output);
+            self.output.clear();
+            if let Some(machine) = &mut replica.machine {
+                machine.event(Event::Failed);
+            }
+        }
+        self.durability.abandon();
+        self.outbox.clear();
+        self.to_apply.clear();
+    }
+
+    /// Makes a group; answers once it is durable.
+    pub(super) fn create_group(
+        &mut self,
+        group: GroupId,
+        definition: Definition,
+        reply: oneshot::Sender<Result<(), CreateError>>,
+    ) {
+        match self.make_group(group, definition) {
+            // It exists once its record is durable; until then its responses wait as well.
+            Ok(Some(frame)) => self.durability.at(frame).created.push(reply),
+            Ok(None) => {
+                let _ = reply.send(Ok(()));
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+
+    /// Makes a replica; gives the frame to wait for, or `None` if the group was there already.
+    fn make_group(
+        &mut self,
+        group: GroupId,
+        definition: Definition,
+    ) -> Result<Option<u64>, CreateError> {
+        if self.failed || self.stopped {
+            return Err(CreateError::Stopped);
+        }
+        if let Some(slot) = self.slot(group) {
+            return self.existing_group(slot, &definition);
+        }
+        if self.replicas.len() >= self.config.groups_max {
+            let limit = "limits.groups_max";
+            return Err(CreateError::Overloaded { limit });
+        }
+        // The group may have existed here before the damage. With one member nobody could tell us.
+        if self.log.is_damaged() && definition.membership().members().len() == 1 {
+            return Err(CreateError::Damaged { group });
+        }
+        let factory = self.machines.factory(&definition.kind);
+        let factory = factory.ok_or_else(|| CreateError::UnknownKind {
+            kind: definition.kind.clone(),
+        })?;
+        let machine = factory(group).map_err(|error| CreateError::Machine {
+            group,
+            message: error.to_string(),
+        })?;
+        self.log.create_group(group, &definition.encode())?;
+        let frame = self.log.open_frame();
+        let held = machine.durable_index().filter(|_| self.log.is_damaged());
+        let raft = new_raft(&self.config, group, &definition, &self.log, self.now);
+        let replica = Replica::new(
+            group,
+            definition,
+            raft,
+            Some(machine),
+            held.unwrap_or_default(),
+            frame,
+        );
+        let slot = self.replicas.insert(replica);
+        self.start_replica(slot);
+        Ok(Some(frame))
+    }
+
+    fn existing_group(
+        &self,
+        slot: ReplicaSlot,
+        definition: &Definition,
+    ) -> Result<Option<u64>, CreateError> {
+        let replica = &self.replicas[slot];
+        let group = replica.id;
+        if replica.definition.is_lost() {
+            return Err(CreateError::Damaged { group });
+        }
+        if replica.definition != *definition {
+            return Err(CreateError::Exists { group });
+        }
+        let waits = replica.last_frame > self.log.durable_frame();
+        Ok(waits.then_some(replica.last_frame))
+    }
+
+    /// A group whose only voter is this node need not wait to hear from others.
+    pub(super) fn start_replica(&mut self, slot: ReplicaSlot) {
+        let replica = &self.replicas[slot];
+        if replica.definition.membership().voters == [self.config.node] {
+            self.campaign(slot);
+        }
+        self.arm(slot);
+    }
+
+    pub(super) fn status(&self, group: GroupId) -> Option<GroupStatus> {
+        let replica = &self.replicas[self.slot(group)?];
+        Some(GroupStatus {
+            kind: replica.definition.kind.clone(),
+            has_machine: replica.machine.is_some(),
+            raft: replica.raft.status(),
+        })
+    }
+
+    pub(super) fn campaign(&mut self, slot: ReplicaSlot) {
+        let admitted = self.log.admit(STEP_BYTES).is_ok();
+        let replica = &mut self.replicas[slot];
+        if replica.machine.is_some() && admitted && !self.failed {
+            replica.raft.campaign(self.now, &mut self.output);
+            self.process_output(slot, Source::None);
+        }
+    }
+
+    pub(super) fn transfer(
+        &mut self,
+        group: GroupId,
+        to: NodeId,
+    ) -> Option<Result<(), pontoon_raft::TransferRejection>> {
+        let slot = self.slot(group)?;
+        let raft = &mut self.replicas[slot].raft;
+        let result = raft.transfer_leadership(self.now, to, &mut self.output);
+        self.process_output(slot, Source::None);
+        Some(result)
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.stopped = true;
+        for replica in self.replicas.iter_mut() {
+            replica.proposals.give_up(Unknown::Stopped);
+        }
+    }
+}

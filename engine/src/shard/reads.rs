@@ -1,0 +1,66 @@
+//! Reads from the log that are under way, by what they are for.
+
+use pontoon_raft::NodeId;
+use pontoon_storage::{ReadBuffer, ReadError};
+
+use super::groups::Groups;
+use super::peers::Peers;
+use super::replicas::ReplicaSlot;
+
+/// What entries are read back for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadPurpose {
+    /// The replica's state machine lacks them.
+    Apply(ReplicaSlot),
+    /// A follower lacks them.
+    CatchUp {
+        /// The leader's replica.
+        slot: ReplicaSlot,
+        /// The follower.
+        to: NodeId,
+    },
+}
+
+/// All reads of a core, by the id of their operation. The log's read buffers bound their number.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    under_way: Vec<(u64, ReadPurpose)>,
+}
+
+impl Reads {
+    pub(super) fn begin(&mut self, id: u64, purpose: ReadPurpose) {
+        self.under_way.push((id, purpose));
+    }
+
+    fn end(&mut self, id: u64) -> Option<ReadPurpose> {
+        let position = self.under_way.iter().position(|read| read.0 == id)?;
+        Some(self.under_way.swap_remove(position).1)
+    }
+}
+
+impl Groups {
+    /// A read is over: entries to be applied, or entries for a follower.
+    pub(super) fn on_read(
+        &mut self,
+        peers: &mut Peers,
+        id: u64,
+        (buffer, result): (ReadBuffer, Result<usize, i32>),
+    ) {
+        let records = self.log.on_read(id, buffer, result);
+        if let Err(error) = &records
+            && !matches!(error, ReadError::Changed { .. })
+        {
+            tracing::error!(node = %self.config.node, %error, "entries can't be read back");
+        }
+        if self.log.poisoned().is_some() {
+            self.fail();
+        }
+        match self.reads.end(id) {
+            Some(ReadPurpose::Apply(slot)) => self.on_read_to_apply(slot, records),
+            Some(ReadPurpose::CatchUp { slot, to }) => {
+                self.on_read_for_follower(peers, (slot, to), id, &records);
+            }
+            None => {}
+        }
+    }
+}
