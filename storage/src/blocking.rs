@@ -8,6 +8,9 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 use crate::disk::{DiskOp, SyncMethod};
 
 /// Carries out an operation on the file of its slot: the result to complete it with.
+///
+/// # Errors
+/// The system's error number, as a driver would give it to the log.
 pub fn run(operation: &mut DiskOp, file: BorrowedFd<'_>, sync: SyncMethod) -> Result<usize, i32> {
     match operation {
         DiskOp::Write { offset, bytes, .. } => write(file, *offset, bytes.as_ref(), sync),

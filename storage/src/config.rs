@@ -1,54 +1,48 @@
-//! What a log is told when it is opened, and the limits it keeps.
+//! Configuration of a log: whose it is, its sizes and its limits.
 
 use crate::error::OpenError;
+use crate::identity::LogIdentity;
 use crate::layout::{BLOCK_BYTES_MIN, FRAME_HEADER_BYTES};
+use crate::mutant::Mutant;
 use crate::record;
 
 /// Highest slot: a file name has four digits for it.
 pub(crate) const SLOT_MAX: u32 = 9999;
-
-/// Whose log it is. Written into every segment; a log of somebody else is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogIdentity {
-    /// The cluster.
-    pub cluster: u128,
-    /// The node of the cluster.
-    pub node: u64,
-    /// The core of the node.
-    pub core: u16,
-    /// How many cores the node has: groups are placed by it.
-    pub cores: u16,
-}
 
 /// Sizes and limits of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// Whose log it is.
     pub identity: LogIdentity,
-    /// Bytes of every segment; can't change while segments exist.
+    /// Bytes of every segment, whole blocks; can't change while segments exist. Default: 64 MiB.
     pub segment_bytes: u64,
-    /// Longest frame, header and padding included; no record may need more.
+    /// Bytes of the longest frame, header and padding included; no record may need more.
+    /// Default: 1 MiB.
     pub frame_bytes_max: u32,
-    /// Bytes of one slab of the arena.
+    /// Bytes of one slab of the arena. Default: 1 MiB.
     pub slab_bytes: usize,
-    /// Part of the arena for records that are not durable yet.
+    /// Bytes of the arena for records that are not durable yet. Default: 16 MiB.
     pub staging_bytes: usize,
-    /// Part of the arena that keeps the latest durable entries readable without the disk.
+    /// Bytes of the arena that keep the latest durable entries readable without the disk.
+    /// Default: 16 MiB.
     pub cache_bytes: usize,
-    /// Memory for reads from the disk; one under way takes `frame_bytes_max` and two blocks.
+    /// Bytes for reads from the disk; one under way takes `frame_bytes_max` and two blocks.
+    /// Default: 4 MiB.
     pub read_bytes: usize,
-    /// Most segments on the disk, the one in reserve included. Only a restart may add one more,
-    /// when none is free.
+    /// Most segments on the disk, the one in reserve included, from 3 to 9999. Only a restart may
+    /// add one more, when none is free. Default: 64.
     pub segments_max: u32,
-    /// Bytes of repeated group state put into one frame while a segment's state is spread.
+    /// Most bytes of repeated group state in one frame while a checkpoint is written; a longer
+    /// state still goes whole into one frame. Default: 32 KiB.
     pub state_bytes_per_frame: usize,
     /// A rule to break.
     #[cfg(feature = "mutants")]
-    pub mutant: Option<crate::mutant::Mutant>,
+    pub mutant: Option<Mutant>,
 }
 
 impl LogConfig {
     /// The defaults: 64 MiB segments, frames of 1 MiB, 64 of them, 32 MiB of memory.
+    #[must_use]
     pub fn new(identity: LogIdentity) -> Self {
         Self {
             identity,
@@ -63,6 +57,20 @@ impl LogConfig {
             #[cfg(feature = "mutants")]
             mutant: None,
         }
+    }
+
+    #[cfg(feature = "mutants")]
+    pub(crate) fn is(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    #[cfg(not(feature = "mutants"))]
+    #[expect(
+        clippy::unused_self,
+        reason = "without the feature there are no mutants"
+    )]
+    pub(crate) fn is(&self, _mutant: Mutant) -> bool {
+        false
     }
 
     /// Longest record, header and padding included: what a frame takes.

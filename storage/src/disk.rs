@@ -33,6 +33,7 @@ pub enum DiskOp {
 
 impl DiskOp {
     /// The operation's name.
+    #[must_use]
     pub fn id(&self) -> u64 {
         match self {
             Self::Write { id, .. } | Self::Read { id, .. } => *id,
@@ -40,6 +41,7 @@ impl DiskOp {
     }
 
     /// The segment's slot.
+    #[must_use]
     pub fn slot(&self) -> u32 {
         match self {
             Self::Write { slot, .. } | Self::Read { slot, .. } => *slot,
@@ -68,14 +70,26 @@ pub trait Volume {
     fn slots(&self) -> Vec<u32>;
 
     /// Fills `buffer` from a slot. Offset, length and memory are aligned to the block.
+    ///
+    /// # Errors
+    /// The system's error; the log is then not opened.
     fn read_at(&mut self, slot: u32, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
     /// Writes `bytes` to a slot; not durable before `sync`. Aligned as for `read_at`.
+    ///
+    /// # Errors
+    /// The system's error; the log is then not opened.
     fn write_at(&mut self, slot: u32, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
     /// Makes durable what was written to a slot.
+    ///
+    /// # Errors
+    /// The system's error; the log is then not opened.
     fn sync(&mut self, slot: u32) -> io::Result<()>;
 
     /// Makes a new slot: zero-written and durable.
+    ///
+    /// # Errors
+    /// The system's error, ENOSPC when the disk is full.
     fn prepare(&mut self, slot: u32) -> io::Result<()>;
 }

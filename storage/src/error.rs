@@ -57,15 +57,29 @@ pub enum OpenError {
         /// Its version.
         version: u32,
     },
-    /// A size differs from the one the segments were made with.
+    /// A size differs from the one the segments were made with, as a segment's header says.
     #[error("segments were made with {setting} = {theirs}, the configuration says {ours}")]
     Geometry {
         /// The setting.
         setting: &'static str,
-        /// What the segments say.
+        /// Bytes, as the segment says.
         theirs: u64,
-        /// What we were told.
+        /// Bytes, as the configuration says.
         ours: u64,
+    },
+    /// A segment's file is shorter or longer than it was made, and no header says that segments
+    /// of this log were made with another size.
+    #[error(
+        "{} has {length} bytes and should have {expected}: it was truncated or grown after it was \
+         made; restore the data directory from a backup", path.display()
+    )]
+    SegmentLength {
+        /// The segment's file.
+        path: PathBuf,
+        /// Bytes it has.
+        length: u64,
+        /// Bytes of every segment, as the configuration says.
+        expected: u64,
     },
     /// No segment is free for the new epoch and no more can be named.
     #[error("all {segments} segments are in use, and no more can be named")]
@@ -163,7 +177,7 @@ pub enum AppendError {
         /// The group.
         group: GroupId,
     },
-    /// The entry would leave a hole or reach below what is compacted.
+    /// The entry would leave a gap or reach below what is compacted.
     #[error("group {group} has entries {compacted} to {last}; {index} does not follow")]
     OutOfOrder {
         /// The group.

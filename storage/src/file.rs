@@ -11,7 +11,7 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
 use crate::disk::Volume;
 use crate::error::{OpenError, PrepareError};
-use crate::layout::BLOCK_BYTES_MIN;
+use crate::layout::{BLOCK_BYTES_MIN, SegmentHeader};
 use crate::slab::SlabPool;
 
 /// Bytes of one write while a segment is zeroed: as long as a write of the log may have to wait.
@@ -28,6 +28,9 @@ pub struct DirectoryLock {
 
 impl DirectoryLock {
     /// Creates the directory if need be, and takes its `lock` file.
+    ///
+    /// # Errors
+    /// [`InUse`](OpenError::InUse) when somebody has it, [`Io`](OpenError::Io) for all else.
     pub fn acquire(directory: &Path) -> Result<Self, OpenError> {
         let named = || OpenError::io(format!("creating {}", directory.display()));
         if !directory.exists() {
@@ -67,10 +70,20 @@ pub struct FileVolume {
 impl FileVolume {
     /// Locks the directory and opens the segments in it. What an earlier process wrote without
     /// syncing is synced first, so that nothing that is read can still be lost.
+    ///
+    /// Blocks; call it from the thread that opens the log.
+    ///
+    /// # Errors
+    /// [`InUse`](OpenError::InUse), [`NoDirectIo`](OpenError::NoDirectIo), [`Io`](OpenError::Io);
+    /// [`Geometry`](OpenError::Geometry) when a segment's header says another length than
+    /// `segment_bytes`, [`SegmentLength`](OpenError::SegmentLength) when only a file's length
+    /// differs.
     pub fn open(directory: &Path, segment_bytes: u64) -> Result<Self, OpenError> {
         let lock = DirectoryLock::acquire(directory)?;
         let block_bytes = probe_block(directory)?;
         let mut files = BTreeMap::new();
+        // Refused only when no segment says that the configuration is what differs.
+        let mut odd = None;
         let named = || OpenError::io(format!("listing {}", directory.display()));
         for entry in fs::read_dir(directory).map_err(named())? {
             let entry = entry.map_err(named())?;
@@ -83,18 +96,21 @@ impl FileVolume {
                 Errno::INVAL => OpenError::NoDirectIo { path: path.clone() },
                 errno => named()(errno.into()),
             })?;
-            let length = rustix::fs::fstat(&file)
-                .map_err(|errno| named()(errno.into()))?
-                .st_size;
-            if length as u64 != segment_bytes {
-                return Err(OpenError::Geometry {
-                    setting: "segment_bytes",
-                    theirs: length as u64,
-                    ours: segment_bytes,
+            let stat = rustix::fs::fstat(&file).map_err(|errno| named()(errno.into()))?;
+            let length = stat.st_size as u64;
+            if length != segment_bytes {
+                check_made_with(&file, segment_bytes)?;
+                odd.get_or_insert_with(|| OpenError::SegmentLength {
+                    path: path.clone(),
+                    length,
+                    expected: segment_bytes,
                 });
             }
             rustix::fs::fsync(&file).map_err(|errno| named()(errno.into()))?;
             files.insert(slot, file);
+        }
+        if let Some(odd) = odd {
+            return Err(odd);
         }
         let directory = directory.to_path_buf();
         Ok(Self {
@@ -107,11 +123,13 @@ impl FileVolume {
     }
 
     /// The directory.
+    #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
     /// The open files by slot, for a driver to register.
+    #[must_use]
     pub fn descriptors(&self) -> Vec<(u32, RawFd)> {
         self.files
             .iter()
@@ -120,6 +138,7 @@ impl FileVolume {
     }
 
     /// The file of a slot.
+    #[must_use]
     pub fn file(&self, slot: u32) -> Option<BorrowedFd<'_>> {
         self.files.get(&slot).map(AsFd::as_fd)
     }
@@ -187,6 +206,7 @@ impl Volume for FileVolume {
 }
 
 /// The path of a slot's file.
+#[must_use]
 pub fn segment_path(directory: &Path, slot: u32) -> PathBuf {
     directory.join(format!("segment-{slot:04}"))
 }
@@ -203,6 +223,28 @@ fn slot_of(name: &str) -> Option<u32> {
 fn open_direct(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
+}
+
+/// Refuses a segment whose header says that it was made with another length than `segment_bytes`.
+fn check_made_with(file: &OwnedFd, segment_bytes: u64) -> Result<(), OpenError> {
+    let refused = || OpenError::io("allocating for a segment's header");
+    let pool = SlabPool::new(BLOCK_BYTES_MAX, BLOCK_BYTES_MAX).map_err(refused())?;
+    let mut buffer = pool
+        .read_buffer(BLOCK_BYTES_MAX)
+        .expect("the pool has one slab");
+    let pieces = &mut [IoSliceMut::new(buffer.as_mut_slice())];
+    // What can't be read says nothing either.
+    let count = preadv2(file, pieces, 0, ReadWriteFlags::empty()).unwrap_or(0);
+    let header = buffer.as_ref()[..count].get(..BLOCK_BYTES_MIN);
+    let header = header.and_then(|block| SegmentHeader::decode(block).ok());
+    match header.filter(|header| header.segment_bytes != segment_bytes) {
+        Some(header) => Err(OpenError::Geometry {
+            setting: "segment_bytes",
+            theirs: header.segment_bytes,
+            ours: segment_bytes,
+        }),
+        None => Ok(()),
+    }
 }
 
 fn sync_directory(directory: &Path) -> io::Result<()> {
@@ -255,6 +297,11 @@ fn probe_file(file: &OwnedFd) -> io::Result<Option<usize>> {
 ///
 /// It gets its name only when it is whole, so a crash leaves none that is half done. A segment
 /// that exists is opened as it is. Blocks for long, and takes all that the disk can give.
+///
+/// Any thread may call it, one for a slot at a time.
+///
+/// # Errors
+/// [`PrepareError`], except [`Stopped`](PrepareError::Stopped).
 pub fn prepare_segment(
     directory: &Path,
     slot: u32,
@@ -265,6 +312,9 @@ pub fn prepare_segment(
 
 /// The same, for the time while the log is in use: `pace` is called after each piece of zeros. It
 /// may wait there, to leave the disk to others, and stops the work by returning false.
+///
+/// # Errors
+/// [`PrepareError`]; [`Stopped`](PrepareError::Stopped) when `pace` says so.
 pub fn prepare_segment_paced(
     directory: &Path,
     slot: u32,

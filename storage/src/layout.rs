@@ -1,6 +1,6 @@
 //! Encoding of segment headers and frame headers. The bytes are drawn in the crate's documentation.
 
-use crate::config::LogIdentity;
+use crate::identity::LogIdentity;
 use crate::record::{u32_at, u64_at};
 
 /// Version of everything this crate writes.

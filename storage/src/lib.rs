@@ -108,6 +108,7 @@ mod config;
 mod disk;
 mod error;
 mod file;
+mod identity;
 mod layout;
 mod log;
 mod measure;
@@ -118,10 +119,11 @@ mod recovery;
 mod slab;
 pub mod uring;
 
-pub use config::{LogConfig, LogIdentity};
+pub use config::LogConfig;
 pub use disk::{DiskOp, SyncMethod, Volume};
 pub use error::{AppendError, OpenError, Poisoned, PrepareError, ReadError, WriteFailure};
 pub use file::{DirectoryLock, FileVolume, prepare_segment, prepare_segment_paced, segment_path};
+pub use identity::LogIdentity;
 pub use log::{CacheRead, LogStatistics, SegmentLog};
 pub use measure::{DriveMethod, measure_drive};
 #[cfg(feature = "mutants")]

@@ -37,6 +37,9 @@ pub struct DriveMethod {
 /// Compares ways to write, on a prepared segment that holds nothing.
 ///
 /// Writes zeros over its zeros, so the segment stays as it was. Blocks for some milliseconds.
+///
+/// # Errors
+/// When the drive can't be written, or there is no memory for a block.
 pub fn measure_drive(file: BorrowedFd<'_>, block_bytes: usize) -> io::Result<DriveMethod> {
     let pool = SlabPool::new(block_bytes, block_bytes)?;
     let zeros = pool

@@ -55,6 +55,7 @@ pub struct MemoryVolume {
 
 impl MemoryVolume {
     /// An empty volume with blocks of 4 KiB.
+    #[must_use]
     pub fn new(segment_bytes: u64) -> Self {
         Self {
             block_bytes: 4096,
@@ -71,6 +72,7 @@ impl MemoryVolume {
     }
 
     /// The durable bytes of a slot.
+    #[must_use]
     pub fn image(&self, slot: u32) -> Option<&[u8]> {
         self.durable.get(&slot).map(Vec::as_slice)
     }
@@ -81,6 +83,9 @@ impl MemoryVolume {
     }
 
     /// Submits an operation: a write becomes pending; a read is carried out at once.
+    ///
+    /// # Errors
+    /// EINVAL when it is not aligned, reaches outside of its segment, or the slot is not prepared.
     pub fn submit(&mut self, operation: &mut DiskOp) -> io::Result<()> {
         match operation {
             DiskOp::Write {
@@ -120,6 +125,9 @@ impl MemoryVolume {
     }
 
     /// Carries an operation out whole, as a driver that waits would: the result to complete with.
+    ///
+    /// # Errors
+    /// The error number of [`submit`](Self::submit).
     pub fn run(&mut self, operation: &mut DiskOp) -> Result<usize, i32> {
         self.submit(operation)
             .map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
@@ -130,6 +138,7 @@ impl MemoryVolume {
     }
 
     /// Sectors of the writes that are not durable, in the order they were submitted.
+    #[must_use]
     pub fn pending_sectors(&self) -> usize {
         self.pending
             .iter()

@@ -1,8 +1,6 @@
 //! Faults that the simulator puts in, to show that it would find them.
 #![allow(unreachable_pub, reason = "public with the feature `mutants` alone")]
 
-use crate::config::LogConfig;
-
 /// One broken rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
@@ -18,20 +16,4 @@ pub enum Mutant {
     OpensForeign,
     /// A place that can't be read is read again and again.
     ReadsInVain,
-}
-
-impl LogConfig {
-    #[cfg(feature = "mutants")]
-    pub(crate) fn is(&self, mutant: Mutant) -> bool {
-        self.mutant == Some(mutant)
-    }
-
-    #[cfg(not(feature = "mutants"))]
-    #[expect(
-        clippy::unused_self,
-        reason = "without the feature there are no mutants"
-    )]
-    pub(crate) fn is(&self, _mutant: Mutant) -> bool {
-        false
-    }
 }

@@ -41,6 +41,7 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// True for the kinds that are entries of a group's log: only these may come over the wire.
+    #[must_use]
     pub fn is_entry(self) -> bool {
         matches!(self, Self::Command | Self::Noop | Self::Membership)
     }
@@ -107,11 +108,16 @@ pub enum RecordError {
 }
 
 /// Bytes of a record with a payload of `payload` bytes, padding included.
+#[must_use]
 pub const fn encoded_bytes(payload: usize) -> usize {
     (HEADER_BYTES + payload).next_multiple_of(ALIGN)
 }
 
 /// The header of a record, checksum included.
+///
+/// # Panics
+/// If the payload is longer than [`PAYLOAD_BYTES_MAX`].
+#[must_use]
 pub fn header(
     group: GroupId,
     entry: EntryId,
@@ -134,6 +140,9 @@ pub fn header(
 }
 
 /// Looks at the record at the start of `bytes` and checks it: length, kind, checksum, padding.
+///
+/// # Errors
+/// What is wrong with it; also when it is longer than `bytes`.
 pub fn parse(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
     let record = parse_unchecked(bytes)?;
     let stored = u32_at(bytes, 28);
@@ -148,7 +157,10 @@ pub fn parse(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
     Ok(record)
 }
 
-/// Looks at a record whose checksum is known to be right (or will be looked at later).
+/// Looks at a record whose checksum was checked before, or will be.
+///
+/// # Errors
+/// [`Short`](RecordError::Short) and [`Kind`](RecordError::Kind).
 pub fn parse_unchecked(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
     let present = bytes.len();
     if present < HEADER_BYTES {
@@ -201,11 +213,13 @@ pub struct Records<'a> {
 
 impl<'a> Records<'a> {
     /// All records of `bytes`.
+    #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes }
     }
 
     /// What has not been looked at.
+    #[must_use]
     pub fn rest(&self) -> &'a [u8] {
         self.bytes
     }

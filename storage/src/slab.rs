@@ -19,11 +19,11 @@ const ARENA_ALIGN: usize = 64 << 10;
 /// A pool of equally long slabs in one arena. One thread owns it and all that comes from it.
 #[derive(Clone)]
 pub struct SlabPool {
-    home: Rc<Home>,
+    arena: Rc<Arena>,
 }
 
-struct Home {
-    arena: NonNull<u8>,
+struct Arena {
+    memory: NonNull<u8>,
     layout: Layout,
     slab_bytes: usize,
     slabs: usize,
@@ -32,6 +32,9 @@ struct Home {
 
 impl SlabPool {
     /// Allocates (and touches) the arena; `arena_bytes` is rounded down to whole slabs.
+    ///
+    /// # Errors
+    /// When the arena holds no slab, a slab is not whole blocks of 4 KiB, or there is no memory.
     pub fn new(arena_bytes: usize, slab_bytes: usize) -> io::Result<Self> {
         let slabs = arena_bytes.checked_div(slab_bytes).unwrap_or(0);
         if slabs == 0 || !slab_bytes.is_multiple_of(4096) || u32::try_from(slab_bytes).is_err() {
@@ -44,12 +47,12 @@ impl SlabPool {
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         // SAFETY: the layout has a size above zero (at least one slab of at least one byte).
         let memory = unsafe { alloc_zeroed(layout) };
-        let arena = NonNull::new(memory).ok_or(io::ErrorKind::OutOfMemory)?;
+        let memory = NonNull::new(memory).ok_or(io::ErrorKind::OutOfMemory)?;
         let numbers = 0..u32::try_from(slabs).map_err(|_| io::ErrorKind::InvalidInput)?;
         let free = RefCell::new(numbers.rev().collect());
         Ok(Self {
-            home: Rc::new(Home {
-                arena,
+            arena: Rc::new(Arena {
+                memory,
                 layout,
                 slab_bytes,
                 slabs,
@@ -59,26 +62,28 @@ impl SlabPool {
     }
 
     /// Where the arena lies, for registering it with the kernel as one buffer.
+    #[must_use]
     pub fn arena(&self) -> (*const u8, usize) {
-        (self.home.arena.as_ptr(), self.home.layout.size())
+        (self.arena.memory.as_ptr(), self.arena.layout.size())
     }
 
     /// Bytes of slabs that nobody refers to.
+    #[must_use]
     pub fn bytes_free(&self) -> usize {
-        self.slabs_free() * self.home.slab_bytes
+        self.slabs_free() * self.arena.slab_bytes
     }
 
     /// Slabs that nobody refers to.
     pub(crate) fn slabs_free(&self) -> usize {
-        self.home.free.borrow().len()
+        self.arena.free.borrow().len()
     }
 
     /// Takes a slab, if one is free.
     pub(crate) fn take(&self) -> Option<Slab> {
-        let number = self.home.free.borrow_mut().pop()?;
-        let home = Rc::clone(&self.home);
+        let number = self.arena.free.borrow_mut().pop()?;
+        let arena = Rc::clone(&self.arena);
         Some(Slab {
-            home,
+            arena,
             number,
             frontier: Cell::new(0),
             reservations: RefCell::new(Vec::new()),
@@ -87,7 +92,10 @@ impl SlabPool {
 
     /// Takes a slab as a buffer to read `length` bytes into.
     pub(crate) fn read_buffer(&self, length: usize) -> Option<ReadBuffer> {
-        assert!(length <= self.home.slab_bytes, "a read must fit its buffer");
+        assert!(
+            length <= self.arena.slab_bytes,
+            "a read must fit its buffer"
+        );
         self.take().map(|slab| ReadBuffer { slab, length })
     }
 }
@@ -98,22 +106,22 @@ impl fmt::Debug for SlabPool {
             formatter,
             "SlabPool({} of {} slabs free)",
             self.slabs_free(),
-            self.home.slabs
+            self.arena.slabs
         )
     }
 }
 
-impl Drop for Home {
+impl Drop for Arena {
     fn drop(&mut self) {
         // SAFETY: allocated in `SlabPool::new` with this layout; every slab holds an `Rc` of us,
         // so none is alive.
-        unsafe { dealloc(self.arena.as_ptr(), self.layout) }
+        unsafe { dealloc(self.memory.as_ptr(), self.layout) }
     }
 }
 
 /// One slab. Bytes below the frontier and outside of reservations are written once and for all.
 pub(crate) struct Slab {
-    home: Rc<Home>,
+    arena: Rc<Arena>,
     number: u32,
     /// Everything from here on is unwritten and has never been shown to anybody.
     frontier: Cell<usize>,
@@ -131,7 +139,7 @@ pub(crate) struct Reservation {
 impl Slab {
     /// Bytes that can still be appended.
     pub(crate) fn remaining(&self) -> usize {
-        self.home.slab_bytes - self.frontier.get()
+        self.arena.slab_bytes - self.frontier.get()
     }
 
     /// Where the next byte goes.
@@ -142,10 +150,10 @@ impl Slab {
     fn base(&self) -> *mut u8 {
         // SAFETY: `number` is below the pool's count of slabs, so the offset stays in the arena.
         unsafe {
-            self.home
-                .arena
+            self.arena
+                .memory
                 .as_ptr()
-                .add(self.number as usize * self.home.slab_bytes)
+                .add(self.number as usize * self.arena.slab_bytes)
         }
     }
 
@@ -168,7 +176,7 @@ impl Slab {
         let start = self.frontier.get();
         let end = start.next_multiple_of(block);
         assert!(
-            end <= self.home.slab_bytes,
+            end <= self.arena.slab_bytes,
             "a slab is a whole number of blocks"
         );
         // SAFETY: as in `append`.
@@ -232,7 +240,7 @@ impl Slab {
 
 impl Drop for Slab {
     fn drop(&mut self) {
-        self.home.free.borrow_mut().push(self.number);
+        self.arena.free.borrow_mut().push(self.number);
     }
 }
 
@@ -257,16 +265,21 @@ pub struct RecordBytes {
 
 impl RecordBytes {
     /// Number of bytes.
+    #[must_use]
     pub fn len(&self) -> usize {
         (self.end - self.start) as usize
     }
 
     /// True when there is no byte.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    /// A part of these bytes, sharing the same memory. Panics when `range` reaches outside.
+    /// A part of these bytes, sharing the same memory.
+    ///
+    /// # Panics
+    /// If `range` reaches outside.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
         assert!(
@@ -278,6 +291,7 @@ impl RecordBytes {
     }
 
     /// Where the bytes lie, for handing them to the kernel.
+    #[must_use]
     pub fn as_ptr(&self) -> *const u8 {
         self.as_ref().as_ptr()
     }
@@ -297,8 +311,8 @@ impl RecordBytes {
 
 impl AsRef<[u8]> for RecordBytes {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: `view` and `grow` checked that the range is written and free of reservations; such
-        // bytes are never written again while the slab lives, and `self` keeps it alive.
+        // SAFETY: `view` and `grow` checked that the range is written and free of reservations;
+        // such bytes are never written again while the slab lives, and `self` keeps it alive.
         unsafe { std::slice::from_raw_parts(self.slab.base().add(self.start as usize), self.len()) }
     }
 }
@@ -317,11 +331,13 @@ pub struct ReadBuffer {
 
 impl ReadBuffer {
     /// Number of bytes to read.
+    #[must_use]
     pub fn len(&self) -> usize {
         self.length
     }
 
     /// True when there is nothing to read.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -389,7 +405,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "an unfilled reservation is never shown")]
-    fn an_unfilled_hole_is_never_shown() {
+    fn an_unfilled_reservation_is_never_shown() {
         let pool = SlabPool::new(4096, 4096).unwrap();
         let slab = Rc::new(pool.take().unwrap());
         let _reservation = slab.reserve(8);
@@ -398,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filled_hole_shows_its_bytes() {
+    fn a_filled_reservation_shows_its_bytes() {
         let pool = SlabPool::new(4096, 4096).unwrap();
         let slab = Rc::new(pool.take().unwrap());
         let reservation = slab.reserve(2);

@@ -14,10 +14,15 @@ const ZEROS: [u8; record::ALIGN] = [0; record::ALIGN];
 const SLABS_KEPT: usize = 1;
 
 impl SegmentLog {
-    /// Would this many bytes of records be taken now?
+    /// Whether this many bytes of records would be taken now.
     ///
-    /// Counts for records of any size up to `frame_bytes_max`, so it is careful: a slab may
-    /// be left half empty by the last record that did not fit.
+    /// It is careful, for it must hold for records of any size up to a frame: a slab may be left
+    /// half empty by the last record that did not fit.
+    ///
+    /// # Errors
+    /// [`Poisoned`](AppendError::Poisoned) once the log is closed,
+    /// [`NoSpace`](AppendError::NoSpace) and [`StagingFull`](AppendError::StagingFull) for what can
+    /// be tried again later.
     pub fn admit(&self, bytes: usize) -> Result<(), AppendError> {
         if let Some(poisoned) = &self.writer.poisoned {
             return Err(poisoned.clone().into());
@@ -45,7 +50,15 @@ impl SegmentLog {
         Ok(())
     }
 
-    /// Encodes an entry and stages it. An index up to the last one overrides the suffix from it on.
+    /// Encodes an entry and stages it. An index up to the last one overrides the entries from it
+    /// on.
+    ///
+    /// # Errors
+    /// [`NotAnEntry`](AppendError::NotAnEntry), [`TooLarge`](AppendError::TooLarge),
+    /// [`UnknownGroup`](AppendError::UnknownGroup) and [`OutOfOrder`](AppendError::OutOfOrder) for
+    /// what is never taken; [`Poisoned`](AppendError::Poisoned) once the log is closed;
+    /// [`NoSpace`](AppendError::NoSpace) and [`StagingFull`](AppendError::StagingFull) for what can
+    /// be tried again later.
     pub fn append_command(
         &mut self,
         group: GroupId,
@@ -66,6 +79,9 @@ impl SegmentLog {
     }
 
     /// Stages a whole record that [`record::parse`] has found to be sound.
+    ///
+    /// # Errors
+    /// As [`append_command`](Self::append_command).
     pub fn append_record(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
         debug_assert!(record::parse(bytes).is_ok(), "checked when it was received");
         let Ok(record) = record::parse_unchecked(bytes) else {
@@ -82,6 +98,9 @@ impl SegmentLog {
     }
 
     /// Stages that a group's entries after `last` are gone.
+    ///
+    /// # Errors
+    /// [`UnknownGroup`](AppendError::UnknownGroup), and those of [`admit`](Self::admit).
     pub fn truncate_suffix(&mut self, group: GroupId, last: EntryId) -> Result<(), AppendError> {
         self.group(group)?;
         self.admit(HEADER_BYTES)?;
@@ -120,9 +139,11 @@ impl SegmentLog {
         Ok(bytes)
     }
 
-    /// Whoever asked [`admit`](Self::admit) for some records together may then stage them one by
-    /// one: what is kept back for compaction also covers what the frames around them turn out to
-    /// need, so the careful estimate is not made again for each.
+    /// Whether there is room for one more record; a limit that is not careful.
+    ///
+    /// [`admit`](Self::admit) reserves for a batch, and carefully. When the records of the batch
+    /// are then staged one by one, the careful estimate is not made again: what their frames need
+    /// beyond it is covered by the space that is kept back for compaction.
     pub(super) fn check_headroom(&self, bytes: usize) -> Result<(), AppendError> {
         if let Some(poisoned) = &self.writer.poisoned {
             return Err(poisoned.clone().into());

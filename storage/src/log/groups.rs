@@ -10,8 +10,12 @@ use crate::record::{self, HEADER_BYTES, RecordKind};
 impl SegmentLog {
     /// Makes a group. `definition` is the engine's and comes back at recovery.
     ///
-    /// Where damage was found when the log was opened, the group is tainted: it may have been here,
-    /// and everything about it be lost.
+    /// If damage was found when the log was opened, the group is tainted: it may have been in this
+    /// log before, and everything about it be lost.
+    ///
+    /// # Errors
+    /// [`GroupExists`](AppendError::GroupExists), [`TooLarge`](AppendError::TooLarge) when the
+    /// definition needs more than half a frame, and those of [`admit`](Self::admit).
     pub fn create_group(&mut self, group: GroupId, definition: &[u8]) -> Result<(), AppendError> {
         if self.groups.contains_key(&group) {
             return Err(AppendError::GroupExists { group });
@@ -36,11 +40,19 @@ impl SegmentLog {
     }
 
     /// Replaces what the engine keeps with a group, for instance after its members changed.
+    ///
+    /// # Errors
+    /// [`UnknownGroup`](AppendError::UnknownGroup), [`TooLarge`](AppendError::TooLarge) when the
+    /// definition needs more than half a frame, [`Poisoned`](AppendError::Poisoned) once the log is
+    /// closed, [`NoSpace`](AppendError::NoSpace) and [`StagingFull`](AppendError::StagingFull).
     pub fn define_group(&mut self, group: GroupId, definition: &[u8]) -> Result<(), AppendError> {
         self.change_state(group, |state| state.definition = definition.to_vec())
     }
 
-    /// Marks a group as damaged, or as whole again.
+    /// Marks a group as tainted, or as repaired.
+    ///
+    /// # Errors
+    /// As [`define_group`](Self::define_group).
     pub fn set_tainted(&mut self, group: GroupId, tainted: bool) -> Result<(), AppendError> {
         self.change_state(group, |state| state.tainted = tainted)
     }
@@ -59,6 +71,9 @@ impl SegmentLog {
     }
 
     /// Drops a group and all its entries.
+    ///
+    /// # Errors
+    /// [`UnknownGroup`](AppendError::UnknownGroup), and those of [`admit`](Self::admit).
     pub fn drop_group(&mut self, group: GroupId) -> Result<(), AppendError> {
         let incarnation = self.group(group)?.state.incarnation.to_le_bytes();
         self.admit(record::encoded_bytes(incarnation.len()))?;
@@ -74,6 +89,11 @@ impl SegmentLog {
     }
 
     /// Stages a group's term and vote.
+    ///
+    /// # Errors
+    /// [`UnknownGroup`](AppendError::UnknownGroup), [`Poisoned`](AppendError::Poisoned) once the
+    /// log is closed, [`NoSpace`](AppendError::NoSpace) when even the space kept back for votes is
+    /// used up, and [`StagingFull`](AppendError::StagingFull).
     pub fn save_hard_state(
         &mut self,
         group: GroupId,

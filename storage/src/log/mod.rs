@@ -96,15 +96,21 @@ pub struct SegmentLog {
 }
 
 impl SegmentLog {
-    /// Recovers what is on the volume and begins a new epoch, durably.
+    /// Recovers what is on the volume and begins a new epoch, durably. Reads every segment once at
+    /// least, and blocks while it does.
+    ///
+    /// # Errors
+    /// [`Config`](OpenError::Config), [`Foreign`](OpenError::Foreign),
+    /// [`Version`](OpenError::Version) and [`Geometry`](OpenError::Geometry) refuse without a
+    /// change to the volume; [`NoSegment`](OpenError::NoSegment) and [`Io`](OpenError::Io) when the
+    /// new epoch can't begin.
     pub fn open(volume: &mut dyn Volume, config: LogConfig) -> Result<(Self, Recovery), OpenError> {
         let block = volume.block_bytes();
         config.validate(block)?;
         if volume.segment_bytes() != config.segment_bytes {
-            return Err(OpenError::Geometry {
+            return Err(OpenError::Config {
                 setting: "segment_bytes",
-                theirs: volume.segment_bytes(),
-                ours: config.segment_bytes,
+                reason: "must be what the volume was opened with",
             });
         }
         let recovered = recovery::recover(volume, &config)?;
@@ -142,26 +148,31 @@ impl SegmentLog {
     }
 
     /// The memory of records, for registering its arena with a ring.
+    #[must_use]
     pub fn pool(&self) -> &SlabPool {
         &self.pool
     }
 
-    /// Highest frame such that it and all before it are durable.
+    /// Number of the last frame such that it and all before it are durable.
+    #[must_use]
     pub fn durable_frame(&self) -> u64 {
         self.writer.durable_frame
     }
 
-    /// Numbers the times this log was opened: higher at every one.
+    /// How many times this log was opened, this one included: higher at every start.
+    #[must_use]
     pub fn epoch(&self) -> u64 {
         self.space.epoch
     }
 
     /// The failure that closed the log, if one did.
+    #[must_use]
     pub fn poisoned(&self) -> Option<&Poisoned> {
         self.writer.poisoned.as_ref()
     }
 
     /// Counts since the log was opened.
+    #[must_use]
     pub fn statistics(&self) -> LogStatistics {
         LogStatistics {
             cache_hits: self.cache_hits.get(),
@@ -170,16 +181,19 @@ impl SegmentLog {
     }
 
     /// A group's last entry, staged ones included.
+    #[must_use]
     pub fn last(&self, group: GroupId) -> Option<EntryId> {
         self.groups.get(&group).map(|group| group.state.last)
     }
 
     /// True when durable data was found to be missing when the log was opened.
+    #[must_use]
     pub fn is_damaged(&self) -> bool {
         self.damaged
     }
 
     /// True when the group is in this log and has lost something durable, as far as is known.
+    #[must_use]
     pub fn is_tainted(&self, group: GroupId) -> bool {
         self.groups
             .get(&group)
@@ -187,6 +201,7 @@ impl SegmentLog {
     }
 
     /// True when the group is in this log.
+    #[must_use]
     pub fn contains(&self, group: GroupId) -> bool {
         self.groups.contains_key(&group)
     }

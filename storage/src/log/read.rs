@@ -35,9 +35,10 @@ pub(super) struct PendingRead {
 }
 
 impl SegmentLog {
-    /// Reads some of a group's entries from the disk, from the first on.
+    /// Reads some of a group's entries from the disk, from the first on: the read to carry out. It
+    /// gives at most `bytes_max` bytes of records, but at least one.
     ///
-    /// `None` when the entries are not on the disk (not durable yet: they are in memory; or
+    /// `None` when the entries are not on the disk (not durable yet, and then in memory; or
     /// compacted), or when all read buffers are in use: ask again after a completion.
     pub fn read(
         &mut self,
@@ -85,12 +86,21 @@ impl SegmentLog {
         })
     }
 
-    /// A read is complete: the records, checked, one behind the other.
+    /// Takes the completion of a read (`result` is the count of bytes, or the system's error
+    /// number): the records, checked, one after the other.
     ///
-    /// They are those asked for or fewer, but always begin with the first. A read that fails may
-    /// be made once more. If it fails again the log is closed: entries that can't be read can't
-    /// be sent or applied, and whoever goes on without them goes on in vain, a leader above all.
-    /// At the next start recovery finds the damage, and the group's other copies repair it.
+    /// They are those asked for or fewer, but always begin with the first. A read that fails may be
+    /// made once more. If it fails again the log is closed: a leader that can't read its entries
+    /// can't replicate them, yet would stay leader. At the next start recovery finds the damage,
+    /// and the group's other copies repair it.
+    ///
+    /// # Errors
+    /// [`Changed`](ReadError::Changed) when the entries were overridden, compacted or dropped
+    /// meanwhile; [`Io`](ReadError::Io) and [`Damaged`](ReadError::Damaged) at the first failure of
+    /// a place; [`Poisoned`](ReadError::Poisoned) at the second, and once the log is closed.
+    ///
+    /// # Panics
+    /// If `id` is not that of a read in flight.
     pub fn on_read(
         &mut self,
         id: u64,

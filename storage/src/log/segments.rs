@@ -210,7 +210,8 @@ impl SegmentLog {
         self.space.preparing
     }
 
-    /// The slot asked for is prepared, or could not be.
+    /// Takes a segment that [`segments_wanted`](Self::segments_wanted) asked for; `ok` is false
+    /// when it could not be prepared.
     pub fn on_prepared(&mut self, slot: u32, ok: bool) {
         if self.space.preparing == Some(slot) {
             self.space.preparing = None;
@@ -221,6 +222,7 @@ impl SegmentLog {
     }
 
     /// The groups whose entries keep the oldest segment from being freed.
+    #[must_use]
     pub fn oldest_segment_groups(&self) -> Vec<GroupId> {
         let Some(oldest) = self
             .space
@@ -239,11 +241,14 @@ impl SegmentLog {
     }
 
     /// A slot that holds nothing that is needed, for measuring the disk.
+    #[must_use]
     pub fn free_slot(&self) -> Option<u32> {
         self.space.free.front().copied()
     }
 
-    /// Live segments, and segments that are prepared and free.
+    /// How many segments hold something that is needed (or may, as far as is durable), and how many
+    /// are prepared and free.
+    #[must_use]
     pub fn segments(&self) -> (usize, usize) {
         (
             self.space.live.len() + self.space.freed.len(),

@@ -93,12 +93,15 @@ pub(super) struct Staged {
 
 impl SegmentLog {
     /// True when something waits to be sealed.
+    #[must_use]
     pub fn staged(&self) -> bool {
         self.staging.open.is_some() || !self.staging.closed.is_empty()
     }
 
-    /// The number that the frame of the latest staged record has (or, with nothing staged, that
-    /// of the next record will have).
+    /// Number of the frame of the record staged last; with nothing staged, that of the next record.
+    ///
+    /// What was staged is durable once [`durable_frame`](Self::durable_frame) has come this far.
+    #[must_use]
     pub fn open_frame(&self) -> u64 {
         self.staging
             .open

@@ -65,10 +65,12 @@ impl Writer {
 }
 
 impl SegmentLog {
-    /// Seals the oldest staged frame, if there is one and a place in flight is free.
+    /// Seals the oldest staged frame, if there is one and fewer writes are in flight than may be:
+    /// the write to carry out.
     ///
-    /// Now and then the write is a new segment's header instead; the frame follows when it is
-    /// complete.
+    /// Before it does, pending compactions are staged, a part of a checkpoint is added to the open
+    /// frame, and segments that are not needed are freed. Where the frame does not fit the segment,
+    /// the write is the next segment's header instead; the frame follows when that is complete.
     pub fn seal(&mut self) -> Option<DiskOp> {
         if self.writer.poisoned.is_some() || !self.can_seal() {
             return None;
@@ -93,7 +95,11 @@ impl SegmentLog {
         Some(self.write_frame(FrameKind::Records, frame))
     }
 
-    /// When the log is idle and nothing says yet that its last frame is durable: a mark that does.
+    /// Writes a mark frame when the log is idle and no frame says yet that the last one is durable.
+    ///
+    /// Damage to the last frame looks like a torn write until a later frame records that it was
+    /// durable. Gives the next segment's header instead when the mark does not fit: call again
+    /// after.
     pub fn idle(&mut self) -> Option<DiskOp> {
         let busy = self.staged() || self.write_in_flight();
         if busy || !self.writer.unwitnessed || self.writer.poisoned.is_some() {
@@ -230,21 +236,30 @@ impl SegmentLog {
     }
 
     /// Whether a write is under way.
+    #[must_use]
     pub fn write_in_flight(&self) -> bool {
         !self.writer.in_flight.is_empty()
     }
 
-    /// Whether a frame could be sealed now.
+    /// Whether one more write may be in flight, so that a frame could be sealed now.
+    #[must_use]
     pub fn can_seal(&self) -> bool {
         let in_flight = &self.writer.in_flight;
         let rolls = |write: &InFlight| matches!(write.purpose, Purpose::Segment(_));
         in_flight.len() < self.writer.writes_in_flight_max && !in_flight.back().is_some_and(rolls)
     }
 
-    /// A write is complete and durable, or has failed. After a failure the log is closed for good:
+    /// Takes the completion of a write: its bytes are durable, or it has failed (`result` is the
+    /// count of bytes, or the system's error number). After a failure the log is closed for good:
     /// the kernel may show the lost bytes until it forgets them, so trying again proves nothing.
     ///
     /// Writes may complete in any order; a frame counts once all before it are durable as well.
+    ///
+    /// # Errors
+    /// [`Poisoned`] if the write failed or was short, and for every write after that.
+    ///
+    /// # Panics
+    /// If `id` is not that of a write in flight, or the write was completed before.
     pub fn on_complete(&mut self, id: u64, result: Result<usize, i32>) -> Result<(), Poisoned> {
         if let Some(poisoned) = &self.writer.poisoned {
             return Err(poisoned.clone());

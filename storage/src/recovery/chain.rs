@@ -234,7 +234,7 @@ impl Chain {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::LogIdentity;
+    use crate::identity::LogIdentity;
     use crate::layout::{FrameHeader, FrameKind, SegmentHeader};
 
     const IDENTITY: LogIdentity = LogIdentity {

@@ -251,7 +251,12 @@ fn check_ours(
     ];
     let foreign = parts.into_iter().find(|(_, theirs, ours)| theirs != ours);
     if let Some((what, theirs, ours)) = foreign.filter(|_| !config.is(Mutant::OpensForeign)) {
-        let (theirs, ours) = (theirs.to_string(), ours.to_string());
+        // A cluster's id is written as in the configuration; the rest are small numbers.
+        let named = |value: u128| match what {
+            "cluster" => format!("{value:032x}"),
+            _ => value.to_string(),
+        };
+        let (theirs, ours) = (named(theirs), named(ours));
         return Err(OpenError::Foreign {
             what,
             theirs,

@@ -117,6 +117,26 @@ fn segments_of_another_size_are_refused_with_both_sizes() {
     assert_eq!((theirs, ours), (SEGMENT_BYTES, 2 * SEGMENT_BYTES));
 }
 
+/// It was once blamed on the configuration, whichever segment it was.
+#[test]
+#[cfg_attr(miri, ignore = "needs a file system past the page cache")]
+fn a_segment_that_was_truncated_or_grown_is_refused_by_its_name() {
+    for length in [SEGMENT_BYTES / 2, SEGMENT_BYTES + 4096, 0] {
+        for slot in [0, 1] {
+            let directory = directory();
+            drop(Files::open(directory.path(), small_config()).unwrap());
+            let path = segment_path(directory.path(), slot);
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_len(length).unwrap();
+            let refusal = FileVolume::open(directory.path(), SEGMENT_BYTES).unwrap_err();
+            let message = refusal.to_string();
+            assert!(message.contains(&path.display().to_string()), "{message}");
+            assert!(message.contains(&format!("{length} bytes")), "{message}");
+            assert!(message.contains("truncated or grown"), "{message}");
+        }
+    }
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "needs a file system past the page cache")]
 fn a_file_system_without_direct_io_is_refused_by_name() {
