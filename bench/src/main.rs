@@ -1,7 +1,7 @@
 //! `pontoon-bench`: Pontoon against the floor of the same run.
 //!
-//! The floor is a replicated write without an engine: one process plays the leader over a plain
-//! ring, two others are followers with nothing but a blocking socket and a prepared file. Every
+//! The floor is the minimal replicated write, without an engine: one process is the leader over a
+//! plain ring, two others are followers with only a blocking socket and a prepared file. Every
 //! figure of the engine is a ratio to it.
 
 mod child;
@@ -19,8 +19,11 @@ mod node;
 mod output;
 mod placement;
 mod report;
+mod requests;
 mod run;
 mod storage;
+mod sync_method;
+mod timer;
 mod usage;
 
 use std::process::ExitCode;
