@@ -111,6 +111,7 @@ mod log;
 mod measure;
 pub mod memory;
 mod mutant;
+mod read_only;
 pub mod record;
 mod recovery;
 mod slab;
@@ -125,5 +126,8 @@ pub use measure::{DriveMethod, measure_drive};
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;
 pub use record::RecordKind;
-pub use recovery::{Damage, RecoveredGroup, Recovery, RecoveryReport};
+pub use recovery::{
+    Damage, FrameVerdict, InspectedFrame, InspectedSegment, Inspection, RecoveredGroup, Recovery,
+    RecoveryReport, inspect,
+};
 pub use slab::{ReadBuffer, RecordBytes, SlabPool};

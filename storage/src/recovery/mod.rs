@@ -4,6 +4,7 @@
 //! durable nothing has changed, so it can be interrupted and done again with the same outcome.
 
 mod chain;
+mod inspect;
 mod replay;
 mod scan;
 
@@ -16,6 +17,8 @@ use crate::layout::{ENDS_MAX, EpochEnd, SegmentHeader};
 use crate::log::group::Group;
 use crate::log::space::{Frames, LiveSegment, Space};
 use crate::slab::SlabPool;
+
+pub use inspect::{FrameVerdict, InspectedFrame, InspectedSegment, Inspection, inspect};
 
 use chain::Chain;
 use replay::{Replay, Replayed};
