@@ -1,4 +1,4 @@
-//! Processes of this program that it starts itself, told what to do by lines of JSON.
+//! Child processes of this program; requests and replies are lines of JSON.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{self, ChildStdin, Stdio};
@@ -9,20 +9,23 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Lines that may wait to be read; a child answers orders one by one.
+/// Replies buffered before the reader blocks; a child answers requests one by one.
 const LINES_MAX: usize = 64;
 
-/// A child process; dropping it ends it.
+/// A child process; dropping it kills it and waits for its end.
 pub(crate) struct Child {
     name: String,
     process: process::Child,
-    /// Closed to ask for the end.
-    orders: Option<ChildStdin>,
-    answers: Receiver<String>,
+    /// `None` only while it is dropped: closing it ends the child's loop.
+    requests: Option<ChildStdin>,
+    replies: Receiver<String>,
 }
 
 impl Child {
-    /// Starts this program once more with a hidden subcommand.
+    /// Starts this program once more, with a hidden subcommand.
+    ///
+    /// # Errors
+    /// When the program's file is not found or can't be started.
     pub(crate) fn spawn(subcommand: &str, name: String) -> Result<Self> {
         let program = std::env::current_exe().context("finding this program's own file")?;
         Self::spawn_program(process::Command::new(program).arg(subcommand), name)
@@ -34,14 +37,14 @@ impl Child {
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("starting {name}"))?;
-        let orders = process.stdin.take();
-        let answers = process
+        let requests = process.stdin.take();
+        let replies = process
             .stdout
             .take()
             .expect("standard output was asked to be a pipe");
         let (sender, receiver) = bounded(LINES_MAX);
         std::thread::spawn(move || {
-            for line in BufReader::new(answers).lines().map_while(Result::ok) {
+            for line in BufReader::new(replies).lines().map_while(Result::ok) {
                 if sender.send(line).is_err() {
                     break;
                 }
@@ -50,24 +53,30 @@ impl Child {
         Ok(Self {
             name,
             process,
-            orders,
-            answers: receiver,
+            requests,
+            replies: receiver,
         })
     }
 
-    /// Sends an order.
-    pub(crate) fn send(&mut self, order: &impl Serialize) -> Result<()> {
-        let mut line = serde_json::to_string(order)?;
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// When the child is gone.
+    pub(crate) fn send(&mut self, request: &impl Serialize) -> Result<()> {
+        let mut line = serde_json::to_string(request)?;
         line.push('\n');
-        let orders = self.orders.as_mut().expect("open until this is dropped");
-        orders
+        let requests = self.requests.as_mut().expect("open until this is dropped");
+        requests
             .write_all(line.as_bytes())
             .with_context(|| format!("{} is gone", self.name))
     }
 
-    /// Waits for an answer.
-    pub(crate) fn receive<A: DeserializeOwned>(&mut self, patience: Duration) -> Result<A> {
-        let line = match self.answers.recv_timeout(patience) {
+    /// Waits for a reply.
+    ///
+    /// # Errors
+    /// When none comes within `patience`, the child ends, or it reports an error.
+    pub(crate) fn receive<R: DeserializeOwned>(&mut self, patience: Duration) -> Result<R> {
+        let line = match self.replies.recv_timeout(patience) {
             Ok(line) => line,
             Err(RecvTimeoutError::Timeout) => {
                 bail!(
@@ -81,51 +90,56 @@ impl Child {
                 bail!("{} ended unexpectedly ({status})", self.name)
             }
         };
-        let answer: Result<A, String> = serde_json::from_str(&line)
+        let reply: Result<R, String> = serde_json::from_str(&line)
             .with_context(|| format!("{} answered {line:?}", self.name))?;
-        answer.map_err(|error| anyhow!("{}: {error}", self.name))
+        reply.map_err(|error| anyhow!("{}: {error}", self.name))
     }
 
-    /// Sends an order and waits for its answer.
-    pub(crate) fn ask<A: DeserializeOwned>(
+    /// Sends a request and waits for its reply.
+    ///
+    /// # Errors
+    /// As for [`Child::send`] and [`Child::receive`].
+    pub(crate) fn ask<R: DeserializeOwned>(
         &mut self,
-        order: &impl Serialize,
+        request: &impl Serialize,
         patience: Duration,
-    ) -> Result<A> {
-        self.send(order)?;
+    ) -> Result<R> {
+        self.send(request)?;
         self.receive(patience)
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        drop(self.orders.take());
-        // Nothing it still has to say matters, and its data is removed next.
+        drop(self.requests.take());
+        // Its pending replies don't matter, and its data is removed next.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// The child's side: answers each order until the parent closes the pipe or is gone.
-pub(crate) fn answer_orders<O: DeserializeOwned, A: Serialize>(
-    mut answer: impl FnMut(O) -> Result<A>,
+/// The child's side: serves each request until the parent closes the pipe or is gone.
+///
+/// # Errors
+/// When standard input or output fails; an error of `serve` goes to the parent instead.
+pub(crate) fn serve_requests<Q: DeserializeOwned, R: Serialize>(
+    mut serve: impl FnMut(Q) -> Result<R>,
 ) -> Result<()> {
     for line in std::io::stdin().lock().lines() {
         let outcome = serde_json::from_str(&line?)
             .map_err(Into::into)
-            .and_then(&mut answer);
-        tell(&outcome.map_err(|error| format!("{error:#}")))?;
+            .and_then(&mut serve);
+        send_reply(&outcome.map_err(|error| format!("{error:#}")))?;
     }
     Ok(())
 }
 
-/// Says something to the parent out of turn; it expects it.
-pub(crate) fn tell<A: Serialize>(outcome: &Result<A, String>) -> Result<()> {
+fn send_reply<R: Serialize>(outcome: &Result<R, String>) -> Result<()> {
     let mut line = serde_json::to_string(outcome)?;
     line.push('\n');
-    let mut answers = std::io::stdout().lock();
-    answers.write_all(line.as_bytes())?;
-    answers.flush()?;
+    let mut replies = std::io::stdout().lock();
+    replies.write_all(line.as_bytes())?;
+    replies.flush()?;
     Ok(())
 }
 
@@ -134,16 +148,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_comes_back_and_the_end_of_a_child_is_noticed() {
+    fn a_reply_comes_back_and_the_end_of_a_child_is_noticed() {
         let mut cat =
             Child::spawn_program(&mut process::Command::new("cat"), "cat".into()).unwrap();
-        let order: Result<u32, String> = Ok(7);
-        let answer: u32 = cat.ask(&order, Duration::from_secs(60)).unwrap();
-        assert_eq!(answer, 7);
-        let order: Result<u32, String> = Err("no disk".into());
-        let error = cat.ask::<u32>(&order, Duration::from_secs(60)).unwrap_err();
+        let request: Result<u32, String> = Ok(7);
+        let reply: u32 = cat.ask(&request, Duration::from_secs(60)).unwrap();
+        assert_eq!(reply, 7);
+        let request: Result<u32, String> = Err("no disk".into());
+        let error = cat
+            .ask::<u32>(&request, Duration::from_secs(60))
+            .unwrap_err();
         assert_eq!(error.to_string(), "cat: no disk");
-        drop(cat.orders.take());
+        drop(cat.requests.take());
         let error = cat.receive::<u32>(Duration::from_secs(60)).unwrap_err();
         assert!(error.to_string().contains("ended unexpectedly"), "{error}");
     }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::machine::PAYLOAD_BYTES_MIN;
-use crate::node::Host;
+use crate::requests::Host;
 
-/// Measures Pontoon against what this disk and this network stack allow without an engine.
+/// Measures Pontoon against the floor: the minimal replicated write of the same run.
 #[derive(Debug, Parser)]
 #[command(
     name = "pontoon-bench",
@@ -22,7 +22,7 @@ pub(crate) struct Cli {
     pub(crate) run: RunArguments,
 }
 
-/// What to measure.
+/// The measurement to run.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// The floor, then loads over nodes with data on the disk, then the floor again (the default).
@@ -31,25 +31,25 @@ pub(crate) enum Command {
     Floor(FloorArguments),
     /// Both hosts side by side, and a 1 kHz timer beside a loaded shard.
     Hosts(RunArguments),
-    /// The log's writer alone, beside plain durable writes.
+    /// The log's writer alone, compared to plain durable writes.
     Storage(StorageArguments),
-    /// A follower of the floor, told what to do over its standard input.
+    /// A follower of the baseline; serves requests over its standard input.
     #[command(hide = true)]
     FloorFollower,
-    /// A node of the loads, told what to do over its standard input.
+    /// A node under load; serves requests over its standard input.
     #[command(hide = true)]
     Node,
 }
 
-/// Where the data lies and where the figures go; the same for all subcommands.
+/// Directory of the data and file for the figures; common to all subcommands.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Places {
-    /// Directory for the nodes' data, on the disk to be measured; what is made there is removed
+    /// Directory for the nodes' data, on the disk to be measured; everything made in it is removed
     /// afterwards. Needs O_DIRECT. [default: below target/]
     #[arg(long, value_name = "DIR", env = "PONTOON_BENCH_DATA")]
     pub(crate) data: Option<PathBuf>,
 
-    /// Write the figures as JSON, too.
+    /// Also write the figures as JSON.
     #[arg(long, value_name = "FILE", env = "PONTOON_BENCH_JSON")]
     pub(crate) json: Option<PathBuf>,
 }
@@ -81,12 +81,12 @@ pub(crate) struct RunArguments {
     #[arg(long, default_value_t = 2.0, value_parser = positive)]
     pub(crate) seconds: f64,
 
-    /// Open loop: so many proposals a second, each counted from when it was due. [default: closed
-    /// loop]
+    /// Open loop: proposals per second; a latency counts from when its proposal was due.
+    /// [default: closed loop]
     #[arg(long, value_parser = positive)]
     pub(crate) rate: Option<f64>,
 
-    /// Who runs the cores.
+    /// What runs the cores.
     #[arg(long, value_enum, default_value_t = Host::Thread)]
     pub(crate) host: Host,
 

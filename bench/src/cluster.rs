@@ -1,4 +1,4 @@
-//! The nodes of the loads, each a process of its own, seen from the process that starts them.
+//! The nodes under load, each in a process of its own, as their parent sees them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use crate::data::DataDirectory;
 use crate::histogram::Buckets;
 use crate::load::{Load, Loaded};
 use crate::machine::Applied;
-use crate::node::{Answer, Host, Order, Setup};
 use crate::placement;
+use crate::requests::{ChildReply, ChildRequest, Host, Setup};
 use crate::usage::Usage;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How the nodes run.
+/// Settings common to all nodes of a cluster.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub(crate) nodes: u64,
@@ -26,29 +26,32 @@ pub(crate) struct Shape {
     pub(crate) groups: u64,
 }
 
-/// Running nodes; the first leads every group. Dropping them ends them.
+/// Running nodes; the first one leads every group. Dropping the cluster kills them.
 pub(crate) struct Cluster {
     nodes: Vec<Child>,
 }
 
 impl Cluster {
-    /// Starts the nodes with empty data, makes the groups, and lets the first node lead them.
+    /// Starts the nodes with empty data, creates the groups, and makes the first node their leader.
+    ///
+    /// # Errors
+    /// When a node can't start, or does not lead in time.
     pub(crate) fn start(data: &DataDirectory, name: &str, shape: Shape) -> Result<Self> {
         let mut nodes = Vec::new();
         let mut addresses = BTreeMap::new();
         for node in 1..=shape.nodes {
             let mut child = Child::spawn("node", format!("node {node}"))?;
-            let Answer::Listening(address) = child.ask(&Order::Listen, PATIENCE)? else {
+            let ChildReply::Listening(address) = child.ask(&ChildRequest::Listen, PATIENCE)? else {
                 bail!("node {node} did not say where it listens");
             };
             addresses.insert(node, address);
             nodes.push(child);
         }
         let mut cluster = Self { nodes };
-        let mut orders = Vec::new();
+        let mut requests = Vec::new();
         for node in 1..=shape.nodes {
             let peers = addresses.iter().filter(|(peer, _)| **peer != node);
-            orders.push(Order::Start(Setup {
+            requests.push(ChildRequest::Start(Setup {
                 node,
                 data: data.subdirectory(&format!("{name}-{node}"))?,
                 peers: peers.map(|(peer, address)| (*peer, *address)).collect(),
@@ -58,47 +61,56 @@ impl Cluster {
                 pin: pins(node, shape.cores),
             }));
         }
-        cluster.tell_each(&orders)?;
-        let create = Order::Create {
+        cluster.ask_each(&requests)?;
+        let create = ChildRequest::Create {
             groups: shape.groups,
             members: (1..=shape.nodes).collect(),
         };
-        cluster.tell_each(&vec![create; cluster.nodes.len()])?;
-        let _: Answer = cluster.nodes[0].ask(&Order::Lead, PATIENCE)?;
+        cluster.ask_each(&vec![create; cluster.nodes.len()])?;
+        let _: ChildReply = cluster.nodes[0].ask(&ChildRequest::Lead, PATIENCE)?;
         Ok(cluster)
     }
 
-    /// Gives all nodes an order each, at the same time.
-    fn tell_each(&mut self, orders: &[Order]) -> Result<Vec<Answer>> {
-        for (node, order) in self.nodes.iter_mut().zip(orders) {
-            node.send(order)?;
+    /// Sends each node its request, then waits for all replies.
+    fn ask_each(&mut self, requests: &[ChildRequest]) -> Result<Vec<ChildReply>> {
+        for (node, request) in self.nodes.iter_mut().zip(requests) {
+            node.send(request)?;
         }
-        let answers = self.nodes.iter_mut().map(|node| node.receive(PATIENCE));
-        answers.collect()
+        let replies = self.nodes.iter_mut().map(|node| node.receive(PATIENCE));
+        replies.collect()
     }
 
     /// Runs a load in the leader's process.
+    ///
+    /// # Errors
+    /// When the leader's process fails.
     pub(crate) fn load(&mut self, load: &Load) -> Result<Loaded> {
-        match self.nodes[0].ask(&Order::Load(load.clone()), PATIENCE)? {
-            Answer::Loaded(loaded) => Ok(loaded),
+        match self.nodes[0].ask(&ChildRequest::Load(load.clone()), PATIENCE)? {
+            ChildReply::Loaded(loaded) => Ok(loaded),
             other => bail!("the leader answered {other:?}"),
         }
     }
 
-    /// The same with a timer beside it on the leader's executor.
+    /// Runs a load beside a 1 kHz timer on the leader's executor. Also gives the ticks' lateness.
+    ///
+    /// # Errors
+    /// When the leader's process fails, or its core 0 is not run by glommio.
     pub(crate) fn load_beside_timer(&mut self, load: &Load) -> Result<(Loaded, Buckets)> {
-        match self.nodes[0].ask(&Order::LoadBesideTimer(load.clone()), PATIENCE)? {
-            Answer::LoadedBesideTimer(loaded, lateness) => Ok((loaded, lateness)),
+        match self.nodes[0].ask(&ChildRequest::LoadBesideTimer(load.clone()), PATIENCE)? {
+            ChildReply::LoadedBesideTimer(loaded, lateness) => Ok((loaded, lateness)),
             other => bail!("the leader answered {other:?}"),
         }
     }
 
-    /// What all nodes together have used since they started.
+    /// The sum of what all nodes have used since they started.
+    ///
+    /// # Errors
+    /// When a node's process fails.
     pub(crate) fn usage(&mut self) -> Result<Usage> {
-        let answers = self.tell_each(&vec![Order::Usage; self.nodes.len()])?;
+        let replies = self.ask_each(&vec![ChildRequest::Usage; self.nodes.len()])?;
         let mut sum = Usage::default();
-        for answer in answers {
-            let Answer::Usage(usage) = answer else {
+        for reply in replies {
+            let ChildReply::Usage(usage) = reply else {
                 bail!("a node did not say what it used");
             };
             sum = sum.plus(usage);
@@ -106,15 +118,19 @@ impl Cluster {
         Ok(sum)
     }
 
-    /// Whether every replica has applied the same commands, each acknowledged one exactly once
-    /// and in order. Gives how many commands that are.
+    /// Checks that all replicas have applied the same commands, and each acknowledged one exactly
+    /// once and in order. Gives their number.
+    ///
+    /// # Errors
+    /// When they still differ after two minutes, or more commands were applied without an
+    /// acknowledgement than the outcomes reported as `unknown` explain.
     pub(crate) fn check(&mut self, unknown: u64) -> Result<u64> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let answers = self.tell_each(&vec![Order::Check; self.nodes.len()])?;
+            let replies = self.ask_each(&vec![ChildRequest::Check; self.nodes.len()])?;
             let mut checked = Vec::new();
-            for answer in answers {
-                let Answer::Checked(groups) = answer else {
+            for reply in replies {
+                let ChildReply::Checked(groups) = reply else {
                     bail!("a node did not say what it applied");
                 };
                 checked.push(groups);
@@ -122,21 +138,21 @@ impl Cluster {
             match verdict(&checked, unknown) {
                 Ok(commands) => return Ok(commands),
                 Err(error) if Instant::now() > deadline => return Err(error),
-                // Followers hear of the last commit with the next heartbeat.
+                // Followers learn the last commit index with the next heartbeat.
                 Err(_) => std::thread::sleep(Duration::from_millis(50)),
             }
         }
     }
 }
 
-/// The processor of each core of a node.
+/// The CPU of each core of a node; empty where there are too few to choose from.
 fn pins(node: u64, cores: u16) -> Vec<usize> {
     let (node, cores) = (node as usize - 1, usize::from(cores));
     let processors = (0..cores).map(|core| placement::processor_of(node, core, cores));
     processors.collect::<Option<_>>().unwrap_or_default()
 }
 
-/// Compares the replicas: the first node has the clients.
+/// Compares the replicas. Only the first node knows how many commands were acknowledged.
 fn verdict(nodes: &[Vec<(Applied, u64)>], unknown: u64) -> Result<u64> {
     let mut commands = 0;
     let mut excess = 0;

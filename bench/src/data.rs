@@ -1,4 +1,4 @@
-//! Where data and results lie: a directory on the disk to be measured, removed afterwards.
+//! Directories of data and results. Data lies on the disk to be measured and is removed afterwards.
 
 use std::fs::{self, File};
 use std::io::{IoSlice, Write};
@@ -9,19 +9,22 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags};
 use tempfile::TempDir;
 
-/// Direct I/O wants addresses, offsets and lengths that are multiples of this.
+/// Alignment of addresses, offsets and lengths for direct I/O.
 pub(crate) const BLOCK_BYTES: usize = 4096;
 
 const DIRECTORY_PREFIX: &str = "pontoon-bench-";
 
-/// The directory of one run's data; it and all in it go when this is dropped.
+/// The directory of one run's data, removed with its content on drop.
 pub(crate) struct DataDirectory {
     directory: TempDir,
     created: Option<PathBuf>,
 }
 
 impl DataDirectory {
-    /// Makes one below `chosen`, or below the target directory this program was built in.
+    /// Creates one below `chosen`, or below the target directory this program was built in.
+    ///
+    /// # Errors
+    /// When it can't be created, or its file system has no O_DIRECT.
     pub(crate) fn create(chosen: Option<&Path>) -> Result<Self> {
         let parent = chosen.map_or_else(results_directory, Path::to_path_buf);
         let created = (chosen.is_some() && !parent.exists()).then(|| parent.clone());
@@ -40,7 +43,10 @@ impl DataDirectory {
         self.directory.path()
     }
 
-    /// Makes a directory in it.
+    /// Creates a directory in it.
+    ///
+    /// # Errors
+    /// When the file system refuses.
     pub(crate) fn subdirectory(&self, name: &str) -> Result<PathBuf> {
         let path = self.path().join(name);
         fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
@@ -52,7 +58,7 @@ impl Drop for DataDirectory {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(self.directory.path());
         if let Some(created) = &self.created {
-            // Stays if somebody else has put something there.
+            // Fails if somebody else has put something there, and that is right.
             let _ = fs::remove_dir(created);
         }
     }
@@ -71,7 +77,7 @@ pub(crate) fn results_directory() -> PathBuf {
         .join("pontoon-bench")
 }
 
-/// Removes data of runs that were interrupted: their process is gone.
+/// Removes the data of interrupted runs, whose process no longer exists.
 fn remove_leftovers(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else {
         return;
@@ -91,7 +97,7 @@ fn remove_leftovers(parent: &Path) {
     }
 }
 
-/// Refuses a file system on which nothing comparable can be measured.
+/// Refuses a file system without O_DIRECT: writes through the page cache are not comparable.
 fn check_direct_io(directory: &Path) -> Result<()> {
     let path = directory.join("direct-io");
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
@@ -141,7 +147,10 @@ impl AlignedBytes {
     }
 }
 
-/// Makes a file as the log makes its segments: zero-written, synced, opened with O_DIRECT.
+/// Prepares a file as the log prepares its segments: zero-written, synced, opened with O_DIRECT.
+///
+/// # Errors
+/// When it can't be opened or written.
 pub(crate) fn prepare_file(path: &Path, bytes: u64) -> Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
@@ -160,7 +169,10 @@ pub(crate) fn prepare_file(path: &Path, bytes: u64) -> Result<OwnedFd> {
     Ok(file)
 }
 
-/// Writes a result file, making its directory.
+/// Writes a result file, after creating its directory.
+///
+/// # Errors
+/// When either can't be created or written.
 pub(crate) fn write_result(path: &Path, text: &str) -> Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;

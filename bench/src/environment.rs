@@ -1,14 +1,15 @@
-//! What the figures were measured on: they mean nothing on another machine.
+//! The machine and disk of a run: its figures mean nothing on another one.
 
 use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use pontoon::storage::SyncMethod;
 use serde::Serialize;
 
-use crate::floor::SyncMethod;
+use crate::sync_method::SyncMethodSerde;
 
-/// The machine, as far as it decides the figures.
+/// The parts of the machine that decide the figures.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Environment {
     /// Version of this program.
@@ -21,16 +22,17 @@ pub(crate) struct Environment {
     pub(crate) processor: String,
     /// Processors this process may use.
     pub(crate) processors: usize,
-    /// Where the data lay.
+    /// Directory of the nodes' data.
     pub(crate) data: String,
-    /// Device of that directory and what is known of its cache.
+    /// Device of that directory, its write cache mode and whether it takes FUA.
     pub(crate) disk: String,
     /// How writes were made durable.
+    #[serde(with = "SyncMethodSerde")]
     pub(crate) sync_method: SyncMethod,
 }
 
 impl Environment {
-    /// Of this machine and this directory.
+    /// Describes this machine and the disk of `data`.
     pub(crate) fn of(data: &Path, sync_method: SyncMethod) -> Self {
         let system = rustix::system::uname();
         let kernel = [system.sysname(), system.release(), system.machine()];
@@ -50,7 +52,7 @@ impl Environment {
         }
     }
 
-    /// One line for people.
+    /// All of it in one line, for the terminal.
     pub(crate) fn line(&self) -> String {
         format!(
             "{}; {} x {}; disk {}; {:?}",
@@ -69,7 +71,7 @@ fn processor() -> String {
     )
 }
 
-/// Empty fields where sysfs knows nothing of the device (tmpfs, overlays).
+/// Device name, cache mode and FUA; `?` where sysfs does not list it (tmpfs, overlays).
 fn disk(path: &Path) -> String {
     let Ok(status) = rustix::fs::stat(path) else {
         return "unknown".to_owned();

@@ -21,13 +21,13 @@ pub(crate) fn latencies() -> Latencies {
     Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("the bounds are constants")
 }
 
-/// Records one latency; one longer than the range counts as its end.
+/// Records one latency; beyond a minute it counts as a minute.
 pub(crate) fn record(latencies: &mut Latencies, latency: Duration) {
     let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
     latencies.saturating_record(nanoseconds);
 }
 
-/// A histogram as it travels between processes: (value, count) of every bucket in use.
+/// A histogram in transit between processes: (value, count) of every bucket in use.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Buckets(Vec<(u64, u64)>);
 
@@ -43,7 +43,7 @@ impl From<&Latencies> for Buckets {
 }
 
 impl Buckets {
-    /// Adds what travelled to a histogram of this process.
+    /// Adds the buckets to a histogram of this process.
     pub(crate) fn add_to(&self, latencies: &mut Latencies) {
         for &(value, count) in &self.0 {
             latencies.saturating_record_n(value, count);
@@ -51,7 +51,10 @@ impl Buckets {
     }
 }
 
-/// Writes a histogram in the format that HdrHistogram's tools read.
+/// Writes a histogram in the format of HdrHistogram's tools (`.hlog`).
+///
+/// # Errors
+/// When the file can't be written.
 pub(crate) fn write_log(path: &Path, latencies: &Latencies) -> Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
     let mut serializer = V2DeflateSerializer::new();
@@ -63,7 +66,7 @@ pub(crate) fn write_log(path: &Path, latencies: &Latencies) -> Result<()> {
     Ok(())
 }
 
-/// A percentile in microseconds.
+/// A percentile, from 0 to 100, in microseconds.
 pub(crate) fn percentile_us(latencies: &Latencies, percentile: f64) -> f64 {
     latencies.value_at_percentile(percentile) as f64 / 1e3
 }

@@ -1,119 +1,52 @@
 //! Both hosts side by side, and a 1 kHz timer beside a loaded shard.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use crossbeam_channel::{Receiver, bounded};
-use pontoon::Node;
+use anyhow::Result;
 
 use crate::cli::RunArguments;
 use crate::cluster::{Cluster, Shape};
 use crate::data::DataDirectory;
 use crate::environment::Environment;
-use crate::floor::{Floor, FloorLatencies, Stage};
-use crate::histogram::{self, Buckets, percentile_us};
+use crate::floor::{Baseline, Floor, FloorLatencies};
+use crate::histogram::{self, Latencies, percentile_us};
 use crate::load::Load;
-use crate::node::Host;
 use crate::output;
 use crate::report::{LoadShape, Measured, Report};
+use crate::requests::Host;
 use crate::run::repeat;
 
 const REPETITIONS: usize = 3;
-const TICK: Duration = Duration::from_millis(1);
+const WARMUP_SECONDS: f64 = 0.3;
 
-/// As it was asked of the timer.
+/// Target of the timer beside a loaded shard.
 const LATENESS_P99_MAX_US: f64 = 5_000.0;
 
-/// A timer on a core's executor.
-pub(crate) struct Timer {
-    stop: Arc<AtomicBool>,
-    lateness: Receiver<Buckets>,
-}
+/// The hosts, in the order they are compared.
+const HOSTS: [Host; 2] = [Host::Thread, Host::Glommio];
 
-/// Starts a task beside the shard of core 0 that sleeps a millisecond at a time.
-pub(crate) fn start_timer(node: &Node) -> Result<Timer> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let (sender, lateness) = bounded(1);
-    let stopped = Arc::clone(&stop);
-    let spawned = node.spawn_on(0, move || async move {
-        let mut latencies = histogram::latencies();
-        while !stopped.load(Relaxed) {
-            let due = Instant::now() + TICK;
-            pontoon::glommio::timer::sleep(TICK).await;
-            histogram::record(&mut latencies, due.elapsed());
-        }
-        // Whoever started the timer may have given up.
-        let _ = sender.send(Buckets::from(&latencies));
-    });
-    ensure!(spawned, "core 0 is not run by glommio");
-    Ok(Timer { stop, lateness })
-}
-
-impl Timer {
-    /// How late each tick came.
-    pub(crate) fn stop(self) -> Result<Buckets> {
-        self.stop.store(true, Relaxed);
-        let lateness = self.lateness.recv_timeout(Duration::from_secs(10));
-        lateness.context("the timer's task did not end")
-    }
-}
-
-/// The subcommand `hosts`.
+/// Runs the subcommand `hosts`.
+///
+/// # Errors
+/// When a node or the disk fails, or replicas differ.
 pub(crate) fn run(arguments: &RunArguments) -> Result<()> {
     let data = DataDirectory::create(arguments.places.data.as_deref())?;
-    let mut stage = Stage::set(&data, arguments.payload)?;
+    let mut baseline = Baseline::start(&data, arguments.payload)?;
     let time = Duration::from_secs_f64(arguments.seconds);
     let mut latencies = FloorLatencies::new();
-    let floor = Floor::median(&[stage.measure(time, &mut latencies)?]);
-    let hosts = [Host::Thread, Host::Glommio];
-    let mut clusters = Vec::new();
-    for host in hosts {
-        let shape = Shape {
-            nodes: arguments.nodes,
-            cores: arguments.cores,
-            host,
-            spin_us: arguments.spin_us,
-            groups: 1,
-        };
-        clusters.push(Cluster::start(&data, &format!("{host:?}"), shape)?);
-    }
+    let floor = Floor::median(&[baseline.measure(time, &mut latencies)?]);
+    let mut clusters = start_clusters(&data, arguments)?;
     let mut runs = Vec::new();
-    let mut commands_checked = 0;
     for in_flight in [1, 256] {
-        let load = Load {
-            groups: 1,
-            in_flight,
-            payload_bytes: arguments.payload,
-            rate: arguments.rate,
-            seconds: arguments.seconds,
-            warmup_seconds: 0.3,
-        };
-        let mut repetitions = [Vec::new(), Vec::new()];
-        for _ in 0..REPETITIONS {
-            for (cluster, repetitions) in clusters.iter_mut().zip(&mut repetitions) {
-                repetitions.push(repeat(cluster, &load)?);
-            }
-        }
-        for (host, repetitions) in hosts.into_iter().zip(&repetitions) {
-            let shape = LoadShape {
-                nodes: arguments.nodes,
-                cores: arguments.cores,
-                groups: 1,
-                in_flight,
-                payload_bytes: arguments.payload,
-                host,
-            };
-            runs.push(Measured::of(shape, repetitions));
-        }
+        runs.extend(measure_in_turns(&mut clusters, arguments, in_flight)?);
     }
     let lateness = timer_beside_load(&mut clusters[1], arguments)?;
+    let mut commands_checked = 0;
     for cluster in &mut clusters {
         commands_checked += cluster.check(0)?;
     }
     let report = Report {
-        environment: Environment::of(data.path(), stage.sync),
+        environment: Environment::of(data.path(), baseline.sync),
         floor,
         floor_before: floor,
         floor_after: floor,
@@ -124,25 +57,76 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<()> {
     Ok(())
 }
 
-fn timer_beside_load(
-    cluster: &mut Cluster,
-    arguments: &RunArguments,
-) -> Result<histogram::Latencies> {
-    let load = Load {
-        groups: 1,
-        in_flight: 256,
-        payload_bytes: arguments.payload,
-        rate: None,
-        seconds: arguments.seconds,
-        warmup_seconds: 0.0,
+/// Starts a cluster for each of [`HOSTS`].
+fn start_clusters(data: &DataDirectory, arguments: &RunArguments) -> Result<Vec<Cluster>> {
+    let start = |host| {
+        let shape = Shape {
+            nodes: arguments.nodes,
+            cores: arguments.cores,
+            host,
+            spin_us: arguments.spin_us,
+            groups: 1,
+        };
+        Cluster::start(data, &format!("{host:?}"), shape)
     };
-    let (_, buckets) = cluster.load_beside_timer(&load)?;
+    HOSTS.into_iter().map(start).collect()
+}
+
+/// Repeats one load on all clusters, in turns so that a busy disk affects both hosts.
+fn measure_in_turns(
+    clusters: &mut [Cluster],
+    arguments: &RunArguments,
+    in_flight: usize,
+) -> Result<Vec<Measured>> {
+    let load = load(arguments, in_flight, arguments.rate, WARMUP_SECONDS);
+    let mut repetitions = HOSTS.map(|_| Vec::new());
+    for _ in 0..REPETITIONS {
+        for (cluster, repetitions) in clusters.iter_mut().zip(&mut repetitions) {
+            repetitions.push(repeat(cluster, &load)?);
+        }
+    }
+    let measured = HOSTS
+        .into_iter()
+        .zip(&repetitions)
+        .map(|(host, repetitions)| {
+            let shape = LoadShape {
+                nodes: arguments.nodes,
+                cores: arguments.cores,
+                groups: 1,
+                in_flight,
+                payload_bytes: arguments.payload,
+                host,
+            };
+            Measured::of(shape, repetitions)
+        });
+    Ok(measured.collect())
+}
+
+fn load(
+    arguments: &RunArguments,
+    in_flight: usize,
+    rate: Option<f64>,
+    warmup_seconds: f64,
+) -> Load {
+    Load {
+        groups: 1,
+        in_flight,
+        payload_bytes: arguments.payload,
+        rate,
+        seconds: arguments.seconds,
+        warmup_seconds,
+    }
+}
+
+/// Runs a closed loop beside the timer; gives the lateness of the timer's ticks.
+fn timer_beside_load(cluster: &mut Cluster, arguments: &RunArguments) -> Result<Latencies> {
+    let (_, buckets) = cluster.load_beside_timer(&load(arguments, 256, None, 0.0))?;
     let mut lateness = histogram::latencies();
     buckets.add_to(&mut lateness);
     Ok(lateness)
 }
 
-fn print(report: &Report, lateness: &histogram::Latencies) {
+fn print(report: &Report, lateness: &Latencies) {
     output::say(&report.environment.line());
     let header = [
         "host, load",

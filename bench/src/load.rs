@@ -1,4 +1,5 @@
-//! The client: one thread in the leader's process, with so many proposals outstanding.
+//! The load generator: one thread in the leader's process, with a fixed number of proposals in
+//! flight (closed loop) or a fixed rate (open loop).
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -13,31 +14,31 @@ use serde::{Deserialize, Serialize};
 use crate::histogram::{self, Buckets, Latencies};
 use crate::machine::command;
 
-/// What is proposed.
+/// A load: the groups, the proposals in flight and their size.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Load {
-    /// To these groups in turn.
+    /// Groups that are proposed to in turn, from 1.
     pub(crate) groups: u64,
-    /// Proposals outstanding, over all groups.
+    /// Proposals outstanding over all groups.
     pub(crate) in_flight: usize,
     /// Bytes of a command.
     pub(crate) payload_bytes: usize,
-    /// Open loop: so many proposals a second, each due at its time.
+    /// Open loop: proposals per second, each due at its time. `None` for a closed loop.
     pub(crate) rate: Option<f64>,
-    /// How long it is measured.
+    /// Seconds that are measured.
     pub(crate) seconds: f64,
-    /// How long it runs before that.
+    /// Seconds before that, which are not measured.
     pub(crate) warmup_seconds: f64,
 }
 
-/// What came of it.
+/// Result of a load.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Loaded {
     /// Latencies of the acknowledged proposals of the measured time.
     pub(crate) latencies: Buckets,
-    /// How many those are.
+    /// Their number.
     pub(crate) commits: u64,
-    /// The measured time.
+    /// Seconds that were measured.
     pub(crate) seconds: f64,
     /// Proposals certainly not in the log.
     pub(crate) rejected: u64,
@@ -45,9 +46,9 @@ pub(crate) struct Loaded {
     pub(crate) unknown: u64,
 }
 
-/// One group's proposals, numbered from 1.
+/// The client of one group; it numbers its commands from 1.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct GroupClient {
     pub(crate) group: Group,
     /// Number of the last command proposed.
     pub(crate) proposed: u64,
@@ -55,9 +56,9 @@ pub(crate) struct Line {
     pub(crate) acknowledged: u64,
 }
 
-struct Client<'a> {
-    lines: &'a mut [Line],
-    next_line: usize,
+struct LoadGenerator<'a> {
+    clients: &'a mut [GroupClient],
+    next_client: usize,
     payload_bytes: usize,
     latencies: Latencies,
     commits: u64,
@@ -66,20 +67,23 @@ struct Client<'a> {
     measured_from: Instant,
 }
 
-/// Runs a load to its end.
-pub(crate) fn run(load: &Load, lines: &mut [Line]) -> Result<Loaded> {
+/// Runs a load to its end, on the calling thread.
+///
+/// # Errors
+/// When the load names more groups than there are clients.
+pub(crate) fn run(load: &Load, clients: &mut [GroupClient]) -> Result<Loaded> {
     let groups = usize::try_from(load.groups)?;
     ensure!(
-        (1..=lines.len()).contains(&groups),
+        (1..=clients.len()).contains(&groups),
         "there are {} groups",
-        lines.len()
+        clients.len()
     );
     let begun = Instant::now();
     let measured_from = begun + Duration::from_secs_f64(load.warmup_seconds);
     let end = measured_from + Duration::from_secs_f64(load.seconds);
-    let mut client = Client {
-        lines: &mut lines[..groups],
-        next_line: 0,
+    let mut generator = LoadGenerator {
+        clients: &mut clients[..groups],
+        next_client: 0,
         payload_bytes: load.payload_bytes,
         latencies: histogram::latencies(),
         commits: 0,
@@ -88,33 +92,33 @@ pub(crate) fn run(load: &Load, lines: &mut [Line]) -> Result<Loaded> {
         measured_from,
     };
     match load.rate {
-        None => futures_executor::block_on(client.closed_loop(load.in_flight, end)),
-        Some(rate) => client.open_loop(rate, load.in_flight, begun, end),
+        None => futures_executor::block_on(generator.closed_loop(load.in_flight, end)),
+        Some(rate) => generator.open_loop(rate, load.in_flight, begun, end),
     }
     Ok(Loaded {
-        latencies: Buckets::from(&client.latencies),
-        commits: client.commits,
+        latencies: Buckets::from(&generator.latencies),
+        commits: generator.commits,
         seconds: load.seconds,
-        rejected: client.rejected,
-        unknown: client.unknown,
+        rejected: generator.rejected,
+        unknown: generator.unknown,
     })
 }
 
-impl Client<'_> {
+impl LoadGenerator<'_> {
     fn propose(&mut self) -> (usize, Proposal) {
-        let position = self.next_line;
-        self.next_line = (position + 1) % self.lines.len();
-        let line = &mut self.lines[position];
-        line.proposed += 1;
-        let proposal = line
+        let position = self.next_client;
+        self.next_client = (position + 1) % self.clients.len();
+        let client = &mut self.clients[position];
+        client.proposed += 1;
+        let proposal = client
             .group
-            .propose(command(line.proposed, self.payload_bytes));
+            .propose(command(client.proposed, self.payload_bytes));
         (position, proposal)
     }
 
     fn answered(
         &mut self,
-        line: usize,
+        client: usize,
         due: Instant,
         now: Instant,
         outcome: Result<(), &ProposeError>,
@@ -122,7 +126,7 @@ impl Client<'_> {
     ) {
         match outcome {
             Ok(()) => {
-                self.lines[line].acknowledged += 1;
+                self.clients[client].acknowledged += 1;
                 let counts = end.is_none_or(|end| now < end);
                 if due >= self.measured_from && counts {
                     self.commits += 1;
@@ -134,19 +138,19 @@ impl Client<'_> {
         }
     }
 
-    /// Each answer brings the next proposal. Each group's are awaited in the order of its log.
+    /// Proposes once for each answer. Proposals of a group are awaited in the order of its log.
     async fn closed_loop(&mut self, in_flight: usize, end: Instant) {
         let mut outstanding: Vec<VecDeque<(Instant, Proposal)>> = Vec::new();
-        outstanding.resize_with(self.lines.len(), VecDeque::new);
+        outstanding.resize_with(self.clients.len(), VecDeque::new);
         for _ in 0..in_flight {
             let due = Instant::now();
-            let (line, proposal) = self.propose();
-            outstanding[line].push_back((due, proposal));
+            let (client, proposal) = self.propose();
+            outstanding[client].push_back((due, proposal));
         }
         poll_fn(|context| self.poll_answers(&mut outstanding, end, context)).await;
     }
 
-    /// Takes the answers that are there, until none is outstanding.
+    /// Takes the answers that have arrived; ready once none is outstanding.
     fn poll_answers(
         &mut self,
         outstanding: &mut [VecDeque<(Instant, Proposal)>],
@@ -156,17 +160,17 @@ impl Client<'_> {
         let mut answered = true;
         while answered {
             answered = false;
-            for line in 0..outstanding.len() {
-                while let Some((due, proposal)) = outstanding[line].front_mut()
+            for client in 0..outstanding.len() {
+                while let Some((due, proposal)) = outstanding[client].front_mut()
                     && let Poll::Ready(outcome) = proposal.poll_unpin(context)
                 {
                     let now = Instant::now();
-                    self.answered(line, *due, now, outcome.as_ref().map(drop), Some(end));
-                    outstanding[line].pop_front();
+                    self.answered(client, *due, now, outcome.as_ref().map(drop), Some(end));
+                    outstanding[client].pop_front();
                     answered = true;
                     if now < end {
-                        let (line, proposal) = self.propose();
-                        outstanding[line].push_back((now, proposal));
+                        let (client, proposal) = self.propose();
+                        outstanding[client].push_back((now, proposal));
                     }
                 }
             }
@@ -177,9 +181,9 @@ impl Client<'_> {
         }
     }
 
-    /// Proposals are due at their times, whether earlier ones are answered or not; each counts
-    /// from when it was due, so that waiting is not left out. At most `in_flight` are outstanding:
-    /// what is due beyond that goes when it can, and counts all the same.
+    /// Proposes at a fixed rate, whether earlier proposals are answered or not. A latency counts
+    /// from the time its proposal was due, so queueing is included (no coordinated omission). At
+    /// most `in_flight` are outstanding; a proposal due beyond that waits, and its wait counts.
     fn open_loop(&mut self, rate: f64, in_flight: usize, begun: Instant, end: Instant) {
         let interval = Duration::from_secs_f64(1.0 / rate);
         let mut outstanding: VecDeque<(usize, Instant, Proposal)> = VecDeque::new();
@@ -187,8 +191,8 @@ impl Client<'_> {
         while due < end || !outstanding.is_empty() {
             let now = Instant::now();
             while due <= now && due < end && outstanding.len() < in_flight {
-                let (line, proposal) = self.propose();
-                outstanding.push_back((line, due, proposal));
+                let (client, proposal) = self.propose();
+                outstanding.push_back((client, due, proposal));
                 due += interval;
             }
             let next = if due < end && outstanding.len() < in_flight {
@@ -197,22 +201,22 @@ impl Client<'_> {
                 None
             };
             // Answers of one group come in the order of its log.
-            let Some((line, proposed, mut proposal)) = outstanding.pop_front() else {
+            let Some((client, proposed, mut proposal)) = outstanding.pop_front() else {
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
                 continue;
             };
             match wait_until(&mut proposal, next) {
                 Some(outcome) => {
                     let now = Instant::now();
-                    self.answered(line, proposed, now, outcome.as_ref().map(drop), None);
+                    self.answered(client, proposed, now, outcome.as_ref().map(drop), None);
                 }
-                None => outstanding.push_front((line, proposed, proposal)),
+                None => outstanding.push_front((client, proposed, proposal)),
             }
         }
     }
 }
 
-/// Waits for an outcome, but not beyond `limit`.
+/// Waits for an outcome until `limit`, or without end if that is `None`.
 fn wait_until(proposal: &mut Proposal, limit: Option<Instant>) -> Option<pontoon::Outcome> {
     let Some(limit) = limit else {
         return Some(futures_executor::block_on(proposal));

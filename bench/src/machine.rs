@@ -1,4 +1,4 @@
-//! The state machine of the loads: it checks what it is given and keeps nothing else.
+//! The state machine under load: it checks the order of its commands and keeps nothing else.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Smallest payload: the number of the command, counted from 1 in each group.
 pub(crate) const PAYLOAD_BYTES_MIN: usize = 8;
 
-/// What one group's machine has seen, written by its core and read by whoever checks.
+/// Progress of one group's machine; its core writes it, the requests' thread reads it.
 #[derive(Debug, Default)]
 struct Seen {
     applied: AtomicU64,
@@ -20,29 +20,29 @@ struct Seen {
     last_index: AtomicU64,
 }
 
-/// The same at one moment, as it is compared between nodes.
+/// A snapshot of it, to be compared between nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Applied {
-    /// Commands.
+    /// Number of commands applied.
     pub(crate) commands: u64,
     /// Number of the last one.
     pub(crate) last: u64,
-    /// Commands that did not come behind the one before.
+    /// Commands whose number was not higher than the one before.
     pub(crate) misplaced: u64,
-    /// Over index and number of every command, in order.
+    /// Checksum over index and number of every command, in order.
     pub(crate) checksum: u64,
     /// Index of the last command.
     pub(crate) last_index: u64,
 }
 
-/// All machines of a node.
+/// The progress of all machines of a node.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
     groups: Arc<Mutex<BTreeMap<u64, Arc<Seen>>>>,
 }
 
 impl Ledger {
-    /// Machines of kind "bench" that are entered here.
+    /// Registers machines of kind "bench", which record their progress here.
     pub(crate) fn machines(&self) -> Machines {
         let groups = Arc::clone(&self.groups);
         Machines::new().register("bench", move |group: GroupId| {
@@ -52,7 +52,7 @@ impl Ledger {
         })
     }
 
-    /// What a group's machine has seen so far.
+    /// The progress of a group's machine so far.
     pub(crate) fn of(&self, group: u64) -> Applied {
         let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         groups
@@ -72,8 +72,8 @@ struct Checker {
 }
 
 impl StateMachine for Checker {
-    /// Nothing is rebuilt from the log, so that the log may recycle its segments as it does under
-    /// a machine with snapshots.
+    /// The last applied index: nothing is rebuilt from the log, which may therefore recycle its
+    /// segments as it does under a machine with snapshots.
     fn released_index(&self) -> LogIndex {
         LogIndex(self.seen.last_index.load(Relaxed))
     }

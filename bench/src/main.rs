@@ -1,7 +1,7 @@
 //! `pontoon-bench`: Pontoon against the floor of the same run.
 //!
-//! The floor is a replicated write without an engine: one process plays the leader over a plain
-//! ring, two others are followers with nothing but a blocking socket and a prepared file. Every
+//! The floor is the minimal replicated write, without an engine: one process is the leader over a
+//! plain ring, two others are followers with only a blocking socket and a prepared file. Every
 //! figure of the engine is a ratio to it.
 
 mod child;
@@ -19,8 +19,11 @@ mod node;
 mod output;
 mod placement;
 mod report;
+mod requests;
 mod run;
 mod storage;
+mod sync_method;
+mod timer;
 mod usage;
 
 use std::process::ExitCode;
@@ -30,13 +33,7 @@ use clap::Parser;
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("PONTOON_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error")),
-        )
-        .with_writer(std::io::stderr)
-        .init();
+    output::install_log();
     let cli = Cli::parse();
     let done = match cli.command {
         None => run::run(&cli.run),

@@ -1,14 +1,29 @@
-//! The one place that writes to the terminal: tables on standard output, progress on the other.
+//! All terminal output: tables on standard output; progress, complaints and the log on standard
+//! error.
 
 use std::io::Write;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Sends the engine's log to standard error. `PONTOON_LOG` holds the filter, by default `warn`.
+pub(crate) fn install_log() {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::WARN.into())
+        .with_env_var("PONTOON_LOG")
+        .from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
 
 /// Writes a line to standard output.
 ///
-/// A closed pipe (`| head`) is nobody's mistake: the rest is not wanted.
+/// Ignores a closed pipe (`| head`): its reader has seen enough.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
@@ -50,7 +65,7 @@ pub(crate) fn progress(steps: u64) -> ProgressBar {
     bar
 }
 
-/// A count with its thousands set apart.
+/// A rounded number with commas between thousands.
 pub(crate) fn thousands(value: f64) -> String {
     let digits = format!("{:.0}", value.max(0.0));
     let mut text = String::new();

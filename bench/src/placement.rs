@@ -1,16 +1,14 @@
-//! Which processor everything runs on, where one machine plays several nodes.
+//! The CPU of each thread, when one machine runs several nodes.
 //!
-//! Cores of an engine that has one thread for each are pinned. Left to itself, the kernel wakes
-//! the threads of all nodes on the processor that woke them and lets the others idle. The floor's
-//! processes are placed by the same rule.
+//! Every core of a node is pinned. Unpinned, the kernel wakes the threads of all nodes on the CPU
+//! that woke them and leaves the others idle. The baseline's processes are placed by the same rule.
 
 use core_affinity::CoreId;
 
-/// The processor for a core of a node, both counted from 0; node 0 leads. `None` if there is no
-/// choice.
+/// The CPU for a core of a node, both counted from 0; node 0 leads. `None` on a single CPU.
 ///
-/// The leader's cores have processors of their own, where its client may run too; the followers
-/// share what is left.
+/// The leader's cores have CPUs of their own, on which its load generator may also run; the
+/// followers share the rest.
 pub(crate) fn processor_of(node: usize, core: usize, cores: usize) -> Option<usize> {
     let processors = core_affinity::get_core_ids()?;
     let place = place(node, core, cores, processors.len())?;
@@ -28,7 +26,7 @@ fn place(node: usize, core: usize, cores: usize, processors: usize) -> Option<us
     Some(cores + ((node - 1) * cores + core) % left)
 }
 
-/// Pins the calling thread. If it can't be, it runs anywhere, as before.
+/// Pins the calling thread to a CPU. If the kernel refuses, it stays unpinned.
 pub(crate) fn pin(processor: Option<usize>) {
     if let Some(id) = processor {
         core_affinity::set_for_current(CoreId { id });

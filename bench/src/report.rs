@@ -1,16 +1,16 @@
-//! What was measured, as a table and as JSON.
+//! The figures of a run, as tables and as JSON.
 
 use serde_json::{Value, json};
 
 use crate::environment::Environment;
 use crate::floor::{COMMANDS_LARGE, Floor, TABLE_HEADER};
-use crate::node::Host;
 use crate::output;
+use crate::requests::Host;
 
-/// Two floors that differ by more than this share are worth a word.
+/// Share by which the floor may move during a run before the report warns.
 const FLOORS_DIFFER: f64 = 0.25;
 
-/// A load, and over what it ran.
+/// A load and the cluster it ran on.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub(crate) struct LoadShape {
     pub(crate) nodes: u64,
@@ -22,14 +22,14 @@ pub(crate) struct LoadShape {
 }
 
 impl LoadShape {
-    /// For people, and for names of files.
+    /// Its name in tables and file names.
     pub(crate) fn name(&self) -> String {
         let groups = if self.groups == 1 { "group" } else { "groups" };
         format!("{} {groups}, {} in flight", self.groups, self.in_flight)
     }
 }
 
-/// One load, the medians of its repetitions. Usage is that of all nodes together.
+/// Figures of one load, the medians of its repetitions. Usage is the sum over all nodes.
 #[derive(Clone, Debug)]
 pub(crate) struct Measured {
     pub(crate) load: LoadShape,
@@ -47,10 +47,10 @@ pub(crate) struct Measured {
     pub(crate) unknown: u64,
 }
 
-/// One run of the benchmark.
+/// The figures of one run of the benchmark.
 pub(crate) struct Report {
     pub(crate) environment: Environment,
-    /// The median of all its measurements.
+    /// The medians of all measurements of the floor.
     pub(crate) floor: Floor,
     pub(crate) floor_before: Floor,
     pub(crate) floor_after: Floor,
@@ -60,19 +60,19 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// p50 and p99 over the floor's, of a load with one proposal in flight.
+    /// p50 and p99 divided by the floor's, for a load with one proposal in flight.
     pub(crate) fn ratio_to_floor(&self, run: &Measured) -> Option<(f64, f64)> {
         let floor = &self.floor.bare_write;
         (run.load.in_flight == 1).then(|| (run.p50_us / floor.p50_us, run.p99_us / floor.p99_us))
     }
 
-    /// Commits a second, as a share of what the floor does with 256 commands in each round.
+    /// Commits per second, as a share of the floor's with 256 commands in each round.
     pub(crate) fn share_of_floor(&self, run: &Measured) -> Option<f64> {
         let floor = COMMANDS_LARGE as f64 * self.floor.bare_write_256.rounds_per_second;
         (run.load.in_flight == COMMANDS_LARGE).then(|| run.commits_per_second / floor)
     }
 
-    /// The figures of the two floors that differ by more than a quarter.
+    /// A line for each figure that differs by more than a quarter between the two floors.
     pub(crate) fn floors_differ(&self) -> Vec<String> {
         let (before, after) = (&self.floor_before, &self.floor_after);
         let pairs = [
@@ -96,7 +96,7 @@ impl Report {
         pairs.into_iter().filter(differ).map(line).collect()
     }
 
-    /// The form that the project's issue asks for.
+    /// The JSON that `--json` writes.
     pub(crate) fn json(&self) -> Value {
         let run = |run: &Measured| {
             let ratio = self.ratio_to_floor(run);
@@ -129,7 +129,7 @@ impl Report {
         })
     }
 
-    /// For people.
+    /// Prints the tables and the notes to standard output.
     pub(crate) fn print(&self) {
         output::say(&self.environment.line());
         output::table(&TABLE_HEADER, &self.floor.rows());
@@ -171,7 +171,7 @@ impl Report {
     }
 }
 
-/// The heading of `Report::rows`.
+/// Column names of [`Report::rows`].
 pub(crate) const HEADER: [&str; 11] = [
     "load",
     "commits/s",

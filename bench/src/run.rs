@@ -1,4 +1,4 @@
-//! The main job: the floor, the loads over three real nodes, the floor again, and the check.
+//! The main job: the floor, the loads on real nodes, the check of all replicas, the floor again.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::cli::RunArguments;
 use crate::cluster::{Cluster, Shape};
 use crate::data::{DataDirectory, results_directory, write_result};
 use crate::environment::Environment;
-use crate::floor::{Floor, FloorLatencies, Stage};
+use crate::floor::{Baseline, Floor, FloorLatencies};
 use crate::histogram::{self, Latencies, median};
 use crate::load::{Load, Loaded};
 use crate::output;
@@ -18,7 +18,7 @@ use crate::usage::Usage;
 const REPETITIONS: usize = 3;
 const WARMUP_SECONDS: f64 = 0.3;
 
-/// Groups and outstanding proposals of the loads that are run without flags.
+/// Groups and outstanding proposals of the loads run by default.
 const LOADS: [(u64, usize); 3] = [(1, 1), (1, 256), (64, 256)];
 
 /// One repetition of a load.
@@ -28,19 +28,22 @@ pub(crate) struct Repetition {
     usage: Usage,
 }
 
-/// The subcommand `run`.
+/// Runs the subcommand `run`.
+///
+/// # Errors
+/// When a node or the disk fails, replicas differ, or a result can't be written.
 pub(crate) fn run(arguments: &RunArguments) -> Result<()> {
     let data = DataDirectory::create(arguments.places.data.as_deref())?;
     let time = Duration::from_secs_f64(arguments.seconds);
     let loads = loads(arguments);
     let steps = (3 * REPETITIONS) + loads.len() * REPETITIONS;
     let progress = output::progress(steps as u64);
-    let mut stage = Stage::set(&data, arguments.payload)?;
+    let mut baseline = Baseline::start(&data, arguments.payload)?;
     let mut floors = Vec::new();
     let mut floor_latencies = FloorLatencies::new();
     for _ in 0..REPETITIONS {
         progress.set_message("the floor");
-        floors.push(stage.measure(time, &mut floor_latencies)?);
+        floors.push(baseline.measure(time, &mut floor_latencies)?);
         progress.inc(1);
     }
     progress.set_message("starting the nodes");
@@ -59,12 +62,12 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<()> {
     drop(cluster);
     for _ in 0..REPETITIONS {
         progress.set_message("the floor again");
-        floors.push(stage.measure(time, &mut floor_latencies)?);
+        floors.push(baseline.measure(time, &mut floor_latencies)?);
         progress.inc(1);
     }
     progress.finish_and_clear();
     let report = Report {
-        environment: Environment::of(data.path(), stage.sync),
+        environment: Environment::of(data.path(), baseline.sync),
         floor: Floor::median(&floors),
         floor_before: Floor::median(&floors[..REPETITIONS]),
         floor_after: Floor::median(&floors[REPETITIONS..]),
@@ -101,6 +104,9 @@ fn shape(arguments: &RunArguments, loads: &[Load]) -> Shape {
 }
 
 /// Runs a load once.
+///
+/// # Errors
+/// When a node fails, or nothing was committed.
 pub(crate) fn repeat(cluster: &mut Cluster, load: &Load) -> Result<Repetition> {
     let before = cluster.usage()?;
     let loaded = cluster.load(load)?;

@@ -1,9 +1,9 @@
 //! The log's writer alone, beside plain durable writes of the same size in the same run.
 //!
-//! One frame after the other, nothing else on the disk. All sides use a plain parked ring and the
-//! same sync method, and take turns every quarter of a second, so that a disk that changes its
-//! mind meanwhile does it to all. The plain writes are of the same bytes again and again, which is
-//! what the log is held against, and beside them of new bytes, which is what a log has to write.
+//! One frame after the other, nothing else on the disk. All three writers use a plain parked ring
+//! and the same sync method, and take turns every quarter of a second, so that a disk whose speed
+//! drifts affects all of them. One plain writer repeats the same bytes, which the log is compared
+//! to; the other writes new bytes each time, which is the least a log has to do.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -12,15 +12,15 @@ use anyhow::{Context, Result, ensure};
 use io_uring::{IoUring, types};
 use pontoon::storage::{
     DiskOp, EntryId, FileVolume, GroupId, LogConfig, LogIdentity, LogIndex, RecordKind, SegmentLog,
-    SyncMethod as LogSyncMethod, Term, prepare_segment, uring,
+    SyncMethod, Term, prepare_segment, uring,
 };
 use serde::Serialize;
 
 use crate::cli::StorageArguments;
 use crate::data::{BLOCK_BYTES, DataDirectory, prepare_file, write_result};
 use crate::environment::Environment;
+use crate::floor::Baseline;
 use crate::floor::leader::{Content, File, durable_writes};
-use crate::floor::{Stage, SyncMethod};
 use crate::histogram::{self, Latencies, median, percentile_us};
 use crate::output;
 
@@ -29,7 +29,7 @@ const SLICE: Duration = Duration::from_millis(250);
 const GROUP: GroupId = GroupId(1);
 const TERM: Term = Term(1);
 
-/// Records and frame sizes: with its header, a frame's records fill its blocks nearly.
+/// Frame sizes and their records, chosen to fill the frame's blocks nearly.
 const SMALL: Frame = Frame {
     bytes: BLOCK_BYTES,
     commands: 1,
@@ -41,7 +41,7 @@ const LARGE: Frame = Frame {
     payload_bytes: 1_024,
 };
 
-/// As it was asked of the log's writer.
+/// Targets of the log's writer: p50 against plain writes at 4 KiB, bandwidth at 256 KiB.
 const LATENCY_RATIO_MAX: f64 = 1.1;
 const BANDWIDTH_RATIO_MIN: f64 = 0.9;
 
@@ -52,7 +52,7 @@ struct Frame {
     payload_bytes: usize,
 }
 
-/// One size of frame, the medians of the repetitions.
+/// Figures of one frame size, the medians of the repetitions.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Comparison {
     frame_bytes: usize,
@@ -75,10 +75,10 @@ struct StorageReport {
     storage: Vec<Comparison>,
 }
 
-/// The subcommand `storage`.
+/// Runs the subcommand `storage`.
 pub(crate) fn run(arguments: &StorageArguments) -> Result<()> {
     let data = DataDirectory::create(arguments.places.data.as_deref())?;
-    let sync = Stage::set(&data, 256)?.sync;
+    let sync = Baseline::start(&data, 256)?.sync;
     let config = LogConfig::new(LogIdentity {
         cluster: 1,
         node: 1,
@@ -138,7 +138,7 @@ impl Side {
     }
 }
 
-/// The same size, written in three ways in turn.
+/// Writes of one size by each of the three writers.
 struct Sides {
     plain: Side,
     new_bytes: Side,
@@ -248,7 +248,7 @@ fn verdict(reached: bool) -> &'static str {
 /// A segment log, and a driver for it that waits for every write.
 struct Writer {
     ring: IoUring,
-    sync: LogSyncMethod,
+    sync: SyncMethod,
     log: SegmentLog,
     volume: FileVolume,
     segment_bytes: u64,
@@ -271,10 +271,6 @@ impl Writer {
             .setup_defer_taskrun()
             .build(8)
             .context("creating an io_uring")?;
-        let sync = match sync {
-            SyncMethod::WriteDsync => LogSyncMethod::WriteDsync,
-            SyncMethod::WriteThenFdatasync => LogSyncMethod::WriteThenFdatasync,
-        };
         let mut writer = Self {
             ring,
             sync,
@@ -288,8 +284,8 @@ impl Writer {
         Ok(writer)
     }
 
-    /// One frame after the other. A large one is staged while the one before is written, as a core
-    /// does it; of a small one the whole way counts, from staging to durable.
+    /// Writes frames one after the other for `time`. A large frame is staged while the previous one
+    /// is written, as a core does; the latency of a small one includes its staging.
     fn write_for(&mut self, frame: Frame, time: Duration) -> Result<Latencies> {
         self.payload = vec![0x5a; frame.payload_bytes];
         let mut latencies = histogram::latencies();
@@ -313,8 +309,8 @@ impl Writer {
     }
 
     fn stage(&mut self, frame: Frame) -> Result<()> {
-        // Everything before is free: the log recycles its segments as under a machine that
-        // keeps its own state.
+        // Compacts everything before, so that the log recycles its segments as it does under a
+        // state machine that keeps its own state.
         self.log.compact(GROUP, self.last());
         for _ in 0..frame.commands {
             self.index += 1;
@@ -325,15 +321,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what is staged; a new segment's header first where one is due. Stages `next`, if it
-    /// is a large frame, meanwhile.
+    /// Writes the staged frame, after a new segment's header where one is due. If `next` is a large
+    /// frame, stages it while the write is in flight.
     fn write(&mut self, next: Option<Frame>) -> Result<()> {
         let mut next = next.filter(|frame| frame.commands > 1);
         let number = self.log.open_frame();
         while self.log.durable_frame() < number {
             match self.log.seal() {
                 Some(write) => {
-                    // The frame is out of the way only when it is the one that is written.
+                    // Staging is free only once the frame itself is the write in flight.
                     let meanwhile = if self.log.staged() { None } else { next.take() };
                     self.carry_out(write, meanwhile)?;
                 }
@@ -364,7 +360,7 @@ impl Writer {
         while results.len() < operations {
             match self.ring.submit_and_wait(operations - results.len()) {
                 Err(error) if error.raw_os_error() != Some(libc::EINTR) => {
-                    // What is under way still reads the log's memory: there is no way back.
+                    // The write in flight still reads the log's memory, so it must not be freed.
                     panic!("io_uring_enter: {error}");
                 }
                 _ => results.extend(self.ring.completion().map(|each| each.result())),

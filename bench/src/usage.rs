@@ -1,23 +1,26 @@
-//! What a process has used so far: processor time, switches, bytes written.
+//! Resources used by a process: CPU time, context switches, bytes written.
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-/// Since the process began.
+/// Resources used since the process began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Usage {
-    /// In user space and in the kernel.
+    /// CPU time in user space and in the kernel.
     pub(crate) cpu_seconds: f64,
-    /// Voluntary and other context switches.
+    /// Voluntary and involuntary context switches.
     pub(crate) context_switches: f64,
-    /// Bytes the log has written, padding included.
+    /// Bytes written by the logs, padding included.
     pub(crate) log_bytes: f64,
-    /// Bytes of the commands in them.
+    /// Bytes of the commands in those.
     pub(crate) payload_bytes: f64,
 }
 
 impl Usage {
-    /// Of this process, with what its logs say.
+    /// Usage of this process and of the node in it.
+    ///
+    /// # Errors
+    /// When /proc can't be read.
     pub(crate) fn now(node: &pontoon::Node) -> Result<Self> {
         let status = std::fs::read_to_string("/proc/self/stat")?;
         let ticks = process_ticks(&status).unwrap_or(0.0);
@@ -34,7 +37,7 @@ impl Usage {
         Ok(usage)
     }
 
-    /// What was used since an earlier moment.
+    /// The difference to an earlier measurement.
     pub(crate) fn since(self, earlier: Self) -> Self {
         Self {
             cpu_seconds: self.cpu_seconds - earlier.cpu_seconds,
@@ -44,7 +47,7 @@ impl Usage {
         }
     }
 
-    /// Of two processes together.
+    /// The sum over two processes.
     pub(crate) fn plus(self, other: Self) -> Self {
         Self {
             cpu_seconds: self.cpu_seconds + other.cpu_seconds,
@@ -64,7 +67,7 @@ fn process_ticks(status: &str) -> Option<f64> {
     Some(user + system)
 }
 
-/// Of all threads: proc_pid_status(5) tells those of one.
+/// Context switches of all threads: proc_pid_status(5) has one file per thread.
 fn switches() -> Result<f64> {
     let mut sum = 0.0;
     for task in std::fs::read_dir("/proc/self/task")? {

@@ -5,6 +5,8 @@
 use std::path::Path;
 
 use pontoon::{Batch, Config, GroupId, Machines, Node, NodeId, StateMachine};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Adds up what it is told. Volatile: it is built anew from the log at every start.
 #[derive(Default)]
@@ -21,8 +23,21 @@ impl StateMachine for Counter {
     }
 }
 
+/// Shows the engine's log on standard error. `PONTOON_LOG` holds the filter, by default `info`.
+fn install_log() {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .with_env_var("PONTOON_LOG")
+        .from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
 #[expect(clippy::print_stdout, reason = "an example talks to its reader")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    install_log();
     let data = Path::new("target/counter");
     let config = Config::new(1, 0xc0ffee, data, "127.0.0.1:0".parse()?);
     let machines = Machines::new().register("counter", |_| Ok(Box::new(Counter::default())));

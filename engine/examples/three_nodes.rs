@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 use pontoon::{
     Applied, Batch, Config, Group, GroupId, Machines, Node, NodeId, ProposeError, StateMachine,
 };
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 type Error = Box<dyn std::error::Error>;
 
@@ -42,8 +44,21 @@ fn propose(groups: &BTreeMap<u64, Group>, word: &str) -> Result<(u64, Applied), 
     }
 }
 
+/// Shows the engine's log on standard error. `PONTOON_LOG` holds the filter, by default `info`.
+fn install_log() {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .with_env_var("PONTOON_LOG")
+        .from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
 #[expect(clippy::print_stdout, reason = "an example talks to its reader")]
 fn main() -> Result<(), Error> {
+    install_log();
     let data = Path::new("target/three_nodes");
     if data.exists() {
         std::fs::remove_dir_all(data)?;

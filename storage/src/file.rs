@@ -211,7 +211,7 @@ pub fn segment_path(directory: &Path, slot: u32) -> PathBuf {
     directory.join(format!("segment-{slot:04}"))
 }
 
-fn slot_of(name: &str) -> Option<u32> {
+pub(crate) fn slot_of(name: &str) -> Option<u32> {
     let digits = name.strip_prefix("segment-")?;
     if digits.len() == 4 {
         digits.parse().ok()

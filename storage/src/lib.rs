@@ -114,6 +114,7 @@ mod log;
 mod measure;
 pub mod memory;
 mod mutant;
+mod read_only;
 pub mod record;
 mod recovery;
 mod slab;
@@ -131,5 +132,8 @@ pub use mutant::Mutant;
 /// The ids this crate's interface is written in.
 pub use pontoon_types::{EntryId, GroupId, LogIndex, NodeId, Term};
 pub use record::RecordKind;
-pub use recovery::{Damage, RecoveredGroup, Recovery, RecoveryReport};
+pub use recovery::{
+    Damage, FrameVerdict, InspectedFrame, InspectedSegment, Inspection, RecoveredGroup, Recovery,
+    RecoveryReport, inspect,
+};
 pub use slab::{ReadBuffer, RecordBytes, SlabPool};

@@ -1,11 +1,11 @@
 //! The `pontoon` command.
 
+mod config;
+mod log;
 mod output;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 /// Tools for Pontoon, a multi-Raft consensus engine.
@@ -18,37 +18,17 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Looks at configurations.
+    /// Checks configurations and shows the defaults.
     #[command(subcommand)]
-    Config(ConfigCommand),
-}
-
-#[derive(Debug, Subcommand)]
-enum ConfigCommand {
-    /// Says whether a node would take this file.
-    Check {
-        /// The file, in TOML.
-        file: PathBuf,
-    },
+    Config(config::ConfigCommand),
+    /// Inspects and verifies the logs of a stopped node.
+    #[command(subcommand)]
+    Log(log::LogCommand),
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(&cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::complain(&format!("pontoon: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(command: &Command) -> Result<()> {
-    match command {
-        Command::Config(ConfigCommand::Check { file }) => {
-            pontoon::Config::from_toml(file)?;
-            output::say(&format!("{}: a node would start with it", file.display()));
-            Ok(())
-        }
+    match Cli::parse().command {
+        Command::Config(command) => config::run(&command),
+        Command::Log(command) => log::run(&command),
     }
 }

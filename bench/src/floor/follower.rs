@@ -1,4 +1,4 @@
-//! A follower of the floor: a blocking socket and a prepared file, nothing else.
+//! A follower of the baseline: a blocking socket and a prepared file, nothing else.
 
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,63 +7,70 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use pontoon::storage::SyncMethod;
 use rustix::io::ReadWriteFlags;
 use serde::{Deserialize, Serialize};
 
-use super::SyncMethod;
 use crate::child;
 use crate::data::{AlignedBytes, prepare_file};
 use crate::histogram::{self, Buckets};
 use crate::placement;
+use crate::sync_method::SyncMethodSerde;
 
-/// What the leader of the floor asks of a follower.
+/// A request of the baseline's leader to a follower.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Order {
-    /// Make the file to write to, and run on this processor from now on.
+pub(crate) enum FollowerRequest {
+    /// Prepare the file to write to, and pin the process to a CPU.
     Prepare {
         path: PathBuf,
         bytes: u64,
+        /// The CPU, or `None` to leave the process unpinned.
         processor: Option<usize>,
     },
-    /// Connect; write and answer each message until the connection ends.
+    /// Connect; write and acknowledge each message until the connection ends.
     Serve {
         address: SocketAddr,
         message: Message,
+        #[serde(with = "SyncMethodSerde")]
         sync: SyncMethod,
     },
     /// Write blocks durably, one after the other.
     Write {
         seconds: f64,
         bytes: usize,
+        #[serde(with = "SyncMethodSerde")]
         sync: SyncMethod,
     },
 }
 
-/// The lengths of one round's bytes.
+/// Lengths of the messages and of the write of one round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Message {
-    /// From the leader to a follower.
+    /// Bytes from the leader to a follower.
     pub(crate) message_bytes: usize,
-    /// From the follower back.
+    /// Bytes of the follower's acknowledgement.
     pub(crate) answer_bytes: usize,
-    /// Written durably in between; none of it if zero.
+    /// Bytes the follower writes durably in between; zero for no write.
     pub(crate) write_bytes: usize,
 }
 
-/// What a follower answers.
+/// A reply of a follower.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Answer {
-    /// Done.
+pub(crate) enum FollowerReply {
+    /// The request is carried out.
     Done,
-    /// The latencies of `Order::Write`.
+    /// The latencies of [`FollowerRequest::Write`].
     Written(Buckets),
 }
 
-/// Answers orders until standard input ends.
+/// Serves requests until standard input ends.
+///
+/// # Errors
+/// When standard input or output fails; a failed request is reported to the parent instead.
 pub(crate) fn serve() -> Result<()> {
     let mut file = None;
-    child::answer_orders(|order| match order {
-        Order::Prepare {
+    child::serve_requests(|request| match request {
+        FollowerRequest::Prepare {
             path,
             bytes,
             processor,
@@ -74,29 +81,25 @@ pub(crate) fn serve() -> Result<()> {
                 bytes,
                 offset: 0,
             });
-            Ok(Answer::Done)
+            Ok(FollowerReply::Done)
         }
-        Order::Serve {
+        FollowerRequest::Serve {
             address,
             message,
             sync,
         } => {
-            let file = file
-                .as_mut()
-                .context("told to serve before there is a file")?;
+            let file = file.as_mut().context("asked to serve before Prepare")?;
             serve_connection(file, address, message, sync)?;
-            Ok(Answer::Done)
+            Ok(FollowerReply::Done)
         }
-        Order::Write {
+        FollowerRequest::Write {
             seconds,
             bytes,
             sync,
         } => {
-            let file = file
-                .as_mut()
-                .context("told to write before there is a file")?;
+            let file = file.as_mut().context("asked to write before Prepare")?;
             file.write_for(Duration::from_secs_f64(seconds), bytes, sync)
-                .map(Answer::Written)
+                .map(FollowerReply::Written)
         }
     })
 }
@@ -107,7 +110,7 @@ fn serve_connection(
     message: Message,
     sync: SyncMethod,
 ) -> Result<()> {
-    let mut socket = TcpStream::connect(address).context("connecting to the floor's leader")?;
+    let mut socket = TcpStream::connect(address).context("connecting to the baseline's leader")?;
     socket.set_nodelay(true)?;
     let mut received = AlignedBytes::new(message.message_bytes.max(message.write_bytes), 0);
     let answer = vec![1; message.answer_bytes];

@@ -1,4 +1,4 @@
-//! The leader of the floor: one plain ring, a socket to each follower, a prepared file.
+//! The leader of the baseline: one plain ring, a socket to each follower, a prepared file.
 
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use pontoon::storage::SyncMethod;
 
-use super::SyncMethod;
 use super::follower::Message;
 use crate::data::AlignedBytes;
 use crate::histogram::{self, Latencies};
 use crate::placement;
 
-/// Rounds a straggler may be behind before the next round waits for it.
+/// Most rounds a replica outside the quorum may lag; the next round waits for it then.
 const LAG_ROUNDS_MAX: u64 = 4;
 
 const RING_ENTRIES: u32 = 32;
@@ -22,62 +22,62 @@ const SYNC: u64 = 2;
 const SEND: u64 = 0x100;
 const RECEIVE: u64 = 0x200;
 
-/// The file of the leader.
+/// The leader's prepared file.
 pub(crate) struct File {
     /// Open for direct I/O.
     pub(crate) file: OwnedFd,
-    /// Zero-written up to here.
+    /// Its length, zero-written; writes start over at its end.
     pub(crate) bytes: u64,
 }
 
-/// Which replicas take part in a round and how many must be done.
-pub(crate) struct Dance<'a> {
-    /// Written by the leader itself, if it takes part.
+/// Participants of a round, its bytes, and when it is complete.
+pub(crate) struct RoundsConfig<'a> {
+    /// The leader's own copy; `None` when only followers take part.
     pub(crate) file: Option<&'a File>,
-    /// Where and how.
+    /// How each write is made durable.
     pub(crate) sync: SyncMethod,
     /// A connection to each follower.
     pub(crate) followers: Vec<TcpStream>,
     /// The lengths of a round's bytes.
     pub(crate) message: Message,
-    /// A round is over when so many replicas are done with it.
+    /// Replicas that must have finished a round before it is complete.
     pub(crate) quorum: usize,
-    /// What the bytes are. New ones only for a leader alone.
+    /// Content of the writes. `New` requires a leader without followers.
     pub(crate) content: Content,
-    /// For how long.
+    /// Duration of the whole measurement.
     pub(crate) time: Duration,
 }
 
-/// What came of it.
-pub(crate) struct Danced {
-    /// Of each round.
+/// Latencies and rate of the rounds.
+pub(crate) struct RoundsResult {
+    /// One latency per round, from its first send or write to its quorum.
     pub(crate) latencies: Latencies,
     /// Over the whole time.
     pub(crate) rounds_per_second: f64,
 }
 
-/// Performs rounds until the time is over.
+/// Runs rounds one after the other until the configured time is over.
 ///
-/// # Panics
-/// If what is danced panics.
-pub(crate) fn dance(dance: Dance<'_>) -> Result<Danced> {
+/// # Errors
+/// When a socket or the file fails, or a follower closes its connection.
+pub(crate) fn run_rounds(config: RoundsConfig<'_>) -> Result<RoundsResult> {
     // On a thread of its own, so that nothing else of this process is pinned with it.
     std::thread::scope(|scope| {
         let leader = scope.spawn(|| {
-            // Whoever writes alone is held against a writer of the log that is not pinned either.
-            if !dance.followers.is_empty() {
+            // A leader without followers is compared to the log's writer, which is not pinned.
+            if !config.followers.is_empty() {
                 placement::pin(placement::processor_of(0, 0, 1));
             }
-            lead(dance)
+            lead(config)
         });
         let led = leader.join();
         led.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
-fn lead(dance: Dance<'_>) -> Result<Danced> {
-    let time = dance.time;
-    let mut leader = Leader::new(dance)?;
+fn lead(config: RoundsConfig<'_>) -> Result<RoundsResult> {
+    let time = config.time;
+    let mut leader = Leader::new(config)?;
     let mut latencies = histogram::latencies();
     let begun = Instant::now();
     while begun.elapsed() < time {
@@ -88,37 +88,39 @@ fn lead(dance: Dance<'_>) -> Result<Danced> {
     }
     let seconds = begun.elapsed().as_secs_f64();
     leader.wait_for_stragglers(0)?;
-    Ok(Danced {
+    Ok(RoundsResult {
         rounds_per_second: latencies.len() as f64 / seconds,
         latencies,
     })
 }
 
-/// What a plain writer writes.
+/// Content of a plain write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     /// The same bytes in the same memory, never touched.
     Unchanged,
-    /// Bytes that are new in every write, put into memory while the write before is under way, as
-    /// whoever has something to say must do. They cost the device more: it fetches them from the
-    /// cache of the processor that wrote them.
+    /// New bytes in every write, filled in while the previous write is in flight, as any real log
+    /// must. They cost the device more: it fetches them from the cache of the CPU that wrote them.
     New,
 }
 
-/// Durable writes of `bytes` bytes to one file, one after the other.
+/// Writes `bytes` bytes durably to one file, one write after the other, for `time`.
+///
+/// # Errors
+/// When a write fails or is short.
 pub(crate) fn durable_writes(
     file: &File,
     sync: SyncMethod,
     bytes: usize,
     content: Content,
     time: Duration,
-) -> Result<Danced> {
+) -> Result<RoundsResult> {
     let message = Message {
         message_bytes: 0,
         answer_bytes: 0,
         write_bytes: bytes,
     };
-    dance(Dance {
+    run_rounds(RoundsConfig {
         file: Some(file),
         sync,
         followers: Vec::new(),
@@ -154,20 +156,20 @@ struct Leader<'a> {
     message: Message,
     quorum: usize,
     bytes: AlignedBytes,
-    /// The bytes of the next round, if they are to be new.
+    /// Buffer of the next round, for [`Content::New`].
     next: Option<AlignedBytes>,
     round: u64,
 }
 
 impl<'a> Leader<'a> {
-    fn new(dance: Dance<'a>) -> Result<Self> {
+    fn new(config: RoundsConfig<'a>) -> Result<Self> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .build(RING_ENTRIES)
             .context("creating an io_uring")?;
-        let answers = vec![0; dance.message.answer_bytes.max(1) * LAG_ROUNDS_MAX as usize];
-        let followers = dance.followers.into_iter().map(|socket| Follower {
+        let answers = vec![0; config.message.answer_bytes.max(1) * LAG_ROUNDS_MAX as usize];
+        let followers = config.followers.into_iter().map(|socket| Follower {
             socket,
             started: 0,
             send_in_flight: false,
@@ -176,26 +178,26 @@ impl<'a> Leader<'a> {
             received_bytes: 0,
             answers: answers.clone(),
         });
-        let length = dance.message.message_bytes.max(dance.message.write_bytes);
+        let length = config.message.message_bytes.max(config.message.write_bytes);
         Ok(Self {
             ring,
             in_flight: 0,
-            file: dance.file,
-            sync: dance.sync,
+            file: config.file,
+            sync: config.sync,
             offset: 0,
             write_started: 0,
             write_durable: 0,
             write_in_flight: false,
             followers: followers.collect(),
-            message: dance.message,
-            quorum: dance.quorum,
+            message: config.message,
+            quorum: config.quorum,
             bytes: AlignedBytes::new(length, 3),
-            next: (dance.content == Content::New).then(|| AlignedBytes::new(length, 4)),
+            next: (config.content == Content::New).then(|| AlignedBytes::new(length, 4)),
             round: 0,
         })
     }
 
-    /// One round: everything goes out with one system call; over when a quorum is done.
+    /// Runs one round. Everything goes out in one system call; it ends when a quorum is done.
     fn round(&mut self) -> Result<()> {
         self.round += 1;
         if let Some(next) = &mut self.next {
@@ -276,7 +278,7 @@ impl<'a> Leader<'a> {
         self.push(&entry.user_data(RECEIVE + number as u64))
     }
 
-    /// Whether there was one to start.
+    /// Queues this round's write. False if there is nothing to write now.
     fn start_write(&mut self) -> Result<bool> {
         let Some(file) = self.file else {
             return Ok(false);
@@ -344,7 +346,10 @@ impl<'a> Leader<'a> {
                 let follower = &mut self.followers[number];
                 follower.receive_in_flight = false;
                 follower.received_bytes += result as u64;
-                ensure!(result > 0, "a follower of the floor closed its connection");
+                ensure!(
+                    result > 0,
+                    "a follower of the baseline closed its connection"
+                );
             }
             _ => {
                 let follower = &mut self.followers[number];
@@ -367,7 +372,7 @@ impl<'a> Leader<'a> {
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
         for follower in &self.followers {
-            // Ends the receive that is still waiting, and tells the follower that this is it.
+            // Completes the pending receive, and ends the follower's loop.
             let _ = follower.socket.shutdown(std::net::Shutdown::Both);
         }
         while self.in_flight > 0 {

@@ -1,8 +1,9 @@
-//! The floor: the dance of a replicated write without an engine.
+//! Baseline: the minimal replicated write, without an engine.
 //!
-//! One process plays the leader over a plain ring, two others are followers. The leader sends the
-//! bytes of an append to both and writes them itself at the same time; a round is over when two
-//! of three are durable. Nothing spins. What an engine adds to this is its own.
+//! One process is the leader and drives a plain ring, two others are followers. The leader sends
+//! the bytes of an append to both and writes them itself at the same time; a round is complete when
+//! two of three are durable. Nothing spins. The tables call these figures the floor: the latency of
+//! an engine above them is the engine's own cost.
 
 pub(crate) mod follower;
 pub(crate) mod leader;
@@ -11,10 +12,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use pontoon::storage::SyncMethod;
 use serde::{Deserialize, Serialize};
 
-use self::follower::{Answer, Message, Order};
-use self::leader::{Content, Dance, Danced, File, dance, durable_writes};
+use self::follower::{FollowerReply, FollowerRequest, Message};
+use self::leader::{Content, File, RoundsConfig, RoundsResult, durable_writes, run_rounds};
 use crate::child::Child;
 use crate::cli::FloorArguments;
 use crate::data::{BLOCK_BYTES, DataDirectory, prepare_file, write_result};
@@ -23,13 +25,13 @@ use crate::histogram::{self, Latencies, median, percentile_us};
 use crate::output;
 use crate::placement;
 
-/// A log frame's header, and what precedes the records of an append on the wire.
+/// Header bytes of a log frame, of a wire frame, of an append and of a record.
 const FRAME_HEADER_BYTES: usize = 64;
 const WIRE_HEADER_BYTES: usize = 32;
 const HEAD_BYTES: usize = 96;
 const RECORD_HEADER_BYTES: usize = 32;
 
-/// As large as a segment, so that the file system has as much to look up.
+/// Bytes of a segment, so that the file system's block lookup costs the same.
 const FILE_BYTES: u64 = 64 << 20;
 
 const FOLLOWERS: usize = 2;
@@ -41,74 +43,65 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Commands of a large round.
 pub(crate) const COMMANDS_LARGE: usize = 256;
 
-/// How a write is made durable; the engine may choose between the same two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum SyncMethod {
-    /// One operation with RWF_DSYNC.
-    WriteDsync,
-    /// A write and an fdatasync linked to it.
-    WriteThenFdatasync,
-}
-
-/// Rounds of one kind.
+/// Figures of rounds with the same number of commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Rounds {
+pub(crate) struct RoundFigures {
     /// Median of a round, microseconds.
     pub(crate) p50_us: f64,
     /// 99th percentile of a round, microseconds.
     pub(crate) p99_us: f64,
-    /// Rounds in a second, one after the other.
+    /// Rounds per second, one after the other.
     pub(crate) rounds_per_second: f64,
 }
 
-/// Two percentiles, microseconds.
+/// Percentiles of a latency, microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Pair {
+pub(crate) struct Percentiles {
     /// The median.
     pub(crate) p50: f64,
     /// The 99th percentile.
     pub(crate) p99: f64,
 }
 
-/// All that is measured without an engine.
+/// The baseline's figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Floor {
     /// The replicated write of one command.
-    pub(crate) bare_write: Rounds,
+    pub(crate) bare_write: RoundFigures,
     /// The replicated write of 256 commands.
-    pub(crate) bare_write_256: Rounds,
-    /// 64 bytes there and back; the leader parks in its ring, the follower in `read`.
-    pub(crate) tcp_round_trip_us: Pair,
-    /// A durable 4 KiB write with nothing beside it.
-    pub(crate) durable_write_us: Pair,
+    pub(crate) bare_write_256: RoundFigures,
+    /// A round trip of 64 bytes; the leader parks in its ring, the follower in `read`.
+    pub(crate) tcp_round_trip_us: Percentiles,
+    /// A durable 4 KiB write on an otherwise idle disk.
+    pub(crate) durable_write_us: Percentiles,
     /// The same by three processes at once, each to its own file.
-    pub(crate) durable_write_three_us: Pair,
+    pub(crate) durable_write_three_us: Percentiles,
 }
 
 impl Floor {
-    /// The median of several measurements, figure by figure.
+    /// The medians of several measurements, figure by figure.
     pub(crate) fn median(measured: &[Self]) -> Self {
         let of = |figure: fn(&Self) -> f64| median(measured.iter().map(figure));
         Self {
-            bare_write: Rounds {
+            bare_write: RoundFigures {
                 p50_us: of(|floor| floor.bare_write.p50_us),
                 p99_us: of(|floor| floor.bare_write.p99_us),
                 rounds_per_second: of(|floor| floor.bare_write.rounds_per_second),
             },
-            bare_write_256: Rounds {
+            bare_write_256: RoundFigures {
                 p50_us: of(|floor| floor.bare_write_256.p50_us),
                 p99_us: of(|floor| floor.bare_write_256.p99_us),
                 rounds_per_second: of(|floor| floor.bare_write_256.rounds_per_second),
             },
-            tcp_round_trip_us: Pair {
+            tcp_round_trip_us: Percentiles {
                 p50: of(|floor| floor.tcp_round_trip_us.p50),
                 p99: of(|floor| floor.tcp_round_trip_us.p99),
             },
-            durable_write_us: Pair {
+            durable_write_us: Percentiles {
                 p50: of(|floor| floor.durable_write_us.p50),
                 p99: of(|floor| floor.durable_write_us.p99),
             },
-            durable_write_three_us: Pair {
+            durable_write_three_us: Percentiles {
                 p50: of(|floor| floor.durable_write_three_us.p50),
                 p99: of(|floor| floor.durable_write_three_us.p99),
             },
@@ -117,15 +110,15 @@ impl Floor {
 
     /// The rows of a table.
     pub(crate) fn rows(&self) -> Vec<Vec<String>> {
-        let pair = |name: &str, pair: &Pair| {
+        let percentiles = |name: &str, of: &Percentiles| {
             let figures = [
-                format!("{:.0}", pair.p50),
-                format!("{:.0}", pair.p99),
+                format!("{:.0}", of.p50),
+                format!("{:.0}", of.p99),
                 "-".to_owned(),
             ];
             [name.to_owned()].into_iter().chain(figures).collect()
         };
-        let rounds = |name: &str, rounds: &Rounds| {
+        let rounds = |name: &str, rounds: &RoundFigures| {
             vec![
                 name.to_owned(),
                 format!("{:.0}", rounds.p50_us),
@@ -136,9 +129,9 @@ impl Floor {
         vec![
             rounds("replicated write, 1 command", &self.bare_write),
             rounds("replicated write, 256 commands", &self.bare_write_256),
-            pair("TCP round trip, 64 bytes", &self.tcp_round_trip_us),
-            pair("durable write, 4 KiB", &self.durable_write_us),
-            pair(
+            percentiles("TCP round trip, 64 bytes", &self.tcp_round_trip_us),
+            percentiles("durable write, 4 KiB", &self.durable_write_us),
+            percentiles(
                 "durable write, 4 KiB, three at once",
                 &self.durable_write_three_us,
             ),
@@ -146,10 +139,10 @@ impl Floor {
     }
 }
 
-/// The heading of the table of `Floor::rows`.
+/// Column names of [`Floor::rows`].
 pub(crate) const TABLE_HEADER: [&str; 4] = ["floor", "p50 µs", "p99 µs", "rounds/s"];
 
-/// The histograms behind a floor's ratios.
+/// The histograms that the floor's ratios come from.
 pub(crate) struct FloorLatencies {
     /// Of `bare_write`.
     pub(crate) bare_write: Latencies,
@@ -158,7 +151,7 @@ pub(crate) struct FloorLatencies {
 }
 
 impl FloorLatencies {
-    /// Nothing measured yet.
+    /// Empty histograms.
     pub(crate) fn new() -> Self {
         let (bare_write, bare_write_256) = (histogram::latencies(), histogram::latencies());
         Self {
@@ -168,27 +161,30 @@ impl FloorLatencies {
     }
 }
 
-/// The processes and files of the floor.
-pub(crate) struct Stage {
+/// The baseline's follower processes, its file and its listener.
+pub(crate) struct Baseline {
     file: File,
     followers: Vec<Child>,
     listener: TcpListener,
     address: SocketAddr,
-    /// The faster of the two on this disk.
+    /// The faster sync method on this disk.
     pub(crate) sync: SyncMethod,
     payload_bytes: usize,
 }
 
-impl Stage {
-    /// Starts the followers, prepares the files and measures which sync method is faster.
-    pub(crate) fn set(data: &DataDirectory, payload_bytes: usize) -> Result<Self> {
+impl Baseline {
+    /// Starts the followers, prepares the files and measures which sync method is faster. Blocks
+    /// for seconds.
+    ///
+    /// # Errors
+    /// When a follower can't be started or a file can't be prepared.
+    pub(crate) fn start(data: &DataDirectory, payload_bytes: usize) -> Result<Self> {
         let mut followers = Vec::new();
         for number in 1..=FOLLOWERS {
-            let mut child =
-                Child::spawn("floor-follower", format!("follower {number} of the floor"))?;
+            let mut child = Child::spawn("floor-follower", format!("baseline follower {number}"))?;
             let path = data.path().join(format!("floor-{number}"));
-            let _: Answer = child.ask(
-                &Order::Prepare {
+            let _: FollowerReply = child.ask(
+                &FollowerRequest::Prepare {
                     path,
                     bytes: FILE_BYTES,
                     processor: placement::processor_of(number, 0, 1),
@@ -200,7 +196,7 @@ impl Stage {
         let file = prepare_file(&data.path().join("floor-0"), FILE_BYTES)?;
         let listener = TcpListener::bind("127.0.0.1:0").context("listening for the followers")?;
         let address = listener.local_addr()?;
-        let mut stage = Self {
+        let mut baseline = Self {
             file: File {
                 file,
                 bytes: FILE_BYTES,
@@ -211,11 +207,15 @@ impl Stage {
             sync: SyncMethod::WriteDsync,
             payload_bytes,
         };
-        stage.sync = stage.faster_sync_method()?;
-        Ok(stage)
+        baseline.sync = baseline.faster_sync_method()?;
+        Ok(baseline)
     }
 
-    /// Both in turns, so that a busy moment of the disk counts against neither.
+    /// The sync method with the lower median, in turns so that a busy disk affects both.
+    ///
+    /// Not `pontoon::storage::measure_drive`: that prefers DSYNC unless fdatasync is faster by a
+    /// margin, because a linked fdatasync costs the engine throughput. A baseline measured with
+    /// the engine's preference would be slower than the disk allows and flatter the engine.
     fn faster_sync_method(&self) -> Result<SyncMethod> {
         let methods = [SyncMethod::WriteDsync, SyncMethod::WriteThenFdatasync];
         let mut samples = [Vec::new(), Vec::new()];
@@ -235,7 +235,10 @@ impl Stage {
         Ok(methods[usize::from(fdatasync < dsync)])
     }
 
-    /// Measures everything once, `time` each.
+    /// Measures every figure once, for `time` or half of it each, and adds the latencies to `all`.
+    ///
+    /// # Errors
+    /// When a follower or the disk fails.
     pub(crate) fn measure(&mut self, time: Duration, all: &mut FloorLatencies) -> Result<Floor> {
         let one = self.replicated_writes(1, time)?;
         let large = self.replicated_writes(COMMANDS_LARGE, time)?;
@@ -243,20 +246,20 @@ impl Stage {
         all.bare_write_256.add(&large.latencies)?;
         let short = time.div_f64(2.0);
         Ok(Floor {
-            bare_write: rounds(&one),
-            bare_write_256: rounds(&large),
-            tcp_round_trip_us: pair(&self.round_trips(short)?),
-            durable_write_us: pair(&self.durable_writes(short)?),
-            durable_write_three_us: pair(&self.durable_writes_of_three(short)?),
+            bare_write: RoundFigures::of(&one),
+            bare_write_256: RoundFigures::of(&large),
+            tcp_round_trip_us: Percentiles::of(&self.round_trips(short)?),
+            durable_write_us: Percentiles::of(&self.durable_writes(short)?),
+            durable_write_three_us: Percentiles::of(&self.durable_writes_of_three(short)?),
         })
     }
 
-    fn replicated_writes(&mut self, commands: usize, time: Duration) -> Result<Danced> {
+    fn replicated_writes(&mut self, commands: usize, time: Duration) -> Result<RoundsResult> {
         let message = append_of(commands, self.payload_bytes);
         let followers = self.connect(FOLLOWERS, message)?;
         let sync = self.sync;
         let file = Some(&self.file);
-        let danced = dance(Dance {
+        let measured = run_rounds(RoundsConfig {
             file,
             sync,
             followers,
@@ -265,8 +268,8 @@ impl Stage {
             content: Content::Unchanged,
             time,
         })?;
-        self.disconnected(FOLLOWERS)?;
-        Ok(danced)
+        self.wait_disconnected(FOLLOWERS)?;
+        Ok(measured)
     }
 
     fn round_trips(&mut self, time: Duration) -> Result<Latencies> {
@@ -277,7 +280,7 @@ impl Stage {
         };
         let followers = self.connect(1, message)?;
         let sync = self.sync;
-        let danced = dance(Dance {
+        let measured = run_rounds(RoundsConfig {
             file: None,
             sync,
             followers,
@@ -286,8 +289,8 @@ impl Stage {
             content: Content::Unchanged,
             time,
         })?;
-        self.disconnected(1)?;
-        Ok(danced.latencies)
+        self.wait_disconnected(1)?;
+        Ok(measured.latencies)
     }
 
     fn durable_writes(&self, time: Duration) -> Result<Latencies> {
@@ -297,7 +300,7 @@ impl Stage {
     fn durable_writes_of_three(&mut self, time: Duration) -> Result<Latencies> {
         let (seconds, bytes, sync) = (time.as_secs_f64(), BLOCK_BYTES, self.sync);
         for follower in &mut self.followers {
-            follower.send(&Order::Write {
+            follower.send(&FollowerRequest::Write {
                 seconds,
                 bytes,
                 sync,
@@ -305,7 +308,7 @@ impl Stage {
         }
         let mut latencies = self.durable_writes(time)?;
         for follower in &mut self.followers {
-            if let Answer::Written(buckets) = follower.receive(PATIENCE)? {
+            if let FollowerReply::Written(buckets) = follower.receive(PATIENCE)? {
                 buckets.add_to(&mut latencies);
             }
         }
@@ -316,7 +319,7 @@ impl Stage {
         let (address, sync) = (self.address, self.sync);
         let mut sockets = Vec::new();
         for follower in &mut self.followers[..count] {
-            follower.send(&Order::Serve {
+            follower.send(&FollowerRequest::Serve {
                 address,
                 message,
                 sync,
@@ -328,31 +331,35 @@ impl Stage {
         Ok(sockets)
     }
 
-    fn disconnected(&mut self, count: usize) -> Result<()> {
+    fn wait_disconnected(&mut self, count: usize) -> Result<()> {
         for follower in &mut self.followers[..count] {
-            let _: Answer = follower.receive(PATIENCE)?;
+            let _: FollowerReply = follower.receive(PATIENCE)?;
         }
         Ok(())
     }
 }
 
-fn rounds(danced: &Danced) -> Rounds {
-    let Pair { p50, p99 } = pair(&danced.latencies);
-    Rounds {
-        p50_us: p50,
-        p99_us: p99,
-        rounds_per_second: danced.rounds_per_second,
+impl RoundFigures {
+    fn of(result: &RoundsResult) -> Self {
+        let Percentiles { p50, p99 } = Percentiles::of(&result.latencies);
+        Self {
+            p50_us: p50,
+            p99_us: p99,
+            rounds_per_second: result.rounds_per_second,
+        }
     }
 }
 
-fn pair(latencies: &Latencies) -> Pair {
-    Pair {
-        p50: percentile_us(latencies, 50.0),
-        p99: percentile_us(latencies, 99.0),
+impl Percentiles {
+    fn of(latencies: &Latencies) -> Self {
+        Self {
+            p50: percentile_us(latencies, 50.0),
+            p99: percentile_us(latencies, 99.0),
+        }
     }
 }
 
-/// The bytes of one append of `commands` commands: on the wire, back, and on disk.
+/// Lengths of one append of `commands` commands: on the wire, acknowledged, and on disk.
 fn append_of(commands: usize, payload_bytes: usize) -> Message {
     let record_bytes = (RECORD_HEADER_BYTES + payload_bytes).next_multiple_of(16);
     let records_bytes = commands * record_bytes;
@@ -363,22 +370,22 @@ fn append_of(commands: usize, payload_bytes: usize) -> Message {
     }
 }
 
-/// The subcommand `floor`.
+/// Runs the subcommand `floor`.
 pub(crate) fn run(arguments: &FloorArguments) -> Result<()> {
     let data = DataDirectory::create(arguments.places.data.as_deref())?;
-    let mut stage = Stage::set(&data, 256)?;
+    let mut baseline = Baseline::start(&data, 256)?;
     let progress = output::progress(3);
     let mut measured = Vec::new();
     let mut latencies = FloorLatencies::new();
     for repetition in 1..=3 {
         progress.set_message(format!("floor, repetition {repetition}"));
         let time = Duration::from_secs_f64(arguments.seconds);
-        measured.push(stage.measure(time, &mut latencies)?);
+        measured.push(baseline.measure(time, &mut latencies)?);
         progress.inc(1);
     }
     progress.finish_and_clear();
     let floor = Floor::median(&measured);
-    let environment = Environment::of(data.path(), stage.sync);
+    let environment = Environment::of(data.path(), baseline.sync);
     output::say(&environment.line());
     output::table(&TABLE_HEADER, &floor.rows());
     if let Some(path) = &arguments.places.json {

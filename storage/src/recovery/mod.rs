@@ -4,6 +4,7 @@
 //! durable nothing has changed, so it can be interrupted and done again with the same outcome.
 
 mod chain;
+mod inspect;
 mod replay;
 mod replayed;
 mod scan;
@@ -21,6 +22,8 @@ use crate::log::frames::Frames;
 use crate::log::group::Group;
 use crate::log::segments::{LiveSegment, Space};
 use crate::slab::SlabPool;
+
+pub use inspect::{FrameVerdict, InspectedFrame, InspectedSegment, Inspection, inspect};
 
 use chain::Chain;
 use replay::Replay;

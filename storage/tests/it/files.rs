@@ -13,19 +13,19 @@ use pontoon_types::{GroupId, LogIndex};
 
 use crate::harness::{SEGMENT_BYTES, entry_id, small_config};
 
-fn directory() -> tempfile::TempDir {
+pub(crate) fn directory() -> tempfile::TempDir {
     // Beside the build, which is on a disk; the system's temporary directory may be in memory.
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-struct Files {
-    volume: FileVolume,
-    log: SegmentLog,
-    recovery: Recovery,
+pub(crate) struct Files {
+    pub(crate) volume: FileVolume,
+    pub(crate) log: SegmentLog,
+    pub(crate) recovery: Recovery,
 }
 
 impl Files {
-    fn open(path: &Path, config: LogConfig) -> Result<Self, OpenError> {
+    pub(crate) fn open(path: &Path, config: LogConfig) -> Result<Self, OpenError> {
         let mut volume = FileVolume::open(path, config.segment_bytes)?;
         let (log, recovery) = SegmentLog::open(&mut volume, config)?;
         let mut files = Self {
@@ -45,13 +45,17 @@ impl Files {
         }
     }
 
-    fn flush(&mut self, sync: SyncMethod) {
-        while let Some(mut operation) = self.log.seal() {
-            let file = self.volume.file(operation.slot()).unwrap();
-            let result = blocking::run(&mut operation, file, sync);
-            self.log.on_complete(operation.id(), result).unwrap();
-            self.prepare();
+    pub(crate) fn flush(&mut self, sync: SyncMethod) {
+        while let Some(operation) = self.log.seal() {
+            self.run(operation, sync);
         }
+    }
+
+    pub(crate) fn run(&mut self, mut operation: DiskOp, sync: SyncMethod) {
+        let file = self.volume.file(operation.slot()).unwrap();
+        let result = blocking::run(&mut operation, file, sync);
+        self.log.on_complete(operation.id(), result).unwrap();
+        self.prepare();
     }
 }
 

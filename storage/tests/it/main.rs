@@ -6,5 +6,6 @@ mod crash;
 mod damage;
 mod files;
 mod harness;
+mod inspect;
 mod model;
 mod property;

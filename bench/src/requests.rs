@@ -1,0 +1,76 @@
+//! The requests a node's process takes over its standard input, and its replies.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::histogram::Buckets;
+use crate::load::{Load, Loaded};
+use crate::machine::Applied;
+use crate::usage::Usage;
+
+/// What runs the cores of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Host {
+    /// A plain thread.
+    Thread,
+    /// A glommio executor.
+    Glommio,
+}
+
+/// Settings of one node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Setup {
+    pub(crate) node: u64,
+    /// Its data directory.
+    pub(crate) data: PathBuf,
+    /// The other nodes' addresses.
+    pub(crate) peers: BTreeMap<u64, SocketAddr>,
+    pub(crate) cores: u16,
+    pub(crate) host: Host,
+    /// Microseconds that a core polls before it waits in the kernel.
+    pub(crate) spin_us: u64,
+    /// The CPU of each core; empty to pin none.
+    pub(crate) pin: Vec<usize>,
+}
+
+/// A request to a node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum ChildRequest {
+    /// Listen on a free port.
+    Listen,
+    /// Start the node.
+    Start(Setup),
+    /// Create groups 1 to `groups`, each with these members.
+    Create { groups: u64, members: Vec<u64> },
+    /// Become the leader of all groups.
+    Lead,
+    /// Run a load; for the node that leads.
+    Load(Load),
+    /// Run a load beside a 1 kHz timer on the same glommio executor.
+    LoadBesideTimer(Load),
+    /// Report the resources used so far.
+    Usage,
+    /// Report the commands each group has applied.
+    Check,
+}
+
+/// A reply of a node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum ChildReply {
+    /// The address the node will be reached at.
+    Listening(SocketAddr),
+    /// The request is carried out.
+    Done,
+    /// The result of the load.
+    Loaded(Loaded),
+    /// The result of the load, and the lateness of the timer's ticks.
+    LoadedBesideTimer(Loaded, Buckets),
+    /// Resources used since the process began.
+    Usage(Usage),
+    /// For each group from 1: what was applied, and the number of commands acknowledged here.
+    Checked(Vec<(Applied, u64)>),
+}

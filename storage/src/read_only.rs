@@ -1,0 +1,146 @@
+//! A core's directory, opened for reading only; writes are discarded.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{Advice, FlockOperation};
+use rustix::io::Errno;
+
+use crate::disk::Volume;
+use crate::error::OpenError;
+use crate::file::slot_of;
+use crate::layout::{BLOCK_BYTES_MIN, SegmentHeader};
+
+/// The segments of a directory, read through the page cache, so that a copy of a log can be
+/// inspected on any file system. Writes succeed and are discarded.
+#[derive(Debug)]
+pub(crate) struct ReadOnlyVolume {
+    segment_bytes: u64,
+    block_bytes: usize,
+    files: BTreeMap<u32, File>,
+    _lock: Option<File>,
+}
+
+impl ReadOnlyVolume {
+    /// Opens the segments of a directory that no node uses. Creates and changes nothing. The block
+    /// is the smallest one until [`set_block_bytes`](Self::set_block_bytes).
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] while a node runs, [`OpenError::Geometry`] when the segments are not of
+    /// one length, and [`OpenError::Io`].
+    pub(crate) fn open(directory: &Path) -> Result<Self, OpenError> {
+        let lock = share_lock(directory)?;
+        let named = || OpenError::io(format!("listing {}", directory.display()));
+        let mut files = BTreeMap::new();
+        let mut segment_bytes = None;
+        for entry in fs::read_dir(directory).map_err(named())? {
+            let entry = entry.map_err(named())?;
+            let Some(slot) = entry.file_name().to_str().and_then(slot_of) else {
+                continue;
+            };
+            let named = || OpenError::io(format!("opening {}", entry.path().display()));
+            let file = File::open(entry.path()).map_err(named())?;
+            let length = file.metadata().map_err(named())?.len();
+            let expected = *segment_bytes.get_or_insert(length);
+            if length != expected {
+                return Err(OpenError::Geometry {
+                    setting: "segment_bytes",
+                    theirs: length,
+                    ours: expected,
+                });
+            }
+            // Drops cached pages, so that the disk itself is read. It is only advice: a file system
+            // that ignores it serves the pages it has.
+            let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+            files.insert(slot, file);
+        }
+        Ok(Self {
+            segment_bytes: segment_bytes.unwrap_or(0),
+            block_bytes: BLOCK_BYTES_MIN,
+            files,
+            _lock: lock,
+        })
+    }
+
+    /// The header of a segment. `None` when it does not verify, contradicts the file's length, or
+    /// can't be read.
+    pub(crate) fn header(&mut self, slot: u32) -> Option<SegmentHeader> {
+        let mut block = vec![0; BLOCK_BYTES_MIN];
+        self.read_at(slot, 0, &mut block).ok()?;
+        let header = SegmentHeader::decode(&block).ok()?;
+        let block_bytes = header.block_bytes as usize;
+        let sound = block_bytes.is_power_of_two()
+            && (BLOCK_BYTES_MIN..=64 << 10).contains(&block_bytes)
+            && header.segment_bytes == self.segment_bytes
+            && header.segment_bytes.is_multiple_of(block_bytes as u64);
+        sound.then_some(header)
+    }
+
+    /// Whether a segment's header block is all zero: prepared and never used.
+    pub(crate) fn is_blank(&mut self, slot: u32) -> bool {
+        let mut block = vec![0; BLOCK_BYTES_MIN];
+        let read = self.read_at(slot, 0, &mut block);
+        read.is_ok() && block.iter().all(|byte| *byte == 0)
+    }
+
+    /// Sets the block, as a sound header states it.
+    pub(crate) fn set_block_bytes(&mut self, block_bytes: usize) {
+        self.block_bytes = block_bytes;
+    }
+}
+
+/// Takes the directory's lock shared: no node starts meanwhile, other inspections may run. A
+/// directory without a lock file is a copy that no node has opened.
+fn share_lock(directory: &Path) -> Result<Option<File>, OpenError> {
+    let path = directory.join("lock");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            let what = format!("opening {}", path.display());
+            return Err(OpenError::Io { what, source });
+        }
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => Err(OpenError::InUse { path }),
+        Err(errno) => Err(OpenError::Io {
+            what: format!("locking {}", path.display()),
+            source: errno.into(),
+        }),
+    }
+}
+
+impl Volume for ReadOnlyVolume {
+    fn block_bytes(&self) -> usize {
+        self.block_bytes
+    }
+
+    fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    fn slots(&self) -> Vec<u32> {
+        self.files.keys().copied().collect()
+    }
+
+    fn read_at(&mut self, slot: u32, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let file = self.files.get(&slot).ok_or(io::ErrorKind::NotFound)?;
+        file.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&mut self, _slot: u32, _offset: u64, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&mut self, _slot: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn prepare(&mut self, _slot: u32) -> io::Result<()> {
+        Ok(())
+    }
+}
