@@ -277,7 +277,7 @@ fn a_frame_of_a_hundred_pieces_crosses_two_rings_of_two_entries() {
     for index in 1..=100 {
         dialler.append(index, &[index as u8; 1000]);
         let mut pieces = Vec::new();
-        let index = LogIndex(u64::from(index));
+        let index = LogIndex(index);
         dialler
             .log
             .cached(GroupId(1), index..=index, 1 << 20, &mut pieces);

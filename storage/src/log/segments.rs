@@ -34,6 +34,7 @@ pub(crate) struct Space {
     freed: VecDeque<LiveSegment>,
     /// Prepared and free, in the order they will be used.
     pub(crate) free: VecDeque<u32>,
+    /// The slot that is being prepared elsewhere.
     preparing: Option<u32>,
     /// The slot whose header is being written: no longer free, not yet live.
     rolling: Option<u32>,
@@ -94,7 +95,7 @@ impl Space {
             .expect("a log always has a segment to write to")
     }
 
-    /// Can the log still write `bytes`, of any frames, and keep room for compaction?
+    /// Whether `bytes` more, of any frames, leave the room that is kept back for compaction.
     pub(super) fn has_room(&self, bytes: usize, config: &LogConfig) -> bool {
         let (bytes, frame) = (bytes as u64, u64::from(config.frame_bytes_max));
         let left = config.segment_bytes - self.offset;
@@ -108,7 +109,7 @@ impl Space {
         bytes + headroom <= left.saturating_sub(frame) + rolls * whole
     }
 
-    /// Is there any place left for `bytes` of votes and the like?
+    /// Whether there is any room for `bytes` more, that kept back included.
     pub(super) fn has_headroom(&self, bytes: usize, config: &LogConfig) -> bool {
         self.free.len() > RESERVE || bytes as u64 <= config.segment_bytes - self.offset
     }
@@ -130,7 +131,7 @@ impl Space {
         self.offset = block as u64;
     }
 
-    /// What frame `number` may say about the oldest segment needed.
+    /// The oldest segment needed, as frame `number` may announce it.
     pub(super) fn announce(&mut self, number: u64) -> u64 {
         while self
             .announced
@@ -191,7 +192,8 @@ impl SegmentLog {
         }
         let freed = space.freed.len() - before;
         if freed > 0 {
-            // What made them free may be staged in the newest frame: say it no earlier.
+            // The records that freed these segments may be in the newest staged frame: no frame
+            // before that one may announce them free.
             let newest = self.staging.next_number - 1;
             space.announced.push_back((newest, space.live[0].sequence));
             self.statistics.segments_freed += freed as u64;

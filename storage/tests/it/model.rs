@@ -93,22 +93,7 @@ impl Model {
             } => {
                 self.append(log, group, back, count, length, &mut step);
             }
-            Change::Truncate { group, back } => {
-                let Some(found) = self.groups.get_mut(&group) else {
-                    return;
-                };
-                let index = found.last().0.saturating_sub(back).max(found.compacted.0);
-                let term = found
-                    .entries
-                    .get(&index)
-                    .map_or(found.compacted.1, |entry| entry.0);
-                if log
-                    .truncate_suffix(GroupId(group), entry_id(index, term))
-                    .is_ok()
-                {
-                    found.entries.split_off(&(index + 1));
-                }
-            }
+            Change::Truncate { group, back } => self.truncate(log, group, back),
             Change::HardState { group, vote } => {
                 let Some(found) = self.groups.get_mut(&group) else {
                     return;
@@ -134,6 +119,23 @@ impl Model {
             }
         }
         step(log, self);
+    }
+
+    fn truncate(&mut self, log: &mut SegmentLog, group: u64, back: u64) {
+        let Some(found) = self.groups.get_mut(&group) else {
+            return;
+        };
+        let index = found.last().0.saturating_sub(back).max(found.compacted.0);
+        let term = found
+            .entries
+            .get(&index)
+            .map_or(found.compacted.1, |entry| entry.0);
+        if log
+            .truncate_suffix(GroupId(group), entry_id(index, term))
+            .is_ok()
+        {
+            found.entries.split_off(&(index + 1));
+        }
     }
 
     fn append(
