@@ -142,7 +142,7 @@ impl Shard {
         let Some(link) = &mut peer.link else { return };
         link.sending_since = None;
         if let Err(error) = link.connection.on_sent(batch, result) {
-            self.disconnect(position, error.reason(), operations);
+            self.disconnect(position, error.label(), operations);
         }
     }
 
@@ -177,7 +177,7 @@ impl Shard {
             self.disconnect(position, reason, operations);
         } else if let Some(error) = ended {
             tracing::info!(peer = %from, %error, "the connection ended");
-            self.disconnect(position, error.reason(), operations);
+            self.disconnect(position, error.label(), operations);
         }
     }
 

@@ -17,7 +17,9 @@ use pontoon::doorbell::Doorbell;
 use pontoon::driver::{DriverConfig, UringDriver, Wait, Wake};
 use pontoon::port::{Completion, Operation, SocketId};
 use pontoon::storage::{FileVolume, Identity, LogConfig, RecordKind, SegmentLog, SyncMethod};
-use pontoon::transport::{FORMAT_FINGERPRINT, Hello, WIRE_VERSION};
+use pontoon::transport::{
+    FORMAT_FINGERPRINT, Features, Hello, Purpose, WIRE_VERSION, WIRE_VERSION_MIN,
+};
 
 /// Nothing takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,7 +39,7 @@ fn listener() -> TcpListener {
 /// What a node of the cluster says to another.
 fn hello(node: u64, expected_peer: u64) -> Hello {
     Hello {
-        version_min: WIRE_VERSION,
+        version_min: WIRE_VERSION_MIN,
         version_max: WIRE_VERSION,
         core: 0,
         cores: 1,
@@ -45,7 +47,8 @@ fn hello(node: u64, expected_peer: u64) -> Hello {
         node,
         expected_peer,
         incarnation: 0,
-        features: 0,
+        purpose: Purpose::Replication,
+        features: Features::NONE,
         fingerprint: FORMAT_FINGERPRINT,
         frame_bytes_max: FRAME_BYTES_MAX,
     }
