@@ -12,7 +12,9 @@ use pontoon_raft::{GroupId, NodeId, Time};
 use pontoon_storage::{
     DriveMethod, FileVolume, OpenError, SegmentLog, SyncMethod, Volume, measure_drive,
 };
-use pontoon_transport::{FORMAT_FINGERPRINT, FrameLimits, Hello, WIRE_VERSION};
+use pontoon_transport::{
+    FORMAT_FINGERPRINT, Features, FrameLimits, Hello, Purpose, WIRE_VERSION, WIRE_VERSION_MIN,
+};
 
 use crate::bulk::{BulkConfig, BulkLane, BulkLink};
 use crate::config::{Config, ConfigError, FRAME_BYTES_MAX, HostKind};
@@ -354,7 +356,7 @@ impl Drop for Node {
 fn bulk_config(config: &Config, listener: TcpListener) -> BulkConfig {
     BulkConfig {
         hello: Hello {
-            version_min: WIRE_VERSION,
+            version_min: WIRE_VERSION_MIN,
             version_max: WIRE_VERSION,
             core: 0,
             cores: config.cores,
@@ -362,7 +364,8 @@ fn bulk_config(config: &Config, listener: TcpListener) -> BulkConfig {
             node: config.node,
             expected_peer: 0,
             incarnation: 0,
-            features: 0,
+            purpose: Purpose::Replication,
+            features: Features::NONE,
             fingerprint: FORMAT_FINGERPRINT,
             frame_bytes_max: FRAME_BYTES_MAX,
         },

@@ -44,9 +44,9 @@ pub(crate) fn head(group: GroupId, message: &Message) -> Head {
             count: request.count,
             index: request.prev_log.index.0,
             log_term: request.prev_log.term.0,
-            commit: request.leader_commit.0,
+            second_index: request.leader_commit.0,
             round: request.round,
-            everywhere: request.replicated_everywhere.0,
+            extra: request.replicated_everywhere.0,
             ..head
         },
         Body::AppendResponse(response) => append_response_head(head, response),
@@ -67,7 +67,7 @@ fn append_response_head(head: Head, response: AppendResponse) -> Head {
         kind: APPEND_RESPONSE,
         flags: if response.tainted { FLAG_TAINTED } else { 0 },
         round: response.round,
-        everywhere: response.log_epoch,
+        extra: response.log_epoch,
         ..head
     };
     match response.outcome {
@@ -81,7 +81,7 @@ fn append_response_head(head: Head, response: AppendResponse) -> Head {
             hint,
         } => Head {
             index: prev_log_index.0,
-            commit: hint.index.0,
+            second_index: hint.index.0,
             log_term: hint.term.0,
             ..head
         },
@@ -107,9 +107,9 @@ pub(crate) fn message(head: &Head) -> Option<Message> {
         APPEND_ENTRIES => AppendEntries {
             prev_log: log_entry(head.index, head.log_term),
             count: head.count,
-            leader_commit: LogIndex(head.commit),
+            leader_commit: LogIndex(head.second_index),
             round: head.round,
-            replicated_everywhere: LogIndex(head.everywhere),
+            replicated_everywhere: LogIndex(head.extra),
         }
         .into(),
         APPEND_RESPONSE => append_response(head).into(),
@@ -132,13 +132,13 @@ fn append_response(head: &Head) -> AppendResponse {
     } else {
         AppendOutcome::Rejected {
             prev_log_index: LogIndex(head.index),
-            hint: log_entry(head.commit, head.log_term),
+            hint: log_entry(head.second_index, head.log_term),
         }
     };
     AppendResponse {
         round: head.round,
         outcome,
-        log_epoch: head.everywhere,
+        log_epoch: head.extra,
         tainted: head.flags & FLAG_TAINTED != 0,
     }
 }

@@ -16,13 +16,16 @@ use pontoon::storage::{
     CacheRead, EntryId, FileVolume, GroupId, LogConfig, LogIdentity, LogIndex, RecordBytes,
     RecordKind, SegmentLog, SyncMethod, Term, Volume,
 };
-use pontoon::transport::{Connection, FORMAT_FINGERPRINT, FrameLimits, Head, Hello, WIRE_VERSION};
+use pontoon::transport::{
+    Connection, FORMAT_FINGERPRINT, Features, FrameLimits, Head, Hello, Purpose, WIRE_VERSION,
+    WIRE_VERSION_MIN,
+};
 
 const LIMIT: Wait = Wait::For(Duration::from_secs(60));
 
 fn hello(node: u64) -> Hello {
     Hello {
-        version_min: WIRE_VERSION,
+        version_min: WIRE_VERSION_MIN,
         version_max: WIRE_VERSION,
         core: 0,
         cores: 1,
@@ -30,7 +33,8 @@ fn hello(node: u64) -> Hello {
         node,
         expected_peer: 0,
         incarnation: 0,
-        features: 0,
+        purpose: Purpose::Replication,
+        features: Features::NONE,
         fingerprint: FORMAT_FINGERPRINT,
         frame_bytes_max: 1 << 20,
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::error::ConnectionError;
-use crate::frame::{self, FRAME_HEADER_BYTES, Frame, FrameHeader};
+use crate::frame::{self, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKind};
 use crate::head::{HEAD_BYTES, Head};
 use crate::receive::ReceiveBuffer;
 use crate::send::{OutgoingFrame, SendBatch};
@@ -36,6 +36,8 @@ pub struct Connection<P> {
     /// Bytes of the frame given out last.
     taken: usize,
     expected_sequence: u64,
+    /// Frames of unknown kinds so far.
+    skipped_frames: u64,
 }
 
 impl<P: AsRef<[u8]> + Clone> Connection<P> {
@@ -55,6 +57,7 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
             buffer: Some(ReceiveBuffer::new(capacity)),
             taken: 0,
             expected_sequence: 0,
+            skipped_frames: 0,
         }
     }
 
@@ -114,6 +117,7 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
         let head_count = (frame.head_bytes.len() - FRAME_HEADER_BYTES) / HEAD_BYTES;
         let records_bytes = frame.bytes - frame.head_bytes.len();
         let header = FrameHeader {
+            kind: FrameKind::Heads,
             head_count: u16::try_from(head_count).expect("no more heads than a frame can hold"),
             records_bytes: u32::try_from(records_bytes).expect("below frame_bytes_max"),
             sequence: self.next_sequence,
@@ -180,12 +184,41 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
         Ok(())
     }
 
-    /// The next whole frame, in place. It is gone with the next call.
+    /// The next whole frame with heads, in place. It is gone with the next call. Frames of kinds
+    /// that this version does not know are skipped.
     ///
     /// # Errors
-    /// If what came is no frame: the connection must be closed.
+    /// If the bytes received are not a frame: the connection must be closed.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, ConnectionError> {
         self.release_taken();
+        let header = loop {
+            let Some(header) = self.check_next()? else {
+                return Ok(None);
+            };
+            self.taken = header.whole_bytes();
+            self.expected_sequence += 1;
+            match header.kind {
+                FrameKind::Heads => break header,
+                FrameKind::Unknown(kind) => self.skip(kind),
+            }
+        };
+        let Some(buffer) = &self.buffer else {
+            return Ok(None);
+        };
+        let whole = &buffer.pending()[..self.taken];
+        let (head_bytes, records) = whole.split_at(header.heads_end());
+        let heads = &head_bytes[FRAME_HEADER_BYTES..];
+        Ok(Some(Frame { heads, records }))
+    }
+
+    /// Frames of unknown kinds that were skipped so far.
+    #[must_use]
+    pub fn skipped_frames(&self) -> u64 {
+        self.skipped_frames
+    }
+
+    /// Checks the next frame: its header, checksum and heads. `None` until it is there as a whole.
+    fn check_next(&self) -> Result<Option<FrameHeader>, ConnectionError> {
         let Some(buffer) = &self.buffer else {
             return Ok(None);
         };
@@ -195,27 +228,32 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
         };
         let sequence = self.expected_sequence;
         let header = FrameHeader::parse(header, sequence, self.limits.frame_bytes_max)?;
-        let bytes = usize::try_from(header.frame_bytes()).expect("below frame_bytes_max");
-        let Some(whole) = pending.get(..bytes) else {
+        let Some(whole) = pending.get(..header.whole_bytes()) else {
             return Ok(None);
         };
-        let (head_bytes, records) = whole.split_at(header.heads_end());
+        let head_bytes = &whole[..header.heads_end()];
         if !frame::verify(head_bytes) {
             return Err(ConnectionError::Checksum { sequence });
         }
-        let heads = &head_bytes[FRAME_HEADER_BYTES..];
-        if heads
-            .chunks_exact(HEAD_BYTES)
-            .any(|head| Head::decode(head).is_none())
-        {
-            return Err(ConnectionError::BadHeader {
-                field: "head",
-                sequence,
-            });
+        let mut heads = head_bytes[FRAME_HEADER_BYTES..].chunks_exact(HEAD_BYTES);
+        if header.kind == FrameKind::Heads && heads.any(|head| Head::decode(head).is_none()) {
+            let field = "head";
+            return Err(ConnectionError::BadHeader { field, sequence });
         }
-        self.taken = bytes;
-        self.expected_sequence += 1;
-        Ok(Some(Frame { heads, records }))
+        Ok(Some(header))
+    }
+
+    /// Passes over the frame that was checked last. Only the first of a connection is logged.
+    #[cold]
+    fn skip(&mut self, kind: u8) {
+        if self.skipped_frames == 0 {
+            tracing::info!(
+                kind,
+                "skipping frames of a kind that only newer versions know"
+            );
+        }
+        self.skipped_frames += 1;
+        self.release_taken();
     }
 
     fn release_taken(&mut self) {

@@ -1,5 +1,7 @@
 //! Why a peer is refused or a connection closed, each with a label to count it under.
 
+use crate::hello::{Purpose, VersionRange};
+
 /// Why a hello was not accepted. The connection is closed; the node lives on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -14,14 +16,12 @@ pub enum HelloError {
     #[error("the hello's checksum is wrong")]
     Checksum,
     /// No version of the wire is spoken by both.
-    #[error("the peer speaks wire versions {min} to {max}, this node {ours}; upgrade the older")]
+    #[error("the peer speaks wire {theirs}, this node {ours}; upgrade the older")]
     Version {
-        /// Oldest version of the peer.
-        min: u16,
-        /// Newest version of the peer.
-        max: u16,
-        /// The one version of this node.
-        ours: u16,
+        /// The peer's range.
+        theirs: VersionRange,
+        /// This node's range.
+        ours: VersionRange,
     },
     /// The peer lays out its messages differently.
     #[error("the peer's format fingerprint is {theirs:#018x}, ours {ours:#018x}")]
@@ -32,7 +32,7 @@ pub enum HelloError {
         ours: u64,
     },
     /// The peer belongs to another cluster.
-    #[error("the peer is of cluster {theirs:#x}, this node of {ours:#x}; check its addresses")]
+    #[error("the peer is of cluster {theirs:x}, this node of {ours:x}; check its addresses")]
     WrongCluster {
         /// The peer's cluster.
         theirs: u128,
@@ -52,6 +52,12 @@ pub enum HelloError {
     UnknownNode {
         /// Who it is.
         theirs: u64,
+    },
+    /// The connection is for something that this node does not serve.
+    #[error("the peer connects for {purpose}, which this node does not serve")]
+    Purpose {
+        /// What the peer wants.
+        purpose: Purpose,
     },
     /// The nodes were built or configured with different sizes of frames.
     #[error("the peer takes frames of {theirs} bytes, this node of {ours}; configure the same")]
@@ -74,9 +80,9 @@ pub enum HelloError {
 }
 
 impl HelloError {
-    /// A short label to count this under.
+    /// The reason as a short label in `snake_case`, for counts and log lines.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub fn label(&self) -> &'static str {
         match self {
             Self::NotPontoon { .. } => "not_pontoon",
             Self::Checksum => "hello_checksum",
@@ -85,6 +91,7 @@ impl HelloError {
             Self::WrongCluster { .. } => "wrong_cluster",
             Self::WrongNode { .. } => "wrong_node",
             Self::UnknownNode { .. } => "unknown_node",
+            Self::Purpose { .. } => "purpose",
             Self::Cores { .. } => "cores",
             Self::FrameBytes { .. } => "frame_bytes",
         }
@@ -131,9 +138,9 @@ pub enum ConnectionError {
 }
 
 impl ConnectionError {
-    /// A short label to count this under.
+    /// The reason as a short label in `snake_case`, for counts and log lines.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub fn label(&self) -> &'static str {
         match self {
             Self::Closed => "closed",
             Self::Socket { .. } => "socket",

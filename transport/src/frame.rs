@@ -7,11 +7,37 @@ use crate::head::{HEAD_BYTES, Head};
 pub const FRAME_HEADER_BYTES: usize = 32;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"PTNf");
-const KIND_HEADS: u8 = 1;
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    /// Heads of groups, and their records.
+    Heads,
+    /// Something that only newer versions know, by its code on the wire. Such a frame is checked
+    /// like any other, skipped, and counted.
+    Unknown(u8),
+}
+
+impl FrameKind {
+    fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::Heads,
+            code => Self::Unknown(code),
+        }
+    }
+
+    fn code(self) -> u8 {
+        match self {
+            Self::Heads => 1,
+            Self::Unknown(code) => code,
+        }
+    }
+}
 
 /// What the header says of the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
+    pub(crate) kind: FrameKind,
     pub(crate) head_count: u16,
     pub(crate) records_bytes: u32,
     pub(crate) sequence: u64,
@@ -26,6 +52,11 @@ impl FrameHeader {
         self.heads_end() as u64 + u64::from(self.records_bytes)
     }
 
+    /// The same, for a header within `frame_bytes_max`.
+    pub(crate) fn whole_bytes(&self) -> usize {
+        self.heads_end() + self.records_bytes as usize
+    }
+
     /// Fills in the first 32 of `bytes`, which hold the heads after them.
     pub(crate) fn seal(&self, bytes: &mut [u8]) {
         assert_eq!(
@@ -35,7 +66,7 @@ impl FrameHeader {
         );
         bytes[..FRAME_HEADER_BYTES].fill(0);
         bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
-        bytes[4] = KIND_HEADS;
+        bytes[4] = self.kind.code();
         bytes[6..8].copy_from_slice(&self.head_count.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.records_bytes.to_le_bytes());
         bytes[12..20].copy_from_slice(&self.sequence.to_le_bytes());
@@ -43,7 +74,8 @@ impl FrameHeader {
         bytes[28..32].copy_from_slice(&checksum.to_le_bytes());
     }
 
-    /// Reads the header of frame number `expected`, and refuses whatever is not exactly that.
+    /// Reads the header of frame number `expected`, and refuses whatever is not exactly that. The
+    /// lengths of a frame of unknown kind mean and are bounded as those of any other.
     pub(crate) fn parse(
         bytes: &[u8; FRAME_HEADER_BYTES],
         expected: u64,
@@ -73,15 +105,16 @@ impl FrameHeader {
         if u32::from_le_bytes([m0, m1, m2, m3]) != MAGIC {
             return bad("magic");
         }
-        if kind != KIND_HEADS {
-            return bad("kind");
-        }
-        if flags != 0 || rest[8..16] != [0; 8] {
+        let kind = FrameKind::from_code(kind);
+        let known = kind == FrameKind::Heads;
+        // The flags and the reserved bytes of a newer kind may mean something to it.
+        if known && (flags != 0 || rest[8..16] != [0; 8]) {
             return bad("flags");
         }
         let mut sequence = [0; 8];
         sequence.copy_from_slice(&rest[..8]);
         let header = Self {
+            kind,
             head_count: u16::from_le_bytes([h0, h1]),
             records_bytes: u32::from_le_bytes([r0, r1, r2, r3]),
             sequence: u64::from_le_bytes(sequence),
@@ -89,7 +122,7 @@ impl FrameHeader {
         if header.sequence != expected {
             return bad("sequence");
         }
-        if header.head_count == 0 {
+        if known && header.head_count == 0 {
             return bad("number of heads");
         }
         let bytes = header.frame_bytes();

@@ -1,4 +1,20 @@
 //! Heads: what a frame says about each group, of one fixed size, read in place.
+//!
+//! The engine gives the kinds their meaning. Every kind carries group, term and flags; besides:
+//!
+//! ```text
+//! kind               index            log_term       second_index    round    extra
+//! 1 request vote     last of the log  its term
+//! 2 vote response
+//! 3 append entries   previous entry   its term       leader commit   round    index that every
+//!                                                                             member holds
+//! 4 append response  matching entry                                  echoed   epoch of the log
+//!   when rejected    previous entry   term of hint   index of hint   echoed   epoch of the log
+//! 5 timeout now
+//! 6 repaired         epoch of the log
+//! ```
+//!
+//! `count` is the number of records and not 0 in append entries only; fields left blank are 0.
 
 use rkyv::Portable;
 use rkyv::api::low;
@@ -33,12 +49,12 @@ pub struct WireHead {
     pub index: u64_ule,
     /// The term at that index.
     pub log_term: u64_ule,
-    /// A commit index, or a second index.
-    pub commit: u64_ule,
+    /// A second index, by kind.
+    pub second_index: u64_ule,
     /// A round of heartbeats.
     pub round: u64_ule,
-    /// An index that every member holds.
-    pub everywhere: u64_ule,
+    /// An index or an epoch, by kind.
+    pub extra: u64_ule,
 }
 
 /// The same in the machine's own integers.
@@ -58,12 +74,12 @@ pub struct Head {
     pub index: u64,
     /// The term at that index.
     pub log_term: u64,
-    /// A commit index, or a second index.
-    pub commit: u64,
+    /// A second index, by kind.
+    pub second_index: u64,
     /// A round of heartbeats.
     pub round: u64,
-    /// An index that every member holds.
-    pub everywhere: u64,
+    /// An index or an epoch, by kind.
+    pub extra: u64,
 }
 
 impl Head {
@@ -77,9 +93,9 @@ impl Head {
             self.term,
             self.index,
             self.log_term,
-            self.commit,
+            self.second_index,
             self.round,
-            self.everywhere,
+            self.extra,
         ];
         for field in fields {
             bytes.extend_from_slice(&field.to_le_bytes());
@@ -97,9 +113,9 @@ impl Head {
             term: head.term.to_native(),
             index: head.index.to_native(),
             log_term: head.log_term.to_native(),
-            commit: head.commit.to_native(),
+            second_index: head.second_index.to_native(),
             round: head.round.to_native(),
-            everywhere: head.everywhere.to_native(),
+            extra: head.extra.to_native(),
         })
     }
 }
@@ -118,9 +134,9 @@ mod tests {
             term: 12,
             index: 13,
             log_term: 14,
-            commit: 15,
+            second_index: 15,
             round: 16,
-            everywhere: 17,
+            extra: 17,
         };
         let mut bytes = Vec::new();
         head.encode(&mut bytes);

@@ -1,17 +1,110 @@
-//! The first bytes of a connection: who talks, to whom, and in which version.
+//! The first bytes of a connection: who talks, to whom, what for, and in which versions.
+
+use std::fmt;
 
 use crate::error::HelloError;
 
-/// Bytes of a hello.
+/// Bytes of a hello. The same in every version, with the range of versions in the same place, so
+/// that nodes of any two versions can tell each other apart.
 pub const HELLO_BYTES: usize = 80;
 
-/// The version of the wire that this build speaks.
-pub const WIRE_VERSION: u16 = 1;
+/// The newest version of the wire that this build speaks.
+pub const WIRE_VERSION: u16 = 2;
 
-/// Changes whenever the layout of a head or a frame changes.
-pub const FORMAT_FINGERPRINT: u64 = 0x5054_4e66_0000_0001;
+/// The oldest version of the wire that this build speaks.
+pub const WIRE_VERSION_MIN: u16 = 2;
+
+/// Changes whenever the layout of a hello, a frame or a head changes.
+pub const FORMAT_FINGERPRINT: u64 = 0x5054_4e66_0000_0002;
 
 const MAGIC: [u8; 8] = *b"PONTOON\0";
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Messages and log records between two cores with the same number.
+    Replication,
+    /// The state of a group, streamed to a replica that can't be brought up to date by its log.
+    Snapshot,
+    /// Questions and orders of an operator.
+    Admin,
+    /// Something that only newer versions know, by its code on the wire.
+    Unknown(u32),
+}
+
+impl Purpose {
+    fn from_code(code: u32) -> Self {
+        match code {
+            1 => Self::Replication,
+            2 => Self::Snapshot,
+            3 => Self::Admin,
+            code => Self::Unknown(code),
+        }
+    }
+
+    fn code(self) -> u32 {
+        match self {
+            Self::Replication => 1,
+            Self::Snapshot => 2,
+            Self::Admin => 3,
+            Self::Unknown(code) => code,
+        }
+    }
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replication => formatter.write_str("replication"),
+            Self::Snapshot => formatter.write_str("snapshots"),
+            Self::Admin => formatter.write_str("administration"),
+            Self::Unknown(code) => write!(formatter, "unknown purpose {code}"),
+        }
+    }
+}
+
+/// Optional features of the wire, one bit each. Bits without a meaning are kept and ignored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features(pub u64);
+
+impl Features {
+    /// No feature.
+    pub const NONE: Self = Self(0);
+
+    /// The features of both.
+    #[must_use]
+    pub fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+/// The versions of the wire that a node speaks, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VersionRange {
+    /// The oldest.
+    pub min: u16,
+    /// The newest.
+    pub max: u16,
+}
+
+impl VersionRange {
+    /// The newest version that both speak. `None` if there is none, or a range is empty.
+    #[must_use]
+    pub fn newest_common(self, other: Self) -> Option<u16> {
+        let newest = self.max.min(other.max);
+        (newest >= self.min && newest >= other.min).then_some(newest)
+    }
+}
+
+impl fmt::Display for VersionRange {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.min == self.max {
+            write!(formatter, "version {}", self.min)
+        } else {
+            write!(formatter, "versions {} to {}", self.min, self.max)
+        }
+    }
+}
 
 /// What one side says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,50 +121,58 @@ pub struct Hello {
     pub cluster: u128,
     /// The node.
     pub node: u64,
-    /// Who it means to talk to; 0 if it can't know yet.
+    /// The node that should receive this; 0 if the sender can't know it yet.
     pub expected_peer: u64,
-    /// Distinguishes the lives of one node.
-    pub incarnation: u64,
-    /// Optional features, one bit each.
-    pub features: u64,
-    /// [`FORMAT_FINGERPRINT`].
+    /// Distinguishes the lives of one node. Reserved: nothing reads it yet.
+    pub incarnation: u32,
+    /// What the connection is for. The accepting side repeats what the dialling side said.
+    pub purpose: Purpose,
+    /// Features that the sender supports.
+    pub features: Features,
+    /// The layout of the newest version: [`FORMAT_FINGERPRINT`].
     pub fingerprint: u64,
     /// Largest frame it accepts, in bytes.
     pub frame_bytes_max: u32,
 }
 
 impl Hello {
+    /// The range of versions that the sender speaks.
+    #[must_use]
+    pub fn versions(&self) -> VersionRange {
+        VersionRange {
+            min: self.version_min,
+            max: self.version_max,
+        }
+    }
+
     /// The bytes to send.
     #[must_use]
     pub fn encode(&self) -> [u8; HELLO_BYTES] {
         let mut bytes = [0; HELLO_BYTES];
-        bytes[..8].copy_from_slice(&MAGIC);
-        let shorts = [self.version_min, self.version_max, self.core, self.cores];
-        for (place, value) in bytes[8..16].chunks_exact_mut(2).zip(shorts) {
-            place.copy_from_slice(&value.to_le_bytes());
-        }
-        bytes[16..32].copy_from_slice(&self.cluster.to_le_bytes());
-        let longs = [
-            self.node,
-            self.expected_peer,
-            self.incarnation,
-            self.features,
-            self.fingerprint,
-        ];
-        for (place, value) in bytes[32..72].chunks_exact_mut(8).zip(longs) {
-            place.copy_from_slice(&value.to_le_bytes());
-        }
-        bytes[72..76].copy_from_slice(&self.frame_bytes_max.to_le_bytes());
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        put(0, &MAGIC);
+        put(8, &self.version_min.to_le_bytes());
+        put(10, &self.version_max.to_le_bytes());
+        put(12, &self.core.to_le_bytes());
+        put(14, &self.cores.to_le_bytes());
+        put(16, &self.cluster.to_le_bytes());
+        put(32, &self.node.to_le_bytes());
+        put(40, &self.expected_peer.to_le_bytes());
+        put(48, &self.incarnation.to_le_bytes());
+        put(52, &self.purpose.code().to_le_bytes());
+        put(56, &self.features.0.to_le_bytes());
+        put(64, &self.fingerprint.to_le_bytes());
+        put(72, &self.frame_bytes_max.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[..76]);
         bytes[76..].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
 
-    /// Whether these may be the first bytes of a hello. Something else that talks to the port is
-    /// found out before it has sent as much as a hello has.
+    /// Checks whether a hello can begin with these bytes, so that another protocol on the port is
+    /// found out before it has sent as much as a hello.
     ///
     /// # Errors
-    /// If they can't be.
+    /// [`HelloError::NotPontoon`] if it can't.
     pub fn check_prefix(bytes: &[u8]) -> Result<(), HelloError> {
         let compared = bytes.len().min(MAGIC.len());
         if bytes[..compared] == MAGIC[..compared] {
@@ -82,10 +183,10 @@ impl Hello {
         Err(HelloError::NotPontoon { first })
     }
 
-    /// Reads a hello.
+    /// Reads a hello. Whether it is acceptable is for [`Handshake`](crate::Handshake) to say.
     ///
     /// # Errors
-    /// If the bytes are none, or damaged.
+    /// If the bytes are not a hello, or damaged.
     pub fn decode(bytes: &[u8; HELLO_BYTES]) -> Result<Self, HelloError> {
         let first = array(bytes, 0);
         if first != MAGIC {
@@ -94,20 +195,22 @@ impl Hello {
         if crc32c::crc32c(&bytes[..76]) != u32::from_le_bytes(array(bytes, 76)) {
             return Err(HelloError::Checksum);
         }
-        let short = |at| u16::from_le_bytes(array(bytes, at));
-        let long = |at| u64::from_le_bytes(array(bytes, at));
+        let u16_at = |at| u16::from_le_bytes(array(bytes, at));
+        let u32_at = |at| u32::from_le_bytes(array(bytes, at));
+        let u64_at = |at| u64::from_le_bytes(array(bytes, at));
         Ok(Self {
-            version_min: short(8),
-            version_max: short(10),
-            core: short(12),
-            cores: short(14),
+            version_min: u16_at(8),
+            version_max: u16_at(10),
+            core: u16_at(12),
+            cores: u16_at(14),
             cluster: u128::from_le_bytes(array(bytes, 16)),
-            node: long(32),
-            expected_peer: long(40),
-            incarnation: long(48),
-            features: long(56),
-            fingerprint: long(64),
-            frame_bytes_max: u32::from_le_bytes(array(bytes, 72)),
+            node: u64_at(32),
+            expected_peer: u64_at(40),
+            incarnation: u32_at(48),
+            purpose: Purpose::from_code(u32_at(52)),
+            features: Features(u64_at(56)),
+            fingerprint: u64_at(64),
+            frame_bytes_max: u32_at(72),
         })
     }
 }
@@ -116,95 +219,4 @@ fn array<const N: usize>(bytes: &[u8; HELLO_BYTES], at: usize) -> [u8; N] {
     let mut found = [0; N];
     found.copy_from_slice(&bytes[at..at + N]);
     found
-}
-
-/// One side of the exchange of hellos. The dialling side speaks first; the accepting side answers
-/// only a hello that it accepts, and says nothing to anyone else.
-#[derive(Clone, Debug)]
-pub struct Handshake {
-    ours: Hello,
-    known_peers: Vec<u64>,
-}
-
-impl Handshake {
-    /// Dials: `ours.expected_peer` names who must answer.
-    #[must_use]
-    pub fn dial(ours: Hello) -> Self {
-        Self {
-            known_peers: vec![ours.expected_peer],
-            ours,
-        }
-    }
-
-    /// Accepts any of these peers.
-    #[must_use]
-    pub fn accept(ours: Hello, known_peers: Vec<u64>) -> Self {
-        Self { ours, known_peers }
-    }
-
-    /// Our hello, addressed to this peer.
-    #[must_use]
-    pub fn to_send(&self, peer: u64) -> [u8; HELLO_BYTES] {
-        Hello {
-            expected_peer: peer,
-            ..self.ours
-        }
-        .encode()
-    }
-
-    /// Judges the peer's hello.
-    ///
-    /// # Errors
-    /// Why the connection must be closed.
-    pub fn receive(&self, bytes: &[u8; HELLO_BYTES]) -> Result<Hello, HelloError> {
-        let theirs = Hello::decode(bytes)?;
-        let ours = &self.ours;
-        if theirs.version_min > ours.version_max || theirs.version_max < ours.version_min {
-            let (min, max) = (theirs.version_min, theirs.version_max);
-            return Err(HelloError::Version {
-                min,
-                max,
-                ours: ours.version_max,
-            });
-        }
-        if theirs.fingerprint != ours.fingerprint {
-            let (theirs, ours) = (theirs.fingerprint, ours.fingerprint);
-            return Err(HelloError::Fingerprint { theirs, ours });
-        }
-        if theirs.cluster != ours.cluster {
-            let (theirs, ours) = (theirs.cluster, ours.cluster);
-            return Err(HelloError::WrongCluster { theirs, ours });
-        }
-        if theirs.expected_peer != 0 && theirs.expected_peer != ours.node {
-            let expected = theirs.expected_peer;
-            return Err(HelloError::WrongNode {
-                theirs: ours.node,
-                expected,
-            });
-        }
-        if !self.known_peers.contains(&theirs.node) {
-            return Err(match self.known_peers[..] {
-                [expected] => HelloError::WrongNode {
-                    theirs: theirs.node,
-                    expected,
-                },
-                _ => HelloError::UnknownNode {
-                    theirs: theirs.node,
-                },
-            });
-        }
-        if theirs.cores != ours.cores || theirs.core >= ours.cores {
-            let (core, theirs) = (theirs.core, theirs.cores);
-            return Err(HelloError::Cores {
-                core,
-                theirs,
-                ours: ours.cores,
-            });
-        }
-        if theirs.frame_bytes_max != ours.frame_bytes_max {
-            let (theirs, ours) = (theirs.frame_bytes_max, ours.frame_bytes_max);
-            return Err(HelloError::FrameBytes { theirs, ours });
-        }
-        Ok(theirs)
-    }
 }

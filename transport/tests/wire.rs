@@ -1,8 +1,8 @@
 //! What arrives is what was sent, however it is cut; and what was not sent is refused.
 
 use pontoon_transport::{
-    Connection, ConnectionError, FORMAT_FINGERPRINT, FrameLimits, HELLO_BYTES, Handshake, Head,
-    Hello, HelloError, WIRE_VERSION,
+    Connection, ConnectionError, FORMAT_FINGERPRINT, Features, FrameLimits, HELLO_BYTES, Handshake,
+    Head, Hello, HelloError, Purpose, VersionRange, WIRE_VERSION, WIRE_VERSION_MIN,
 };
 use proptest::prelude::*;
 
@@ -119,7 +119,7 @@ proptest! {
 
 fn hello(node: u64, expected_peer: u64) -> Hello {
     Hello {
-        version_min: WIRE_VERSION,
+        version_min: WIRE_VERSION_MIN,
         version_max: WIRE_VERSION,
         core: 0,
         cores: 2,
@@ -127,7 +127,8 @@ fn hello(node: u64, expected_peer: u64) -> Hello {
         node,
         expected_peer,
         incarnation: 1,
-        features: 0,
+        purpose: Purpose::Replication,
+        features: Features::NONE,
         fingerprint: FORMAT_FINGERPRINT,
         frame_bytes_max: 1 << 20,
     }
@@ -181,21 +182,38 @@ fn a_closed_or_broken_socket_ends_the_connection() {
     assert_eq!(broken, Err(ConnectionError::Socket { errno: 104 }));
 }
 
+/// Node 2, which knows of nodes 1 and 3.
+fn acceptor() -> Handshake {
+    Handshake::accept(hello(2, 0), vec![1, 3], &[Purpose::Replication])
+}
+
+/// What node 2 makes of a hello of node 1 with this range of versions.
+fn offered(min: u16, max: u16) -> Result<u16, HelloError> {
+    let theirs = Hello {
+        version_min: min,
+        version_max: max,
+        ..hello(1, 2)
+    };
+    let agreed = acceptor().receive(&theirs.encode());
+    agreed.map(|agreed| agreed.version)
+}
+
 #[test]
 fn two_nodes_of_one_cluster_accept_each_other() {
     let dialler = Handshake::dial(hello(1, 2));
-    let acceptor = Handshake::accept(hello(2, 0), vec![1, 3]);
-    let theirs = acceptor.receive(&dialler.to_send(2)).expect("a good hello");
-    assert_eq!(theirs.node, 1);
-    let answer = dialler
-        .receive(&acceptor.to_send(theirs.node))
-        .expect("a good answer");
-    assert_eq!(answer.node, 2);
+    let acceptor = acceptor();
+    let greeting = dialler.greeting().encode();
+    let accepted = acceptor.receive(&greeting).expect("a good hello");
+    assert_eq!((accepted.peer.node, accepted.version), (1, 2));
+    let answer = acceptor.answer(&accepted).encode();
+    let answered = dialler.receive(&answer).expect("a good answer");
+    assert_eq!((answered.peer.node, answered.peer.expected_peer), (2, 1));
+    assert_eq!(answered.peer.purpose, Purpose::Replication);
 }
 
 #[test]
 fn who_does_not_belong_here_is_refused_with_the_reason() {
-    let acceptor = Handshake::accept(hello(2, 0), vec![1, 3]);
+    let acceptor = acceptor();
     let cases = [
         (
             Hello {
@@ -214,8 +232,8 @@ fn who_does_not_belong_here_is_refused_with_the_reason() {
         (hello(4, 2), "unknown_node"),
         (
             Hello {
-                version_min: 2,
-                version_max: 3,
+                version_min: 3,
+                version_max: 4,
                 ..hello(1, 2)
             },
             "version",
@@ -251,7 +269,7 @@ fn who_does_not_belong_here_is_refused_with_the_reason() {
     ];
     for (theirs, reason) in cases {
         let refused = acceptor.receive(&theirs.encode()).expect_err(reason);
-        assert_eq!(refused.reason(), reason);
+        assert_eq!(refused.label(), reason);
     }
     let other = Handshake::dial(hello(1, 2)).receive(&hello(3, 1).encode());
     assert_eq!(
@@ -272,7 +290,7 @@ fn http_and_tls_are_recognised_as_not_pontoon() {
         let mut bytes = [0; HELLO_BYTES];
         bytes[..start.len()].copy_from_slice(start);
         let refused = Hello::decode(&bytes).expect_err("no hello");
-        assert_eq!(refused.reason(), "not_pontoon");
+        assert_eq!(refused.label(), "not_pontoon");
     }
 }
 
@@ -282,7 +300,7 @@ fn nodes_with_frames_of_different_sizes_refuse_each_other_with_both_sizes() {
         frame_bytes_max: 1 << 19,
         ..hello(1, 2)
     };
-    let refused = Handshake::accept(hello(2, 0), vec![1, 3]).receive(&small.encode());
+    let refused = acceptor().receive(&small.encode());
     let (theirs, ours) = (1 << 19, 1 << 20);
     assert_eq!(refused, Err(HelloError::FrameBytes { theirs, ours }));
     let refused = Handshake::dial(small).receive(&hello(2, 1).encode());
@@ -298,5 +316,136 @@ fn something_else_is_found_out_by_its_first_byte() {
         assert_eq!(Hello::check_prefix(&ours[..length]), Ok(()));
     }
     let refused = Hello::check_prefix(b"G").expect_err("no hello");
-    assert_eq!(refused.reason(), "not_pontoon");
+    assert_eq!(refused.label(), "not_pontoon");
+}
+
+#[test]
+fn the_newest_common_version_is_agreed_on() {
+    assert_eq!(offered(2, 2), Ok(2));
+    assert_eq!(offered(1, 2), Ok(2));
+    assert_eq!(offered(2, 7), Ok(2));
+    let rolling = VersionRange { min: 3, max: 6 };
+    let newer = VersionRange { min: 4, max: 9 };
+    assert_eq!(rolling.newest_common(newer), Some(6));
+    assert_eq!(newer.newest_common(rolling), Some(6));
+}
+
+#[test]
+fn nodes_without_a_common_version_name_both_ranges() {
+    let ours = VersionRange { min: 2, max: 2 };
+    for (min, max) in [(1, 1), (5, 9), (9, 2), (2, 1)] {
+        let theirs = VersionRange { min, max };
+        let refused = offered(min, max);
+        assert_eq!(refused, Err(HelloError::Version { theirs, ours }));
+    }
+    let message = offered(5, 9).expect_err("no common version").to_string();
+    let expected = "the peer speaks wire versions 5 to 9, this node version 2; upgrade the older";
+    assert_eq!(message, expected);
+}
+
+#[test]
+fn a_newer_peer_that_still_speaks_our_version_may_have_another_newest_layout() {
+    let newer = Hello {
+        version_max: 7,
+        fingerprint: 99,
+        ..hello(1, 2)
+    };
+    let agreed = acceptor().receive(&newer.encode()).expect("version 2");
+    assert_eq!(agreed.version, 2);
+}
+
+#[test]
+fn only_features_of_both_sides_are_agreed_on() {
+    let ours = Hello {
+        features: Features(0b0110),
+        ..hello(2, 0)
+    };
+    let acceptor = Handshake::accept(ours, vec![1], &[Purpose::Replication]);
+    let theirs = Hello {
+        features: Features(1 << 63 | 0b1100),
+        ..hello(1, 2)
+    };
+    let agreed = acceptor.receive(&theirs.encode()).expect("a good hello");
+    assert_eq!(agreed.features, Features(0b0100));
+}
+
+#[test]
+fn a_connection_for_what_is_not_served_is_refused_by_its_purpose() {
+    for purpose in [Purpose::Snapshot, Purpose::Admin, Purpose::Unknown(40)] {
+        let theirs = Hello {
+            purpose,
+            ..hello(1, 2)
+        };
+        let refused = acceptor().receive(&theirs.encode());
+        assert_eq!(refused, Err(HelloError::Purpose { purpose }));
+        let ours = [Purpose::Replication, purpose];
+        let serves = Handshake::accept(hello(2, 0), vec![1, 3], &ours);
+        let accepted = serves.receive(&theirs.encode()).expect("it is served");
+        assert_eq!(serves.answer(&accepted).purpose, purpose);
+    }
+}
+
+/// Turns the frame that these bytes are into one of another kind, with flags of its own.
+fn change_kind(frame: &mut [u8], kind: u8, flags: u8) {
+    (frame[4], frame[5]) = (kind, flags);
+    let heads_end = 32 + 64 * usize::from(u16::from_le_bytes([frame[6], frame[7]]));
+    let checksum = crc32c::crc32c(&frame[..28]);
+    let checksum = crc32c::crc32c_append(checksum, &frame[32..heads_end]);
+    frame[28..32].copy_from_slice(&checksum.to_le_bytes());
+}
+
+proptest! {
+    #[test]
+    fn frames_of_unknown_kinds_are_skipped_and_counted(
+        sent in frames(),
+        kinds in prop::collection::vec(prop_oneof![Just(1_u8), any::<u8>()], 6),
+        pieces in prop::collection::vec(1_usize..700, 1..20),
+    ) {
+        let mut bytes = Vec::new();
+        let mut known = Vec::new();
+        let stream = send_all(&sent, usize::MAX);
+        let mut rest = &stream[..];
+        for (said, kind) in sent.iter().zip(kinds) {
+            let records: usize = said.iter().map(|(_, record)| record.len()).sum();
+            let (frame, behind) = rest.split_at(32 + 64 * said.len() + records);
+            rest = behind;
+            let mut frame = frame.to_vec();
+            change_kind(&mut frame, kind, if kind == 1 { 0 } else { kind });
+            bytes.extend(frame);
+            if kind == 1 {
+                known.push(said.clone());
+            }
+        }
+        prop_assert_eq!(receive_all(&bytes, &pieces), Ok(flattened(&known)));
+
+        let mut receiver = Wire::new(LIMITS);
+        let mut rest = &bytes[..];
+        let mut taken = 0;
+        while !rest.is_empty() {
+            let mut buffer = receiver.receive().expect("no receive is under way");
+            let count = rest.len().min(buffer.free().len());
+            buffer.free()[..count].copy_from_slice(&rest[..count]);
+            rest = &rest[count..];
+            receiver.on_received(buffer, Ok(count)).expect("a sound socket");
+            while receiver.next_frame().expect("sound frames").is_some() {
+                taken += 1;
+            }
+        }
+        let skipped = receiver.skipped_frames();
+        prop_assert_eq!((taken, skipped), (known.len() as u64, (sent.len() - known.len()) as u64));
+    }
+}
+
+#[test]
+fn a_frame_of_unknown_kind_is_checked_and_bounded_like_any_other() {
+    let mut frame = send_all(&[vec![(1, vec![7; 8])]], usize::MAX);
+    change_kind(&mut frame, 9, 1);
+    assert_eq!(receive_all(&frame, &[512]), Ok(Vec::new()));
+    let mut damaged = frame.clone();
+    damaged[40] ^= 1;
+    let refused = receive_all(&damaged, &[512]);
+    assert_eq!(refused, Err(ConnectionError::Checksum { sequence: 0 }));
+    frame[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
+    let refused = receive_all(&frame, &[512]).expect_err("no such frame");
+    assert_eq!(refused.label(), "too_large");
 }

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use pontoon::port::SocketId;
 use pontoon::raft::Raft;
-use pontoon::transport::{FORMAT_FINGERPRINT, Hello, WIRE_VERSION};
+use pontoon::transport::{
+    FORMAT_FINGERPRINT, Features, Hello, Purpose, WIRE_VERSION, WIRE_VERSION_MIN,
+};
 use pontoon::{GroupId, NodeId};
 
 use crate::place::{CLUSTER, LIMITS};
@@ -170,7 +172,7 @@ impl World {
 /// What one node says to another, and who listens.
 fn hello(swarm: &Swarm, from: usize, to: usize, core: u16, answers: bool) -> Vec<u8> {
     let hello = Hello {
-        version_min: WIRE_VERSION,
+        version_min: WIRE_VERSION_MIN,
         version_max: WIRE_VERSION,
         core,
         cores: swarm.cores,
@@ -178,7 +180,8 @@ fn hello(swarm: &Swarm, from: usize, to: usize, core: u16, answers: bool) -> Vec
         node: NodeId(from as u64 + 1).0,
         expected_peer: to as u64 + 1,
         incarnation: 1,
-        features: 0,
+        purpose: Purpose::Replication,
+        features: Features::NONE,
         fingerprint: FORMAT_FINGERPRINT,
         frame_bytes_max: LIMITS.frame_bytes_max,
     };

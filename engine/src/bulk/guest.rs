@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 use pontoon_raft::NodeId;
-use pontoon_transport::{HELLO_BYTES, Handshake, Hello, HelloError};
+use pontoon_transport::{HELLO_BYTES, Handshake, Hello, HelloError, Purpose};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -59,7 +59,7 @@ impl Turned {
     /// A short label to count this under.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Down(error) => error.reason(),
+            Self::Down(error) => error.label(),
             Self::Incomplete | Self::Network(_) => "hello_incomplete",
             Self::Late => "hello_deadline",
             Self::Crowded => "half_open",
@@ -98,7 +98,7 @@ impl Guest {
             address,
             deadline,
             stream,
-            handshake: Handshake::accept(ours, known_peers),
+            handshake: Handshake::accept(ours, known_peers, &[Purpose::Replication]),
             stage: Stage::Listens,
             ours,
             sent: 0,
@@ -202,12 +202,11 @@ impl Guest {
         if self.received < HELLO_BYTES {
             return Ok(None);
         }
-        let theirs = self.handshake.receive(&self.theirs)?;
+        let agreed = self.handshake.receive(&self.theirs)?;
         if let Origin::Dialled { core, peer } = self.origin {
             return Ok(Some((core, peer)));
         }
-        self.ours.core = theirs.core;
-        self.ours.expected_peer = theirs.node;
+        self.ours = self.handshake.answer(&agreed);
         self.stage = Stage::Speaks;
         Ok(None)
     }

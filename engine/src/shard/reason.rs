@@ -105,7 +105,7 @@ impl From<FrameError> for CloseReason {
 
 impl From<&ConnectionError> for CloseReason {
     fn from(error: &ConnectionError) -> Self {
-        Self::Transport(error.reason())
+        Self::Transport(error.label())
     }
 }
 

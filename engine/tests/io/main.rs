@@ -20,7 +20,9 @@ use pontoon::storage::{
     EntryId, FileVolume, GroupId, LogConfig, LogIdentity, LogIndex, RecordKind, SegmentLog,
     SyncMethod, Term,
 };
-use pontoon::transport::{FORMAT_FINGERPRINT, Hello, WIRE_VERSION};
+use pontoon::transport::{
+    FORMAT_FINGERPRINT, Features, Hello, Purpose, WIRE_VERSION, WIRE_VERSION_MIN,
+};
 
 /// Nothing takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,7 +42,7 @@ fn listener() -> TcpListener {
 /// What a node of the cluster says to another.
 fn hello(node: u64, expected_peer: u64) -> Hello {
     Hello {
-        version_min: WIRE_VERSION,
+        version_min: WIRE_VERSION_MIN,
         version_max: WIRE_VERSION,
         core: 0,
         cores: 1,
@@ -48,7 +50,8 @@ fn hello(node: u64, expected_peer: u64) -> Hello {
         node,
         expected_peer,
         incarnation: 0,
-        features: 0,
+        purpose: Purpose::Replication,
+        features: Features::NONE,
         fingerprint: FORMAT_FINGERPRINT,
         frame_bytes_max: FRAME_BYTES_MAX,
     }

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use pontoon::NodeId;
 use pontoon::port::{Completion, Operation};
 use pontoon::storage::RecordBytes;
-use pontoon::transport::{Connection, FrameLimits, HELLO_BYTES, Hello};
+use pontoon::transport::{Connection, FrameLimits, HELLO_BYTES, Hello, Purpose};
 
 use crate::{Core, FRAME_BYTES_MAX, Making, PATIENCE, directory, hello, wait_until};
 
@@ -67,6 +67,13 @@ fn each_stranger_is_refused_and_counted_by_its_reason() {
             "fingerprint",
             wrong(Hello {
                 fingerprint: 1,
+                ..good
+            }),
+        ),
+        (
+            "purpose",
+            wrong(Hello {
+                purpose: Purpose::Snapshot,
                 ..good
             }),
         ),

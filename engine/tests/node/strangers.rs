@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
-use pontoon::transport::{FORMAT_FINGERPRINT, HELLO_BYTES, Hello, WIRE_VERSION};
+use pontoon::transport::{
+    FORMAT_FINGERPRINT, Features, HELLO_BYTES, Hello, Purpose, WIRE_VERSION, WIRE_VERSION_MIN,
+};
 use pontoon::{Config, Node};
 
 use crate::{PATIENCE, alone, config, directory, propose};
@@ -17,7 +19,7 @@ fn with_peer(config: Config) -> Config {
 /// The hello that the node would accept.
 fn good_hello() -> Hello {
     Hello {
-        version_min: WIRE_VERSION,
+        version_min: WIRE_VERSION_MIN,
         version_max: WIRE_VERSION,
         core: 0,
         cores: 1,
@@ -25,7 +27,8 @@ fn good_hello() -> Hello {
         node: 2,
         expected_peer: 1,
         incarnation: 0,
-        features: 0,
+        purpose: Purpose::Replication,
+        features: Features::NONE,
         fingerprint: FORMAT_FINGERPRINT,
         frame_bytes_max: 1 << 20,
     }

@@ -80,7 +80,7 @@ fn receive(
                 Err(error) => {
                     let again = connection.next_frame().map(|frame| frame.is_some());
                     assert_eq!(again, Err(error.clone()), "an error is for good");
-                    assert!(!error.reason().is_empty() && !error.to_string().is_empty());
+                    assert!(!error.label().is_empty() && !error.to_string().is_empty());
                     return (taken, Some(error));
                 }
             }

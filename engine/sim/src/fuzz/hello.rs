@@ -1,7 +1,8 @@
 //! Arbitrary bytes as a peer's hello: accepted or refused by name.
 
 use pontoon::transport::{
-    FORMAT_FINGERPRINT, HELLO_BYTES, Handshake, Hello, HelloError, WIRE_VERSION,
+    Agreement, FORMAT_FINGERPRINT, Features, HELLO_BYTES, Handshake, Hello, HelloError, Purpose,
+    WIRE_VERSION, WIRE_VERSION_MIN,
 };
 
 use super::bytes::Bytes;
@@ -24,7 +25,7 @@ pub fn hello(input: &[u8]) {
     }
     let node = 1 + u64::from(mode >> 4) % NODES;
     let ours = Hello {
-        version_min: WIRE_VERSION,
+        version_min: WIRE_VERSION_MIN,
         version_max: WIRE_VERSION,
         core: 0,
         cores: 1 + u16::from(mode >> 2 & 3) % 3,
@@ -32,7 +33,8 @@ pub fn hello(input: &[u8]) {
         node,
         expected_peer: if mode & 1 != 0 { 1 + node % NODES } else { 0 },
         incarnation: 1,
-        features: 0,
+        purpose: Purpose::Replication,
+        features: Features::NONE,
         fingerprint: FORMAT_FINGERPRINT,
         frame_bytes_max: LIMITS.frame_bytes_max,
     };
@@ -41,12 +43,15 @@ pub fn hello(input: &[u8]) {
         (Handshake::dial(ours), vec![ours.expected_peer])
     } else {
         let known: Vec<u64> = (1..=NODES).filter(|peer| *peer != node).collect();
-        (Handshake::accept(ours, known.clone()), known)
+        (
+            Handshake::accept(ours, known.clone(), &[Purpose::Replication]),
+            known,
+        )
     };
     match handshake.receive(&bytes) {
-        Ok(theirs) => check_accepted(&handshake, &ours, &known, &theirs),
+        Ok(agreed) => check_accepted(&handshake, &ours, &known, &agreed),
         Err(refusal) => {
-            assert!(!refusal.reason().is_empty() && !refusal.to_string().is_empty());
+            assert!(!refusal.label().is_empty() && !refusal.to_string().is_empty());
         }
     }
 }
@@ -68,15 +73,20 @@ fn check_decoding(bytes: &[u8; HELLO_BYTES]) {
 }
 
 /// Nobody is accepted who does not belong here, and the answer is for whoever asked.
-fn check_accepted(handshake: &Handshake, ours: &Hello, known: &[u64], theirs: &Hello) {
-    assert!(theirs.version_min <= WIRE_VERSION && WIRE_VERSION <= theirs.version_max);
-    assert_eq!(theirs.fingerprint, FORMAT_FINGERPRINT);
+fn check_accepted(handshake: &Handshake, ours: &Hello, known: &[u64], agreed: &Agreement) {
+    let theirs = &agreed.peer;
+    let version = agreed.version;
+    assert!(theirs.version_min <= version && version <= theirs.version_max);
+    assert!((WIRE_VERSION_MIN..=WIRE_VERSION).contains(&version));
+    assert!(theirs.fingerprint == FORMAT_FINGERPRINT || theirs.version_max > WIRE_VERSION);
+    assert_eq!(theirs.purpose, Purpose::Replication);
+    assert_eq!(agreed.features, Features::NONE);
     assert_eq!(theirs.cluster, ours.cluster);
     assert!(known.contains(&theirs.node) && theirs.node != ours.node);
     assert!(theirs.expected_peer == 0 || theirs.expected_peer == ours.node);
     assert!(theirs.cores == ours.cores && theirs.core < ours.cores);
     assert_eq!(theirs.frame_bytes_max, ours.frame_bytes_max);
-    let answer = Hello::decode(&handshake.to_send(theirs.node)).expect("our own hello");
+    let answer = Hello::decode(&handshake.answer(agreed).encode()).expect("our own hello");
     assert_eq!(
         (answer.node, answer.expected_peer),
         (ours.node, theirs.node)
