@@ -49,8 +49,10 @@ impl Group {
         self.core.tell(Request::Campaign { group: self.id });
     }
 
-    /// Hands leadership to another voter once that has the whole log (thesis 3.10). `None` if the
-    /// group is not on this node.
+    /// Transfers leadership to another voter once that has the whole log (thesis 3.10). `None` if
+    /// the group is not on this node.
+    ///
+    /// Proposals are rejected meanwhile, for an election timeout at most.
     pub fn transfer_leadership(&self, to: NodeId) -> Answer<Option<Result<(), TransferRejection>>> {
         let group = self.id;
         self.core

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use pontoon_raft::{LogIndex, NodeId};
+use pontoon_raft::{LeaderHint, LogIndex, NodeId};
 
 /// A proposal that was committed and applied on the node that took it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub enum ProposeError {
 #[non_exhaustive]
 pub enum Rejection {
     /// Another node leads, or none is known to.
-    #[error("this node does not lead the group; try {leader:?}")]
+    #[error("this node does not lead the group; {}", LeaderHint(*leader))]
     NotLeader {
         /// Who leads, if known.
         leader: Option<NodeId>,

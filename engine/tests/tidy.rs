@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Who may depend on whom among our own packages (DESIGN, part 2). Everything else is refused.
+/// Who may depend on whom among our own packages. Everything else is refused.
 const ARROWS: &[(&str, &[&str])] = &[
     ("pontoon-types", &[]),
     ("pontoon-raft", &["pontoon-types"]),
@@ -23,7 +23,7 @@ const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
 const LINE_COLUMNS_MAX: usize = 100;
 
-/// What `pontoon-raft` must never name: clocks, chance from outside, threads, files, sockets, hash order.
+/// What `pontoon-raft` must never name: clocks, chance from outside, threads, files, sockets.
 const BANNED_IN_RAFT: &[&str] = &[
     "std::time",
     "Instant::now",

@@ -16,8 +16,8 @@
 //! Owned by one thread, which makes all calls; time is nanoseconds of the caller's choice.
 //!
 //! To read it: `message` and `output` (what goes in and out), `raft` (where each event goes),
-//! `append` (follower), `election`, `replication` with `leader` and `progress`, `repair`; `log` is what
-//! it knows of its entries, `membership` what a quorum is, `invariants` what must always hold.
+//! `append` (follower), `election`, `replication` with `leader` and `progress`, `repair`; `log` is
+//! what it knows of its entries, `membership` what a quorum is, `invariants` what always holds.
 //!
 //! Names and rules are those of Diego Ongaro's thesis, "Consensus: Bridging Theory and Practice"
 //! (2014); section numbers in the code are its own.

@@ -257,3 +257,25 @@ impl Log {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::EntryKind;
+
+    /// The door for an entry that means something to Raft itself, such as a membership: whoever made
+    /// it, it is appended here, with its kind.
+    #[test]
+    fn an_entry_of_any_kind_comes_through_append_and_goes_with_truncate() {
+        let mut log = Log::new(&Boot::default());
+        let kinds = [EntryKind::Noop, EntryKind::Command, EntryKind::Membership];
+        for kind in kinds {
+            let (term, bytes) = (Term(1), 48);
+            log.append(EntryMeta { term, bytes, kind });
+        }
+        assert_eq!(log.last(), EntryId::new(LogIndex(3), Term(1)));
+        log.truncate(LogIndex(3), false);
+        assert_eq!(log.last(), EntryId::new(LogIndex(2), Term(1)));
+        log.check_invariants();
+    }
+}

@@ -25,7 +25,7 @@ pub enum Mutant {
     TaintedTakesPart,
     /// A damaged replica counts as soon as it has what is committed, without an entry that was
     /// proposed after its report.
-    TaintedSoundAtOnce,
+    TaintedCountsAtOnce,
 }
 
 impl RaftConfig {

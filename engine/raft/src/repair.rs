@@ -57,7 +57,7 @@ impl Raft {
 
     /// Damage is reported: nothing that the follower acknowledged before counts.
     fn begin_repair(&mut self, from: NodeId, output: &mut Output) {
-        let at_once = self.is(Mutant::TaintedSoundAtOnce);
+        let at_once = self.is(Mutant::TaintedCountsAtOnce);
         let index = self.log.last_index().next();
         let barrier = if at_once { self.commit_index } else { index };
         let Role::Leader(leader) = &mut self.role else {

@@ -59,7 +59,7 @@ pub const MUTANTS: &[NamedMutant] = &[
     core("tainted replica takes part", RaftMutant::TaintedTakesPart),
     core(
         "tainted replica counts once it is refilled",
-        RaftMutant::TaintedSoundAtOnce,
+        RaftMutant::TaintedCountsAtOnce,
     ),
     shard(
         "answers before the frame is durable",

@@ -1,9 +1,9 @@
 //! A shard: one core's groups, log and connections, moved on by a synchronous `turn()`.
 //!
 //! A turn takes completions, due timers and requests, steps the groups they concern, seals at most
-//! one log frame, sends one frame per peer, and applies what is committed. It asks for everything by
-//! [`Operation`]s and takes time as an argument, so the same shard runs over a ring, a test in one
-//! thread, or a simulator. All of it belongs to one thread.
+//! one log frame, sends one frame per peer, and applies what is committed. It asks for everything
+//! by [`Operation`]s and takes time as an argument, so the same shard runs over a ring, a test in
+//! one thread, or a simulator. All of it belongs to one thread.
 //!
 //! Three parts with a wall between them: [`Groups`] (replicas, log, and what waits for either),
 //! [`Peers`] (connections), and the inbox. What concerns two of them goes through here.
@@ -141,12 +141,12 @@ impl Shard {
         !self.holds_back_requests() && !self.inbox.requests.is_empty()
     }
 
-    /// Back-pressure: true while all places for writes are taken and proposals of this core are
-    /// unanswered. Requests then stay in the inbox, where they form larger batches; they could not be
-    /// written sooner.
+    /// Back-pressure: true while as many writes are in flight as may be and proposals of this core
+    /// are unanswered. Requests then stay in the inbox, where they form larger batches; they could
+    /// not be written sooner.
     ///
-    /// It ends when a write completes or the last proposal is answered, whichever is first, so that a
-    /// slow disk of ours holds up nothing that a quorum of others can commit.
+    /// It ends when a write completes or the last proposal is answered, whichever is first, so that
+    /// a slow disk of ours holds up nothing that a quorum of others can commit.
     #[must_use]
     pub fn holds_back_requests(&self) -> bool {
         self.groups.has_unanswered_proposals() && !self.groups.log.can_seal()

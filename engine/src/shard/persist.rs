@@ -76,7 +76,8 @@ impl Groups {
         }
         if std::mem::take(&mut self.output.repaired) {
             admitted(self.log.set_tainted(group, false))?;
-            tracing::info!(node = %self.config.node, %group, "damage repaired: this replica votes again");
+            let node = self.config.node;
+            tracing::info!(%node, %group, "damage repaired: this replica votes again");
             staged = true;
         }
         for position in 0..self.output.appended.len() {

@@ -35,7 +35,7 @@ pub(super) struct Sender<'a> {
 }
 
 impl Groups {
-    /// Puts the messages of this turn into frames, one for each peer, and moves followers that lag on.
+    /// Puts the messages of this turn into frames, one for each peer; moves followers that lag on.
     pub(super) fn flush(&mut self, peers: &mut Peers, operations: &mut Vec<Operation>) {
         let Self {
             outbox,

@@ -11,7 +11,7 @@ use crate::cluster::config;
 use crate::rules::{ONE, THREE, TWO, append, entries, granted, leader, request_vote, step};
 
 /// An answer of replica 3 to the leader of term 2, from a start of its log.
-fn answer(raft: &mut Raft, match_index: u64, log_epoch: u64, tainted: bool) -> Output {
+fn response(raft: &mut Raft, match_index: u64, log_epoch: u64, tainted: bool) -> Output {
     step(raft, THREE, accepted(match_index, log_epoch, tainted), &[])
 }
 
@@ -26,7 +26,7 @@ fn accepted(match_index: u64, log_epoch: u64, tainted: bool) -> Message {
     Message::new(Term(2), response)
 }
 
-fn sound_answer(raft: &mut Raft, match_index: u64) {
+fn untainted_response(raft: &mut Raft, match_index: u64) {
     step(raft, TWO, accepted(match_index, 1, false), &[]);
 }
 
@@ -41,7 +41,7 @@ fn propose(raft: &mut Raft) {
     persist(raft);
 }
 
-fn tells_repaired(output: &Output) -> bool {
+fn sends_repaired(output: &Output) -> bool {
     let told = |outgoing: &pontoon_raft::Outgoing| {
         outgoing.to == THREE && matches!(outgoing.message.body, Body::Repaired(_))
     };
@@ -52,8 +52,8 @@ fn tells_repaired(output: &Output) -> bool {
 fn leader_with_a_report() -> Raft {
     let mut raft = leader(&[]);
     persist(&mut raft);
-    sound_answer(&mut raft, 1);
-    let output = answer(&mut raft, 1, 5, true);
+    untainted_response(&mut raft, 1);
+    let output = response(&mut raft, 1, 5, true);
     let noop = EntryId::new(LogIndex(2), Term(2));
     assert_eq!(output.appended, [Appended::Noop(noop)]);
     persist(&mut raft);
@@ -63,49 +63,49 @@ fn leader_with_a_report() -> Raft {
 #[test]
 fn a_damaged_replica_counts_again_after_a_later_entry_is_committed_without_it() {
     let mut raft = leader_with_a_report();
-    assert!(!tells_repaired(&answer(&mut raft, 2, 5, true)));
+    assert!(!sends_repaired(&response(&mut raft, 2, 5, true)));
     assert_eq!(raft.commit_index(), LogIndex(1), "it counts in no quorum");
-    sound_answer(&mut raft, 2);
+    untainted_response(&mut raft, 2);
     assert_eq!(raft.commit_index(), LogIndex(2));
-    assert!(tells_repaired(&answer(&mut raft, 2, 5, true)));
+    assert!(sends_repaired(&response(&mut raft, 2, 5, true)));
     propose(&mut raft);
-    answer(&mut raft, 3, 5, true);
+    response(&mut raft, 3, 5, true);
     assert_eq!(raft.commit_index(), LogIndex(2), "not before it says so");
-    answer(&mut raft, 3, 5, false);
+    response(&mut raft, 3, 5, false);
     assert_eq!(raft.commit_index(), LogIndex(3));
 }
 
 #[test]
-fn it_is_not_whole_before_that_entry_is_durable_on_it() {
+fn it_is_not_repaired_before_that_entry_is_durable_on_it() {
     let mut raft = leader_with_a_report();
-    sound_answer(&mut raft, 2);
-    assert!(!tells_repaired(&answer(&mut raft, 1, 5, true)));
+    untainted_response(&mut raft, 2);
+    assert!(!sends_repaired(&response(&mut raft, 1, 5, true)));
 }
 
 #[test]
-fn answers_from_before_the_damage_do_not_count_and_late_reports_change_nothing() {
+fn responses_from_before_the_damage_do_not_count_and_late_reports_change_nothing() {
     let mut raft = leader_with_a_report();
-    answer(&mut raft, 2, 4, false);
+    response(&mut raft, 2, 4, false);
     assert_eq!(raft.commit_index(), LogIndex(1), "an earlier start");
-    sound_answer(&mut raft, 2);
-    answer(&mut raft, 2, 5, false);
+    untainted_response(&mut raft, 2);
+    response(&mut raft, 2, 5, false);
     propose(&mut raft);
-    let late = answer(&mut raft, 2, 5, true);
+    let late = response(&mut raft, 2, 5, true);
     assert!(late.appended.is_empty(), "no second repair");
-    answer(&mut raft, 3, 5, false);
+    response(&mut raft, 3, 5, false);
     assert_eq!(raft.commit_index(), LogIndex(3));
 }
 
 #[test]
 fn damage_found_at_a_later_start_is_repaired_anew() {
     let mut raft = leader_with_a_report();
-    let output = answer(&mut raft, 0, 6, true);
+    let output = response(&mut raft, 0, 6, true);
     let noop = EntryId::new(LogIndex(3), Term(2));
     assert_eq!(output.appended, [Appended::Noop(noop)]);
 }
 
 #[test]
-fn a_leader_does_not_live_on_the_answers_of_damaged_replicas() {
+fn a_leader_does_not_live_on_the_responses_of_damaged_replicas() {
     let mut raft = leader_with_a_report();
     let mut output = Output::default();
     for now in (100..5_000).step_by(100) {

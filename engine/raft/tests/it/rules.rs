@@ -1,8 +1,8 @@
 //! One test per rule of figure 3.1 and the sections around it; each cites its sentence.
 //!
-//! The method: replica 1 of three is put into a state by [`replica`] or [`leader`]; one message, tick or
-//! acknowledgement goes in; what comes out is compared with what the sentence says. The name of a test
-//! is the rule, so that a failure reads as the rule that is broken.
+//! The method: replica 1 of three is put into a state by [`replica`] or [`leader`]; one message,
+//! tick or acknowledgement goes in; what comes out is compared with what the sentence says. The
+//! name of a test is the rule, so that a failure reads as the rule that is broken.
 
 use pontoon_raft::{
     AppendEntries, AppendOutcome, AppendResponse, Body, Boot, EntryId, EntryKind, EntryMeta,
@@ -275,7 +275,7 @@ fn a_pre_vote_promises_nothing() {
 /// Section 4.2.3: "if a server receives a RequestVote request within the minimum election timeout
 /// of hearing from a current leader, it does not update its term or grant its vote."
 #[test]
-fn who_hears_a_leader_neither_votes_nor_raises_its_term_but_for_a_hand_over() {
+fn who_hears_a_leader_neither_votes_nor_raises_its_term_but_for_a_transfer() {
     let mut raft = replica(2, &[1]);
     step(&mut raft, TWO, append(2, (1, 1), 0, 0), &[]);
     for kind in [VoteKind::PreVote, VoteKind::Vote] {
@@ -392,7 +392,7 @@ fn a_leader_cut_off_from_a_quorum_steps_down_and_refuses_proposals() {
 
 /// Section 3.10: the target is brought up to date, told to campaign, and wins at once.
 #[test]
-fn leadership_is_handed_over_without_waiting_for_a_timeout() {
+fn leadership_is_transferred_without_waiting_for_a_timeout() {
     let mut cluster = Cluster::new(3, 1);
     cluster.call(ONE, &[], |raft, now, output| raft.campaign(now, output));
     cluster.settle();

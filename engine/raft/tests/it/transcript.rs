@@ -1,4 +1,4 @@
-//! Stories of the field as text: what is done to a cluster, and every message and write that follows.
+//! Stories of the field as text: what is done to a cluster, and each message and write after it.
 //!
 //! A script is written beside the one in `tests/script` and compared with it; read them to see what
 //! a rule looks like on the wire. `UPDATE_EXPECT=1 cargo test -p pontoon-raft` writes them anew.
