@@ -114,7 +114,6 @@ mod mutant;
 pub mod record;
 mod recovery;
 mod slab;
-pub mod uring;
 
 pub use config::{Identity, LogConfig};
 pub use disk::{DiskOp, SyncMethod, Volume};
