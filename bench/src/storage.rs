@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use io_uring::{IoUring, types};
+use pontoon::driver::uring::disk;
 use pontoon::storage::{
     DiskOp, EntryId, FileVolume, GroupId, LogConfig, LogIdentity, LogIndex, RecordKind, SegmentLog,
-    SyncMethod, Term, prepare_segment, uring,
+    SyncMethod, Term, prepare_segment,
 };
 use serde::Serialize;
 
@@ -346,7 +347,7 @@ impl Writer {
             .file(write.slot())
             .context("a write to an unknown slot")?;
         let descriptor = types::Fd(file.as_raw_fd());
-        let (first, linked) = uring::entries(&mut write, descriptor, self.sync, false);
+        let (first, linked) = disk::entries(&mut write, descriptor, self.sync, false);
         let operations = 1 + usize::from(linked.is_some());
         for entry in [Some(first), linked].into_iter().flatten() {
             // SAFETY: `write` owns the memory the entry points to and lives until all completions

@@ -19,7 +19,7 @@ use pontoon_transport::{
 use crate::bulk::{BulkConfig, BulkLane, BulkLink};
 use crate::config::{Config, ConfigError, FRAME_BYTES_MAX, HostKind};
 use crate::doorbell::Doorbell;
-use crate::driver::{DriverConfig, DriverError, UringDriver, Wake};
+use crate::driver::{DriverError, UringConfig, UringDriver, Wake};
 use crate::group::Group;
 use crate::host::{self, CoreLoop};
 use crate::inbox::{CoreHandle, Inbox, channel};
@@ -65,9 +65,9 @@ pub enum StartError {
         /// What is wrong with them.
         source: ShardOpenError,
     },
-    /// The kernel refuses a ring.
+    /// A core's driver can't be made.
     #[error("core {core}: {source}")]
-    Ring {
+    Driver {
         /// The core.
         core: u16,
         /// What the kernel said.
@@ -93,12 +93,12 @@ pub enum StartError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StopError {
-    /// A core's ring failed while it ran.
+    /// A core's driver failed while it ran.
     #[error("core {core} had failed: {source}")]
-    Ring {
+    Driver {
         /// The core.
         core: u16,
-        /// How.
+        /// The driver's error.
         source: DriverError,
     },
     /// A core panicked: a broken invariant, or a state machine.
@@ -167,7 +167,7 @@ impl Node {
         };
         let (ready, started) = mpsc::channel();
         for (core, (link, doorbell)) in (0_u16..).zip(links.into_iter().zip(doorbells)) {
-            let seed = Seed {
+            let builder = CoreBuilder {
                 config: config.clone(),
                 core,
                 machines: machines.clone(),
@@ -175,7 +175,7 @@ impl Node {
                 doorbell,
                 origin: Instant::now(),
             };
-            node.start_core(seed, ready.clone())?;
+            node.start_core(builder, ready.clone())?;
         }
         drop(ready);
         node.wait_until_ready(&started)?;
@@ -184,21 +184,21 @@ impl Node {
 
     fn start_core(
         &mut self,
-        seed: Seed,
+        builder: CoreBuilder,
         ready: mpsc::Sender<Result<(), StartError>>,
     ) -> Result<(), StartError> {
-        let (kind, core) = (seed.config.host, seed.core);
-        let cpu = seed.config.pin.get(usize::from(core)).copied();
-        let limits = &seed.config.limits;
+        let (kind, core) = (builder.config.host, builder.core);
+        let cpu = builder.config.pin.get(usize::from(core)).copied();
+        let limits = &builder.config.limits;
         let (handle, inbox) = channel(
             self.id,
-            Arc::clone(&seed.doorbell),
+            Arc::clone(&builder.doorbell),
             limits.requests_waiting_max,
             usize::try_from(limits.command_bytes_max.0).expect("a 64-bit machine"),
         );
         self.cores.push(handle);
         let make = move || {
-            let made = seed.make(inbox);
+            let made = builder.make(inbox);
             let (core_loop, result) = match made {
                 Ok(core_loop) => (Some(core_loop), Ok(())),
                 Err(error) => (None, Err(error)),
@@ -323,7 +323,7 @@ impl Node {
         let mut ended = Ok(());
         for (core, thread) in (0_u16..).zip(self.threads.drain(..)) {
             let result = match thread.join() {
-                Ok(result) => result.map_err(|source| StopError::Ring { core, source }),
+                Ok(result) => result.map_err(|source| StopError::Driver { core, source }),
                 Err(_) => Err(StopError::Panic { core }),
             };
             ended = ended.and(result);
@@ -379,7 +379,7 @@ fn bulk_config(config: &Config, listener: TcpListener) -> BulkConfig {
 }
 
 /// Everything a core is made of, on its way to the core's own thread.
-struct Seed {
+struct CoreBuilder {
     config: Config,
     core: u16,
     machines: Machines,
@@ -388,8 +388,8 @@ struct Seed {
     origin: Instant,
 }
 
-impl Seed {
-    fn make(self, inbox: Inbox) -> Result<CoreLoop, StartError> {
+impl CoreBuilder {
+    fn make(self, inbox: Inbox) -> Result<CoreLoop<UringDriver>, StartError> {
         let core = self.core;
         let directory = self.config.directory(core);
         let log_config = self.config.log_config(core);
@@ -408,10 +408,10 @@ impl Seed {
         let shard = Shard::open(shard_config, log, &recovery, self.machines, inbox, Time(0))
             .map_err(|source| StartError::Groups { core, source })?;
         let wake = match self.config.host {
-            HostKind::Thread => Wake::InRing,
-            HostKind::Glommio => Wake::Registered,
+            HostKind::Thread => Wake::InExchange,
+            HostKind::Glommio => Wake::ByDoorbell,
         };
-        let driver = UringDriver::open(DriverConfig {
+        let driver = UringDriver::open(UringConfig {
             volume,
             sync: method.sync,
             arena,
@@ -420,7 +420,7 @@ impl Seed {
             wake,
             ring_entries: RING_ENTRIES,
         })
-        .map_err(|source| StartError::Ring { core, source })?;
+        .map_err(|source| StartError::Driver { core, source })?;
         let spin = self.config.spin;
         Ok(CoreLoop::new(
             shard,
@@ -455,7 +455,7 @@ fn drive_method(log: &SegmentLog, volume: &FileVolume) -> io::Result<DriveMethod
     }
 }
 
-fn shard_config(config: &Config) -> ShardConfig {
+pub(crate) fn shard_config(config: &Config) -> ShardConfig {
     let bytes = |size: bytesize::ByteSize| usize::try_from(size.0).expect("a 64-bit machine");
     let nanoseconds = |time: std::time::Duration| {
         u64::try_from(time.as_nanos()).expect("the configuration allows no centuries")

@@ -10,7 +10,7 @@ use std::time::Duration;
 use pontoon::NodeId;
 use pontoon::bulk::{BulkConfig, BulkLane, BulkLink};
 use pontoon::doorbell::Doorbell;
-use pontoon::driver::{DriverConfig, UringDriver, Wait, Wake};
+use pontoon::driver::{Driver, UringConfig, UringDriver, Wait, Wake};
 use pontoon::port::{Completion, Operation, SocketId};
 use pontoon::storage::{
     CacheRead, EntryId, FileVolume, GroupId, LogConfig, LogIdentity, LogIndex, RecordBytes,
@@ -101,13 +101,13 @@ impl Bench {
             log.on_prepared(slot, true);
         }
         log.create_group(GroupId(1), b"").unwrap();
-        let driver = UringDriver::open(DriverConfig {
+        let driver = UringDriver::open(UringConfig {
             volume,
             sync,
             arena: log.pool().arena(),
             bulk,
             doorbell: Arc::clone(&doorbell),
-            wake: Wake::InRing,
+            wake: Wake::InExchange,
             ring_entries,
         });
         Self {

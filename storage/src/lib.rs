@@ -118,7 +118,6 @@ mod read_only;
 pub mod record;
 mod recovery;
 mod slab;
-pub mod uring;
 
 pub use config::LogConfig;
 pub use disk::{DiskOp, SyncMethod, Volume};

@@ -38,7 +38,6 @@ mod hello;
 mod receive;
 mod reconnect;
 mod send;
-pub mod uring;
 
 pub use connection::{Connection, FrameLimits};
 pub use error::{ConnectionError, HelloError};

@@ -107,8 +107,10 @@ impl<P: AsRef<[u8]>> SendBatch<P> {
         })
     }
 
-    /// Points the message header at what is still to be sent; valid until the batch changes.
-    pub(crate) fn prepare(&mut self) -> *const libc::msghdr {
+    /// The header of a sendmsg(2) of at most 256 pieces of what is still to be sent. Valid while
+    /// the batch lives and is not changed.
+    #[must_use]
+    pub fn message_header(&mut self) -> *const libc::msghdr {
         let mut iovecs = std::mem::take(&mut self.iovecs);
         iovecs.clear();
         iovecs.extend(self.slices().take(IOVECS_MAX).map(|slice| libc::iovec {

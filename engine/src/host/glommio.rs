@@ -2,7 +2,7 @@
 //! beside it.
 //!
 //! The executor never sees the shard's files and sockets. When the shard has nothing to do, it
-//! awaits the doorbell's eventfd, which its ring signals as well.
+//! awaits the doorbell's eventfd, which its driver signals as well.
 #![allow(unsafe_code)]
 
 use std::future::Future;
@@ -18,8 +18,8 @@ use glommio::io::BufferedFile;
 use glommio::timer::Timer;
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
 
-use super::{AbortsOnPanic, CoreLoop, Next};
-use crate::driver::DriverError;
+use super::{AbortOnPanic, CoreLoop, Next};
+use crate::driver::{Driver, DriverError};
 
 /// After this long in one piece the other tasks of the executor get their turn.
 const STAY_MAX: Duration = Duration::from_millis(1);
@@ -40,22 +40,23 @@ pub(crate) struct Executor {
 }
 
 /// Runs a core on an executor of its own, pinned if `cpu` is given. `make` is called there first.
-pub(crate) fn start<M>(core: u16, cpu: Option<usize>, make: M) -> io::Result<Executor>
+pub(crate) fn start<D, M>(core: u16, cpu: Option<usize>, make: M) -> io::Result<Executor>
 where
-    M: FnOnce() -> Option<CoreLoop> + Send + 'static,
+    D: Driver + 'static,
+    M: FnOnce() -> Option<CoreLoop<D>> + Send + 'static,
 {
     let (tasks, incoming) = unbounded();
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
-    let builder = std::thread::Builder::new().name(format!("pontoon-raft-{core}"));
+    let builder = std::thread::Builder::new().name(format!("pontoon-core-{core}"));
     let thread = builder.spawn(move || {
-        let _aborts = AbortsOnPanic;
+        let _abort = AbortOnPanic;
         let executor = LocalExecutorBuilder::new(placement)
             .name("pontoon")
             .io_memory(IO_MEMORY)
             .ring_depth(RING_DEPTH)
             .preempt_timer(STAY_MAX)
             .make();
-        let executor = executor.map_err(|error| DriverError::Ring {
+        let executor = executor.map_err(|error| DriverError::Failed {
             what: "making a glommio executor",
             source: io::Error::other(error.to_string()),
         })?;
@@ -69,7 +70,7 @@ where
             let shard = glommio::spawn_local_into(run(core_loop, incoming), queue);
             match shard {
                 Ok(task) => task.await,
-                Err(error) => Err(DriverError::Ring {
+                Err(error) => Err(DriverError::Failed {
                     what: "starting the shard's task",
                     source: io::Error::other(error.to_string()),
                 }),
@@ -79,8 +80,11 @@ where
     Ok(Executor { thread, tasks })
 }
 
-async fn run(mut core_loop: CoreLoop, incoming: Receiver<Task>) -> Result<(), DriverError> {
-    let mut bell = Bell::new(&core_loop).map_err(|source| DriverError::Ring {
+async fn run(
+    mut core_loop: CoreLoop<impl Driver>,
+    incoming: Receiver<Task>,
+) -> Result<(), DriverError> {
+    let mut bell = Bell::new(&core_loop).map_err(|source| DriverError::Failed {
         what: "duplicating the doorbell",
         source,
     })?;
@@ -124,7 +128,7 @@ struct Bell {
 }
 
 impl Bell {
-    fn new(core_loop: &CoreLoop) -> io::Result<Self> {
+    fn new(core_loop: &CoreLoop<impl Driver>) -> io::Result<Self> {
         let fd = core_loop.doorbell.fd().as_fd().try_clone_to_owned()?;
         // SAFETY: the descriptor was just duplicated and has no other owner.
         let file = unsafe { BufferedFile::from_raw_fd(fd.into_raw_fd()) };

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "glommio")]
 mod glommio;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use std::time::{Duration, Instant};
 use pontoon_raft::Time;
 
 use crate::doorbell::Doorbell;
-use crate::driver::{DriverError, UringDriver, Wait};
+use crate::driver::{Driver, DriverError, Wait};
 use crate::port::{Completion, Operation};
 use crate::shard::Shard;
 
@@ -18,11 +20,11 @@ use crate::shard::Shard;
 pub(crate) use self::glommio::{Task, start as start_glommio};
 pub(crate) use self::thread::start as start_thread;
 
-/// One core's shard with the ring that carries it. Made and used on the core's own thread.
+/// One core's shard with the driver that carries its operations. Made and used on the core's own thread.
 #[derive(Debug)]
-pub(crate) struct CoreLoop {
+pub(crate) struct CoreLoop<D> {
     pub(crate) shard: Shard,
-    pub(crate) driver: UringDriver,
+    pub(crate) driver: D,
     pub(crate) doorbell: Arc<Doorbell>,
     /// Where the shard's time begins.
     origin: Instant,
@@ -37,9 +39,9 @@ pub(crate) struct CoreLoop {
 /// Held while a core runs: if it panics, an assertion of ours or of a state machine has failed, and
 /// a process that went on with some of its cores would hold up what it can't serve. Its end is
 /// a crash like any other.
-pub(crate) struct AbortsOnPanic;
+pub(crate) struct AbortOnPanic;
 
-impl Drop for AbortsOnPanic {
+impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
             std::process::abort();
@@ -58,10 +60,10 @@ pub(crate) enum Next {
     End,
 }
 
-impl CoreLoop {
+impl<D: Driver> CoreLoop<D> {
     pub(crate) fn new(
         shard: Shard,
-        driver: UringDriver,
+        driver: D,
         doorbell: Arc<Doorbell>,
         origin: Instant,
         spin: Duration,

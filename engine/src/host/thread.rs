@@ -1,23 +1,24 @@
-//! A plain thread for each core, which waits inside its ring.
+//! A plain thread for each core, which waits inside its driver.
 
 use std::io;
 use std::thread::JoinHandle;
 
-use super::{AbortsOnPanic, CoreLoop, Next};
-use crate::driver::DriverError;
+use super::{AbortOnPanic, CoreLoop, Next};
+use crate::driver::{Driver, DriverError};
 
 /// Runs a core on a thread of its own, pinned if `cpu` is given. `make` is called there first.
-pub(crate) fn start<M>(
+pub(crate) fn start<D, M>(
     core: u16,
     cpu: Option<usize>,
     make: M,
 ) -> io::Result<JoinHandle<Result<(), DriverError>>>
 where
-    M: FnOnce() -> Option<CoreLoop> + Send + 'static,
+    D: Driver,
+    M: FnOnce() -> Option<CoreLoop<D>> + Send + 'static,
 {
-    let builder = std::thread::Builder::new().name(format!("pontoon-raft-{core}"));
+    let builder = std::thread::Builder::new().name(format!("pontoon-core-{core}"));
     builder.spawn(move || {
-        let _aborts = AbortsOnPanic;
+        let _abort = AbortOnPanic;
         if let Some(cpu) = cpu {
             pin(core, cpu);
         }
@@ -34,7 +35,7 @@ fn pin(core: u16, cpu: usize) {
     }
 }
 
-fn run(mut core_loop: CoreLoop) -> Result<(), DriverError> {
+fn run(mut core_loop: CoreLoop<impl Driver>) -> Result<(), DriverError> {
     loop {
         let next = core_loop.turn();
         if next == Next::End {

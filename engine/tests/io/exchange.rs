@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pontoon::NodeId;
-use pontoon::driver::Wait;
+use pontoon::driver::{Driver, Wait};
 use pontoon::port::{Completion, Operation, SocketId};
 use pontoon::storage::{RecordBytes, SyncMethod};
 use pontoon::transport::{Connection, FrameLimits, Head};

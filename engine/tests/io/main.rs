@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use pontoon::NodeId;
 use pontoon::bulk::{BulkConfig, BulkLane};
 use pontoon::doorbell::Doorbell;
-use pontoon::driver::{DriverConfig, UringDriver, Wait, Wake};
+use pontoon::driver::{Driver, UringConfig, UringDriver, Wait, Wake};
 use pontoon::port::{Completion, Operation, SocketId};
 use pontoon::storage::{
     EntryId, FileVolume, GroupId, LogConfig, LogIdentity, LogIndex, RecordKind, SegmentLog,
@@ -104,13 +104,13 @@ impl<'a> Making<'a> {
         };
         let (lane, mut links) = BulkLane::start(config, &[Arc::clone(&doorbell)]).unwrap();
         let (log, volume) = open_log(self.node, self.directory, self.file);
-        let driver = UringDriver::open(DriverConfig {
+        let driver = UringDriver::open(UringConfig {
             volume,
             sync: self.sync,
             arena: log.pool().arena(),
             bulk: links.remove(0),
             doorbell: Arc::clone(&doorbell),
-            wake: Wake::InRing,
+            wake: Wake::InExchange,
             ring_entries: self.ring_entries,
         });
         Core {

@@ -10,13 +10,14 @@ use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{opcode, squeue};
 use pontoon_storage::{DiskOp, FileVolume, SyncMethod};
 
-use super::in_flight::{Flight, WriteOutcome};
-use super::{DriverError, UringDriver, Wait, Wake};
+use super::in_flight::{InFlightOp, WriteOutcome};
+use super::{UringDriver, disk, socket};
 use crate::bulk::BulkRequest;
+use crate::driver::{DriverError, Wait, Wake};
 use crate::port::{Completion, Operation, SocketId};
 
 /// `user_data` of the doorbell's read.
-pub(super) const BELL: u64 = u64::MAX;
+pub(super) const DOORBELL: u64 = u64::MAX;
 /// Set in the `user_data` of the sync that is linked to a write.
 pub(super) const SYNC: u64 = 1 << 32;
 
@@ -32,17 +33,17 @@ impl UringDriver {
         operation: Operation,
         completions: &mut Vec<Completion>,
     ) -> Result<(), DriverError> {
-        let flight = match operation {
-            Operation::Disk(operation @ DiskOp::Write { .. }) => Flight::Write {
+        let operation = match operation {
+            Operation::Disk(operation @ DiskOp::Write { .. }) => InFlightOp::Write {
                 operation,
                 outcome: match self.sync {
                     SyncMethod::WriteDsync => WriteOutcome::without_sync(),
                     SyncMethod::WriteThenFdatasync => WriteOutcome::default(),
                 },
             },
-            Operation::Disk(operation @ DiskOp::Read { .. }) => Flight::Read { operation },
-            Operation::Send { socket, batch } => Flight::Send { socket, batch },
-            Operation::Receive { socket, buffer } => Flight::Receive { socket, buffer },
+            Operation::Disk(operation @ DiskOp::Read { .. }) => InFlightOp::Read { operation },
+            Operation::Send { socket, batch } => InFlightOp::Send { socket, batch },
+            Operation::Receive { socket, buffer } => InFlightOp::Receive { socket, buffer },
             Operation::Close { socket } => {
                 self.close(socket);
                 return Ok(());
@@ -56,40 +57,40 @@ impl UringDriver {
                 return Ok(());
             }
         };
-        let place = self.in_flight.insert(flight);
-        self.issue(place, completions)
+        let token = self.in_flight.insert(operation);
+        self.issue(token, completions)
     }
 
     /// Makes entries of an operation under way, for the first time or again.
     pub(super) fn issue(
         &mut self,
-        place: u32,
+        token: u32,
         completions: &mut Vec<Completion>,
     ) -> Result<(), DriverError> {
-        let (entry, sync) = match self.in_flight.get_mut(place) {
-            Flight::Write { operation, .. } => {
+        let (entry, sync) = match self.in_flight.get_mut(token) {
+            InFlightOp::Write { operation, .. } => {
                 let fd = file_of(&self.volume, operation);
                 let registered = self.arena_registered;
-                pontoon_storage::uring::entries(operation, fd, self.sync, registered)
+                disk::entries(operation, fd, self.sync, registered)
             }
-            Flight::Read { operation } => {
+            InFlightOp::Read { operation } => {
                 let fd = file_of(&self.volume, operation);
-                pontoon_storage::uring::entries(operation, fd, self.sync, false)
+                disk::entries(operation, fd, self.sync, false)
             }
-            Flight::Send { socket, batch } => {
+            InFlightOp::Send { socket, batch } => {
                 let fd = socket_of(&self.sockets, *socket);
-                (pontoon_transport::uring::send_entry(batch, fd), None)
+                (socket::send_entry(batch, fd), None)
             }
-            Flight::Receive { socket, buffer } => {
+            InFlightOp::Receive { socket, buffer } => {
                 let fd = socket_of(&self.sockets, *socket);
-                (pontoon_transport::uring::receive_entry(buffer, fd), None)
+                (socket::receive_entry(buffer, fd), None)
             }
         };
-        let entry = entry.user_data(u64::from(place));
+        let entry = entry.user_data(u64::from(token));
         match sync {
             None => self.push(&[entry], completions),
             Some(sync) => {
-                let sync = sync.user_data(u64::from(place) | SYNC);
+                let sync = sync.user_data(u64::from(token) | SYNC);
                 self.push(&[entry, sync], completions)
             }
         }
@@ -106,17 +107,17 @@ impl UringDriver {
         }
     }
 
-    pub(super) fn arm_bell(
+    pub(super) fn arm_doorbell(
         &mut self,
         completions: &mut Vec<Completion>,
     ) -> Result<(), DriverError> {
-        if self.wake != Wake::InRing || self.bell_armed {
+        if self.wake != Wake::InExchange || self.doorbell_armed {
             return Ok(());
         }
-        self.bell_armed = true;
+        self.doorbell_armed = true;
         let fd = Fd(self.doorbell.fd().as_raw_fd());
-        let target = std::ptr::from_mut(&mut *self.bell).cast();
-        let entry = opcode::Read::new(fd, target, 8).build().user_data(BELL);
+        let target = std::ptr::from_mut(&mut *self.doorbell_value).cast();
+        let entry = opcode::Read::new(fd, target, 8).build().user_data(DOORBELL);
         self.push(&[entry], completions)
     }
 
@@ -138,11 +139,11 @@ impl UringDriver {
             self.reap(completions);
         }
         let mut queue = self.ring.submission();
-        // SAFETY: whatever an entry points to is owned by its place in `in_flight` (or is `bell`,
+        // SAFETY: whatever an entry points to is owned by its slot in `in_flight` (or is `doorbell_value`,
         // a box of the driver's own), does not move in the heap, and stays there until the
         // completion is reaped; `Drop` waits for all completions or leaks the memory.
         let pushed = unsafe { queue.push_multiple(entries) };
-        pushed.map_err(|_: squeue::PushError| DriverError::Ring {
+        pushed.map_err(|_: squeue::PushError| DriverError::Failed {
             what: "submitting to a full ring",
             source: std::io::ErrorKind::WouldBlock.into(),
         })
@@ -181,7 +182,7 @@ impl UringDriver {
             Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => {
                 Ok(())
             }
-            Err((_, source)) => Err(DriverError::Ring {
+            Err((_, source)) => Err(DriverError::Failed {
                 what: "entering the ring",
                 source,
             }),

@@ -1,10 +1,10 @@
-//! From the ring's completions, and the bulk lane's events, to what the shard is told.
+//! From the ring's completions, and the bulk lane's events, to completions of the port.
 
 use pontoon_storage::DiskOp;
 
 use super::UringDriver;
-use super::in_flight::Flight;
-use super::submit::{BELL, SYNC};
+use super::in_flight::InFlightOp;
+use super::submit::{DOORBELL, SYNC};
 use crate::bulk::BulkEvent;
 use crate::port::{Completion, SocketId};
 
@@ -16,7 +16,7 @@ impl UringDriver {
             let Some(entry) = next else { return };
             let result = usize::try_from(entry.result()).map_err(|_| -entry.result());
             match entry.user_data() {
-                BELL => self.bell_armed = false,
+                DOORBELL => self.doorbell_armed = false,
                 data => self.complete(data, result, completions),
             }
         }
@@ -28,9 +28,9 @@ impl UringDriver {
         result: Result<usize, i32>,
         completions: &mut Vec<Completion>,
     ) {
-        let place = u32::try_from(data & !SYNC).expect("a place of `in_flight`");
-        let result = match self.in_flight.get_mut(place) {
-            Flight::Write { operation, outcome } => {
+        let token = u32::try_from(data & !SYNC).expect("a token of `in_flight`");
+        let result = match self.in_flight.get_mut(token) {
+            InFlightOp::Write { operation, outcome } => {
                 if data & SYNC == 0 {
                     outcome.written = Some(result);
                 } else {
@@ -43,12 +43,12 @@ impl UringDriver {
             }
             _ if matches!(result, Err(libc::EINTR | libc::EAGAIN)) => {
                 self.statistics.retries += 1;
-                self.again.push(place);
+                self.retries.push(token);
                 return;
             }
             _ => result,
         };
-        completions.push(completed(self.in_flight.remove(place), result));
+        completions.push(completed(self.in_flight.remove(token), result));
     }
 
     /// What the bulk lane has done for this core.
@@ -81,22 +81,22 @@ fn write_bytes(operation: &DiskOp) -> usize {
     }
 }
 
-fn completed(flight: Flight, result: Result<usize, i32>) -> Completion {
-    match flight {
-        Flight::Write { operation, .. } => Completion::Written {
+fn completed(operation: InFlightOp, result: Result<usize, i32>) -> Completion {
+    match operation {
+        InFlightOp::Write { operation, .. } => Completion::Written {
             id: operation.id(),
             result,
         },
-        Flight::Read {
+        InFlightOp::Read {
             operation: DiskOp::Read { id, buffer, .. },
         } => Completion::Read { id, buffer, result },
-        Flight::Read { .. } => unreachable!("a read's operation is a read"),
-        Flight::Send { socket, batch } => Completion::Sent {
+        InFlightOp::Read { .. } => unreachable!("a read's operation is a read"),
+        InFlightOp::Send { socket, batch } => Completion::Sent {
             socket,
             batch,
             result,
         },
-        Flight::Receive { socket, buffer } => Completion::Received {
+        InFlightOp::Receive { socket, buffer } => Completion::Received {
             socket,
             buffer,
             result,

@@ -11,10 +11,15 @@ use std::time::{Duration, Instant};
 use io_uring::{Builder, IoUring};
 
 use super::in_flight::InFlight;
-use super::{DriverConfig, DriverError, DriverStatistics, UringDriver, Wait, Wake};
+use super::{UringConfig, UringDriver};
+use crate::driver::{DriverError, DriverStatistics, Wait, Wake};
 
 /// Completion entries for each submission entry.
 const COMPLETIONS_PER_ENTRY: u32 = 4;
+
+/// What an operator can do where io_uring is forbidden.
+const REMEDY: &str =
+    "allow it in the container's seccomp profile and set kernel.io_uring_disabled to 0";
 
 /// How long the end of a driver waits for what is under way: only a disk that hangs takes longer.
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
@@ -24,13 +29,13 @@ impl UringDriver {
     ///
     /// # Errors
     /// If the kernel refuses. A memory limit is no error: then buffers are not registered.
-    pub fn open(config: DriverConfig) -> Result<Self, DriverError> {
+    pub fn open(config: UringConfig) -> Result<Self, DriverError> {
         let ring = make_ring(config.ring_entries)?;
         let arena_registered = register_arena(&ring, config.arena);
-        if config.wake == Wake::Registered {
+        if config.wake == Wake::ByDoorbell {
             let eventfd = config.doorbell.fd().as_raw_fd();
             let registered = ring.submitter().register_eventfd(eventfd);
-            registered.map_err(|source| DriverError::Ring {
+            registered.map_err(|source| DriverError::Failed {
                 what: "registering the doorbell with the ring",
                 source,
             })?;
@@ -44,12 +49,12 @@ impl UringDriver {
             next_socket: 0,
             closing: Vec::new(),
             in_flight: InFlight::default(),
-            again: Vec::new(),
+            retries: Vec::new(),
             bulk: config.bulk,
             doorbell: config.doorbell,
             wake: config.wake,
-            bell: Box::new(0),
-            bell_armed: false,
+            doorbell_value: Box::new(0),
+            doorbell_armed: false,
             statistics: DriverStatistics::default(),
         })
     }
@@ -81,7 +86,11 @@ fn make_ring(entries: u32) -> Result<IoUring, DriverError> {
             Ok(ring) => return Ok(ring),
             Err(source) => match source.raw_os_error() {
                 Some(libc::EPERM | libc::ENOSYS | libc::EACCES) => {
-                    return Err(DriverError::Refused { source });
+                    return Err(DriverError::Forbidden {
+                        what: "io_uring",
+                        source,
+                        remedy: REMEDY,
+                    });
                 }
                 Some(libc::EINVAL) => last = source,
                 _ => {
@@ -91,7 +100,7 @@ fn make_ring(entries: u32) -> Result<IoUring, DriverError> {
             },
         }
     }
-    Err(DriverError::Ring {
+    Err(DriverError::Failed {
         what: "making a ring",
         source: last,
     })
@@ -126,8 +135,8 @@ impl Drop for UringDriver {
             let _ = socket.shutdown(Shutdown::Both);
             self.closing.push(socket.into());
         }
-        if self.wake == Wake::InRing {
-            // Ends the read of the bell.
+        if self.wake == Wake::InExchange {
+            // Ends the read of the doorbell.
             let _ = rustix::io::write(self.doorbell.fd(), &1_u64.to_ne_bytes());
         }
         if self.finish(Instant::now() + FINISH_LIMIT) {
@@ -140,7 +149,7 @@ impl Drop for UringDriver {
              directory are kept until the process ends"
         );
         std::mem::forget(std::mem::take(&mut self.in_flight));
-        std::mem::forget(std::mem::take(&mut self.bell));
+        std::mem::forget(std::mem::take(&mut self.doorbell_value));
     }
 }
 
@@ -150,10 +159,10 @@ impl UringDriver {
         let mut completions = Vec::new();
         loop {
             // An interrupted operation is not issued again: it is over.
-            for place in std::mem::take(&mut self.again) {
-                drop(self.in_flight.remove(place));
+            for token in std::mem::take(&mut self.retries) {
+                drop(self.in_flight.remove(token));
             }
-            if self.in_flight.is_empty() && !self.bell_armed {
+            if self.in_flight.is_empty() && !self.doorbell_armed {
                 return true;
             }
             let left = deadline.saturating_duration_since(Instant::now());

@@ -3,7 +3,7 @@
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{opcode, types};
 
-use crate::disk::{DiskOp, SyncMethod};
+use pontoon_storage::{DiskOp, SyncMethod};
 
 /// The entries of an operation: the operation and, for
 /// [`SyncMethod::WriteThenFdatasync`], a linked sync whose completion must be awaited too.

@@ -7,7 +7,7 @@ use crate::port::SocketId;
 
 /// One operation under way.
 #[derive(Debug)]
-pub(super) enum Flight {
+pub(super) enum InFlightOp {
     /// A durable write: done when the write and, where there is one, its sync are.
     Write {
         operation: DiskOp,
@@ -42,8 +42,8 @@ impl WriteOutcome {
         }
     }
 
-    /// The result for a write of so many bytes, once all completions are there. A short count is
-    /// told as it is, although its sync was cancelled: the log takes it for the failure it is.
+    /// The result for a write of `bytes` bytes, once all completions are there. A short count is
+    /// reported as it is, although its sync was cancelled: the log takes it for the failure it is.
     pub(super) fn result(self, bytes: usize) -> Option<Result<usize, i32>> {
         Some(match (self.written?, self.synced?) {
             (Err(errno), _) => Err(errno),
@@ -54,40 +54,40 @@ impl WriteOutcome {
     }
 }
 
-/// All of them, each in a place that its entries carry as `user_data`.
+/// All of them, each under a token that its entries carry as `user_data`.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
-    places: Vec<Option<Flight>>,
+    operations: Vec<Option<InFlightOp>>,
     free: Vec<u32>,
     count: usize,
     writes: usize,
 }
 
 impl InFlight {
-    /// Takes an operation in; gives its place.
-    pub(super) fn insert(&mut self, flight: Flight) -> u32 {
+    /// Takes an operation in; gives its token.
+    pub(super) fn insert(&mut self, operation: InFlightOp) -> u32 {
         self.count += 1;
-        self.writes += usize::from(matches!(flight, Flight::Write { .. }));
-        if let Some(place) = self.free.pop() {
-            self.places[place as usize] = Some(flight);
-            return place;
+        self.writes += usize::from(matches!(operation, InFlightOp::Write { .. }));
+        if let Some(token) = self.free.pop() {
+            self.operations[token as usize] = Some(operation);
+            return token;
         }
-        self.places.push(Some(flight));
-        u32::try_from(self.places.len() - 1).expect("few operations are under way")
+        self.operations.push(Some(operation));
+        u32::try_from(self.operations.len() - 1).expect("few operations are under way")
     }
 
-    pub(super) fn get_mut(&mut self, place: u32) -> &mut Flight {
-        let flight = self.places[place as usize].as_mut();
-        flight.expect("a completion answers an operation under way")
+    pub(super) fn get_mut(&mut self, token: u32) -> &mut InFlightOp {
+        let operation = self.operations[token as usize].as_mut();
+        operation.expect("a completion answers an operation under way")
     }
 
-    pub(super) fn remove(&mut self, place: u32) -> Flight {
-        let flight = self.places[place as usize].take();
-        let flight = flight.expect("a completion answers an operation under way");
+    pub(super) fn remove(&mut self, token: u32) -> InFlightOp {
+        let operation = self.operations[token as usize].take();
+        let operation = operation.expect("a completion answers an operation under way");
         self.count -= 1;
-        self.writes -= usize::from(matches!(flight, Flight::Write { .. }));
-        self.free.push(place);
-        flight
+        self.writes -= usize::from(matches!(operation, InFlightOp::Write { .. }));
+        self.free.push(token);
+        operation
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -116,10 +116,10 @@ mod tests {
         // A whole write whose sync was cancelled all the same is not durable.
         let errno = libc::ECANCELED;
         assert_eq!(of(Some(Ok(4096)), cancelled), Some(Err(errno)));
-        let lone = WriteOutcome {
+        let single = WriteOutcome {
             written: Some(Ok(4096)),
             ..WriteOutcome::without_sync()
         };
-        assert_eq!(lone.result(4096), Some(Ok(4096)));
+        assert_eq!(single.result(4096), Some(Ok(4096)));
     }
 }

@@ -1,0 +1,92 @@
+//! The loop of a core over a driver in memory: what it carries out, and when it waits.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use pontoon_raft::{GroupId, NodeId, Time};
+use pontoon_storage::SegmentLog;
+use pontoon_storage::memory::MemoryVolume;
+
+use super::{CoreLoop, Next};
+use crate::config::Config;
+use crate::doorbell::Doorbell;
+use crate::driver::Wait;
+use crate::driver::memory::MemoryDriver;
+use crate::inbox::{CoreHandle, channel};
+use crate::machine::{Batch, Machines, StateMachine};
+use crate::node::shard_config;
+use crate::shard::Shard;
+
+const GROUP: GroupId = GroupId(7);
+
+struct Silent;
+
+impl StateMachine for Silent {
+    fn apply(&mut self, batch: &mut Batch<'_>) {
+        while batch.next().is_some() {
+            batch.reply(Vec::new());
+        }
+    }
+}
+
+/// The only node of its cluster.
+fn core(spin: Duration) -> (CoreLoop<MemoryDriver>, CoreHandle) {
+    let config = Config::new(1, 1, Path::new("unused"), ([127, 0, 0, 1], 0).into());
+    let log_config = config.log_config(0);
+    let mut volume = MemoryVolume::new(log_config.segment_bytes);
+    let (log, recovery) = SegmentLog::open(&mut volume, log_config).expect("an empty volume");
+    let doorbell = Arc::new(Doorbell::new().expect("a descriptor"));
+    let (handle, inbox) = channel(NodeId(1), Arc::clone(&doorbell), 8, 1 << 10);
+    let machines = Machines::new().register("silent", |_| Ok(Box::new(Silent)));
+    let shard = shard_config(&config);
+    let shard = Shard::open(shard, log, &recovery, machines, inbox, Time(0));
+    let shard = shard.expect("no group is there yet");
+    let driver = MemoryDriver::new(volume);
+    let core_loop = CoreLoop::new(shard, driver, doorbell, Instant::now(), spin);
+    (core_loop, handle)
+}
+
+/// Turns until the core has nothing to do but to wait.
+fn settle(core_loop: &mut CoreLoop<MemoryDriver>) {
+    for _ in 0..1_000 {
+        let next = core_loop.turn();
+        core_loop.exchange(next).expect("memory does not fail");
+        if matches!(next, Next::Wait(_)) && !core_loop.has_work() {
+            return;
+        }
+    }
+    panic!("the core never rests");
+}
+
+#[test]
+fn the_loop_creates_a_group_over_any_driver_and_then_waits_in_it() {
+    let (mut core_loop, handle) = core(Duration::ZERO);
+    let created = handle.create_group(GROUP, "silent", &[NodeId(1)]);
+    let created = created.expect("this node is a member");
+    settle(&mut core_loop);
+    assert_eq!(created.now_or_never(), Some(Some(Ok(()))));
+    let last = core_loop.driver.waits.last();
+    assert!(matches!(last, Some(Wait::For(_))), "{last:?}");
+}
+
+#[test]
+fn while_a_write_is_under_way_the_loop_waits_instead_of_polling() {
+    let (mut core_loop, handle) = core(Duration::from_secs(3600));
+    settle_polling(&mut core_loop);
+    assert_eq!(core_loop.turn(), Next::Turn, "it polls: it was just busy");
+    core_loop.driver.holds_writes = true;
+    let created = handle.create_group(GROUP, "silent", &[NodeId(1)]);
+    let created = created.expect("this node is a member");
+    settle(&mut core_loop);
+    assert_eq!(created.now_or_never(), None, "it is not durable");
+}
+
+/// Carries out what the start of a shard asks for.
+fn settle_polling(core_loop: &mut CoreLoop<MemoryDriver>) {
+    for _ in 0..100 {
+        let next = core_loop.turn();
+        core_loop.exchange(next).expect("memory does not fail");
+    }
+}
