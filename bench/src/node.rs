@@ -97,7 +97,7 @@ impl Server {
         for client in &self.clients {
             let mut campaigned = Instant::now() - PATIENCE;
             loop {
-                let status = client.group.status().wait().flatten();
+                let status = client.group.status().wait();
                 let raft = status.context("the group is gone")?.raft;
                 if raft.leader == Some(raft.id) && raft.commit_index == raft.last_index {
                     break;

@@ -1,10 +1,10 @@
 //! A handle to one group on this node, for any number of threads.
 
-use pontoon_raft::{GroupId, NodeId, TransferRejection};
+use pontoon_raft::{GroupId, NodeId};
 
-use crate::inbox::{Answer, CoreHandle};
+use crate::inbox::{CoreHandle, Pending};
 use crate::outcome::Proposal;
-use crate::request::{GroupStatus, Request};
+use crate::request::{GroupStatus, Request, TransferError};
 
 /// One group, as its node has it. Cheap to clone; `Send` and `Sync`.
 #[derive(Clone, Debug)]
@@ -38,24 +38,26 @@ impl Group {
         self.core.propose(self.id, command)
     }
 
-    /// What this node knows of the group. `None` if the group is not on it.
-    pub fn status(&self) -> Answer<Option<GroupStatus>> {
+    /// What this node knows of the group. `None` if the group is not on it, or the node has
+    /// stopped. Any thread may call this.
+    pub fn status(&self) -> Pending<Option<GroupStatus>> {
         let group = self.id;
-        self.core.ask(|promise| Request::Status { group, promise })
+        self.core
+            .request(|reply| Request::Status { group, reply }, || None)
     }
 
     /// Lets this node campaign for leadership now (thesis 3.4), for tests and administration.
     pub fn campaign(&self) {
-        self.core.tell(Request::Campaign { group: self.id });
+        self.core.send(Request::Campaign { group: self.id });
     }
 
-    /// Transfers leadership to another voter once that has the whole log (thesis 3.10). `None` if
-    /// the group is not on this node.
+    /// Transfers leadership to another voter once that has the whole log (thesis 3.10). The answer
+    /// says that the transfer has begun; [`status`](Self::status) tells who leads.
     ///
-    /// Proposals are rejected meanwhile, for an election timeout at most.
-    pub fn transfer_leadership(&self, to: NodeId) -> Answer<Option<Result<(), TransferRejection>>> {
+    /// Any thread may call this.
+    pub fn transfer_leadership(&self, to: NodeId) -> Pending<Result<(), TransferError>> {
         let group = self.id;
-        self.core
-            .ask(|promise| Request::Transfer { group, to, promise })
+        let request = |reply| Request::Transfer { group, to, reply };
+        self.core.request(request, || Err(TransferError::Stopped))
     }
 }

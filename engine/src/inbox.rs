@@ -55,11 +55,11 @@ impl CoreHandle {
                 limit: self.command_bytes_max,
             });
         }
-        let (promise, receiver) = oneshot::async_channel();
+        let (reply, receiver) = oneshot::async_channel();
         let request = Request::Propose {
             group,
             command,
-            promise,
+            reply,
         };
         match self.requests.try_send(request) {
             Ok(()) => {
@@ -74,10 +74,14 @@ impl CoreHandle {
     }
 
     /// Puts a question to the core. Waits for room in its channel: not for hot paths.
-    pub(crate) fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Answer<T> {
-        let (promise, receiver) = oneshot::async_channel();
-        self.tell(request(promise));
-        Answer { receiver }
+    pub(crate) fn request<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+        stopped: fn() -> T,
+    ) -> Pending<T> {
+        let (reply, receiver) = oneshot::async_channel();
+        self.send(request(reply));
+        Pending { receiver, stopped }
     }
 
     /// Makes a group on this node, for good. Answered once it is durable.
@@ -86,7 +90,7 @@ impl CoreHandle {
         group: GroupId,
         kind: &str,
         members: &[NodeId],
-    ) -> Result<Answer<Result<(), CreateError>>, CreateError> {
+    ) -> Result<Pending<Result<(), CreateError>>, CreateError> {
         let refuse = |reason| Err(CreateError::Members { group, reason });
         if members.contains(&NodeId(0)) {
             return refuse("0 is no node");
@@ -95,40 +99,47 @@ impl CoreHandle {
             return refuse("this node must be one of the members; every member creates the group");
         }
         let definition = Definition::new(kind, &Membership::of_voters(members));
-        Ok(self.ask(|promise| Request::CreateGroup {
+        let request = |reply| Request::CreateGroup {
             group,
             definition,
-            promise,
-        }))
+            reply,
+        };
+        Ok(self.request(request, || Err(CreateError::Stopped)))
     }
 
-    /// Tells the core something. That it has ended changes nothing for the caller.
-    pub(crate) fn tell(&self, request: Request) {
+    /// Sends a request to the core. That it has ended changes nothing for the caller.
+    pub(crate) fn send(&self, request: Request) {
         if self.requests.send(request).is_ok() {
             self.doorbell.ring();
         }
     }
 }
 
-/// The answer of a core to a question: a future for any executor, or [`wait`](Self::wait) for a
-/// plain thread. `None` if the core has ended.
+/// An answer of a core that is not there yet: a future for any executor, or [`wait`](Self::wait)
+/// for a plain thread.
 #[derive(Debug)]
 #[must_use = "an answer is not known before it is awaited"]
-pub struct Answer<T> {
+pub struct Pending<T> {
     receiver: oneshot::AsyncReceiver<T>,
+    /// The answer if the core has ended.
+    stopped: fn() -> T,
 }
 
-impl<T> Answer<T> {
+impl<T> Pending<T> {
     /// Blocks this thread until the answer is there. Not for threads that run futures.
-    pub fn wait(self) -> Option<T> {
+    pub fn wait(self) -> T {
         futures_executor::block_on(self)
     }
 }
 
-impl<T> Future for Answer<T> {
-    type Output = Option<T>;
+impl<T> Future for Pending<T> {
+    type Output = T;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
-        Pin::new(&mut self.receiver).poll(context).map(Result::ok)
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let stopped = self.stopped;
+        let receiver = Pin::new(&mut self.receiver);
+        receiver
+            .poll(context)
+            .map(|answer| answer.unwrap_or_else(|_| stopped()))
     }
 }

@@ -68,12 +68,12 @@ mod wire;
 
 pub use config::{Config, ConfigError, HostKind, Limits, LogSettings, PeerId, RaftSettings};
 pub use group::Group;
-pub use inbox::Answer;
+pub use inbox::Pending;
 pub use machine::{Batch, Command, Event, Machines, Made, StateMachine};
 pub use node::{Node, StartError, StopError};
 pub use outcome::{Applied, Outcome, Proposal, ProposeError, Rejection, Unknown};
 pub use pontoon_raft::{GroupId, LogIndex, NodeId, RoleName, Status, Term};
-pub use request::{CreateError, GroupStatus};
+pub use request::{CreateError, GroupStatus, TransferError};
 pub use shard::{CloseReason, DropReason, FrameError};
 pub use statistics::CoreStatistics;
 

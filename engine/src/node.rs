@@ -264,7 +264,7 @@ impl Node {
     ) -> Result<Group, CreateError> {
         let core = self.core_of(group);
         let answer = core.create_group(group, kind, members)?;
-        answer.wait().unwrap_or(Err(CreateError::Stopped))?;
+        answer.wait()?;
         Ok(Group::new(group, core.clone()))
     }
 
@@ -287,14 +287,17 @@ impl Node {
         };
         let sent = tasks.send(Box::new(move || Box::pin(task()))).is_ok();
         // Any request wakes the core.
-        drop(self.cores[usize::from(core)].ask(|promise| Request::Statistics { promise }));
+        drop(self.cores[usize::from(core)].request(|reply| Request::Statistics { reply }, || None));
         sent
     }
 
     /// What each core has done so far. Blocks for a turn of each.
     #[must_use]
     pub fn statistics(&self) -> Vec<CoreStatistics> {
-        let ask = |core: &CoreHandle| core.ask(|promise| Request::Statistics { promise }).wait();
+        let ask = |core: &CoreHandle| {
+            let request = |reply| Request::Statistics { reply };
+            core.request(request, || None).wait()
+        };
         self.cores.iter().filter_map(ask).collect()
     }
 
@@ -317,7 +320,7 @@ impl Node {
 
     fn end(&mut self) -> Result<(), StopError> {
         for core in &self.cores {
-            core.tell(Request::Stop);
+            core.send(Request::Stop);
         }
         self.cores.clear();
         let mut ended = Ok(());

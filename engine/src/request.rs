@@ -1,6 +1,6 @@
 //! What application threads ask of a core, over its bounded channel.
 
-use pontoon_raft::{GroupId, NodeId, Status, TransferRejection};
+use pontoon_raft::{GroupId, LeaderHint, NodeId, Status, TransferRejection};
 
 use crate::definition::Definition;
 use crate::proposals::ReplySender;
@@ -12,16 +12,16 @@ pub(crate) enum Request {
     Propose {
         group: GroupId,
         command: Vec<u8>,
-        promise: ReplySender,
+        reply: ReplySender,
     },
     CreateGroup {
         group: GroupId,
         definition: Definition,
-        promise: oneshot::Sender<Result<(), CreateError>>,
+        reply: oneshot::Sender<Result<(), CreateError>>,
     },
     Status {
         group: GroupId,
-        promise: oneshot::Sender<Option<GroupStatus>>,
+        reply: oneshot::Sender<Option<GroupStatus>>,
     },
     Campaign {
         group: GroupId,
@@ -29,10 +29,10 @@ pub(crate) enum Request {
     Transfer {
         group: GroupId,
         to: NodeId,
-        promise: oneshot::Sender<Option<Result<(), TransferRejection>>>,
+        reply: oneshot::Sender<Result<(), TransferError>>,
     },
     Statistics {
-        promise: oneshot::Sender<CoreStatistics>,
+        reply: oneshot::Sender<Option<CoreStatistics>>,
     },
     Stop,
 }
@@ -47,6 +47,39 @@ pub struct GroupStatus {
     pub has_machine: bool,
     /// The replica as the rules of Raft see it.
     pub raft: Status,
+}
+
+/// Why leadership is not transferred. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// The group is not on this node.
+    #[error("the group is not on this node; create it first")]
+    UnknownGroup,
+    /// The node has stopped.
+    #[error("the node has stopped")]
+    Stopped,
+    /// Only a leader transfers leadership.
+    #[error("this node does not lead the group; {}", LeaderHint(*leader))]
+    NotLeader {
+        /// Who leads, if known.
+        leader: Option<NodeId>,
+    },
+    /// The target could not win: name another voter.
+    #[error("node {to} is not another voter of this group")]
+    NotAVoter {
+        /// The target named.
+        to: NodeId,
+    },
+}
+
+impl TransferError {
+    pub(crate) fn from_raft(rejection: TransferRejection, to: NodeId) -> Self {
+        match rejection {
+            TransferRejection::NotLeader { leader } => Self::NotLeader { leader },
+            _ => Self::NotAVoter { to },
+        }
+    }
 }
 
 /// Why a group was not created. Nothing has changed.
@@ -67,9 +100,9 @@ pub enum CreateError {
         /// What is wrong with the members.
         reason: &'static str,
     },
-    /// The disk lost what it knew of the group, and with it what this node has promised in it.
+    /// The disk lost what it knew of the group, and with it what this node has replyd in it.
     #[error(
-        "durable data of group {group} is damaged beyond repair on this node: what it promised \
+        "durable data of group {group} is damaged beyond repair on this node: what it replyd \
          there is not known; the group goes on without it"
     )]
     Damaged {

@@ -9,7 +9,7 @@ use pontoon_transport::Head;
 
 use crate::doorbell::Doorbell;
 use crate::group::Group;
-use crate::inbox::{Answer, CoreHandle, channel};
+use crate::inbox::{CoreHandle, Pending, channel};
 use crate::machine::Machines;
 use crate::port::{Completion, Operation};
 use crate::request::CreateError;
@@ -85,7 +85,7 @@ impl SimulatedCore {
         group: GroupId,
         kind: &str,
         members: &[NodeId],
-    ) -> Result<Answer<Result<(), CreateError>>, CreateError> {
+    ) -> Result<Pending<Result<(), CreateError>>, CreateError> {
         self.core.create_group(group, kind, members)
     }
 

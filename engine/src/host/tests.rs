@@ -66,7 +66,7 @@ fn the_loop_creates_a_group_over_any_driver_and_then_waits_in_it() {
     let created = handle.create_group(GROUP, "silent", &[NodeId(1)]);
     let created = created.expect("this node is a member");
     settle(&mut core_loop);
-    assert_eq!(created.now_or_never(), Some(Some(Ok(()))));
+    assert_eq!(created.now_or_never(), Some(Ok(())));
     let last = core_loop.driver.waits.last();
     assert!(matches!(last, Some(Wait::For(_))), "{last:?}");
 }

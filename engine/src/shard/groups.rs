@@ -19,7 +19,7 @@ use crate::definition::Definition;
 use crate::machine::{Event, Machines};
 use crate::outcome::Unknown;
 use crate::proposals::Replies;
-use crate::request::{CreateError, GroupStatus};
+use crate::request::{CreateError, GroupStatus, TransferError};
 use crate::statistics::CoreStatistics;
 
 /// Everything of a shard but its connections and its inbox.
@@ -222,16 +222,12 @@ impl Groups {
         }
     }
 
-    pub(super) fn transfer(
-        &mut self,
-        group: GroupId,
-        to: NodeId,
-    ) -> Option<Result<(), pontoon_raft::TransferRejection>> {
-        let slot = self.slot(group)?;
+    pub(super) fn transfer(&mut self, group: GroupId, to: NodeId) -> Result<(), TransferError> {
+        let slot = self.slot(group).ok_or(TransferError::UnknownGroup)?;
         let raft = &mut self.replicas[slot].raft;
         let result = raft.transfer_leadership(self.now, to, &mut self.output);
         self.process_output(slot, Source::None);
-        Some(result)
+        result.map_err(|rejection| TransferError::from_raft(rejection, to))
     }
 
     pub(super) fn stop(&mut self) {

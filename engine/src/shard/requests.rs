@@ -28,10 +28,10 @@ impl Shard {
         if let Request::Propose {
             group,
             command,
-            promise,
+            reply,
         } = request
         {
-            return self.groups.take_proposal(group, command, promise);
+            return self.groups.take_proposal(group, command, reply);
         }
         // Proposals that came before it go before it.
         self.groups.propose_all();
@@ -40,21 +40,21 @@ impl Shard {
             Request::CreateGroup {
                 group,
                 definition,
-                promise,
-            } => self.groups.create_group(group, definition, promise),
-            Request::Status { group, promise } => {
-                let _ = promise.send(self.groups.status(group));
+                reply,
+            } => self.groups.create_group(group, definition, reply),
+            Request::Status { group, reply } => {
+                let _ = reply.send(self.groups.status(group));
             }
             Request::Campaign { group } => {
                 if let Some(slot) = self.groups.slot(group) {
                     self.groups.campaign(slot);
                 }
             }
-            Request::Transfer { group, to, promise } => {
-                let _ = promise.send(self.groups.transfer(group, to));
+            Request::Transfer { group, to, reply } => {
+                let _ = reply.send(self.groups.transfer(group, to));
             }
-            Request::Statistics { promise } => {
-                let _ = promise.send(self.statistics());
+            Request::Statistics { reply } => {
+                let _ = reply.send(Some(self.statistics()));
             }
             Request::Stop => self.groups.stop(),
         }

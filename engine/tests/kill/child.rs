@@ -77,7 +77,7 @@ fn load(group: &Group, first: u64) {
     std::thread::spawn(move || {
         let mut next = first;
         loop {
-            let status = group.status().wait().flatten();
+            let status = group.status().wait();
             if status.is_none_or(|status| status.raft.role != RoleName::Leader) {
                 std::thread::park_timeout(Duration::from_millis(5));
                 continue;

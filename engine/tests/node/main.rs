@@ -78,7 +78,7 @@ fn a_node_starts_serves_stops_and_comes_back_with_what_it_had() {
     let group = node.group(GROUP);
     let second = propose(&group, b"second");
     assert!(second.index > first.index);
-    let status = group.status().wait().unwrap().unwrap();
+    let status = group.status().wait().unwrap();
     assert_eq!(status.kind, "echo");
     assert!(status.has_machine);
     assert_eq!(status.raft.last_index, second.index);

@@ -159,7 +159,7 @@ impl Cluster {
             let core = &self.nodes[node].core;
             let mut answer = core.create_group(group, "recorder", &members).unwrap();
             self.until("the group is created", |_| {
-                poll(&mut answer) == Some(Some(Ok(())))
+                poll(&mut answer) == Some(Ok(()))
             });
         }
     }

@@ -281,5 +281,5 @@ fn leadership_is_handed_over_on_request() {
     cluster.until("node 3 leads", |cluster| {
         cluster.status(2).unwrap().role == RoleName::Leader
     });
-    assert_eq!(poll(&mut answer), Some(Some(Some(Ok(())))));
+    assert_eq!(poll(&mut answer), Some(Ok(())));
 }

@@ -189,7 +189,7 @@ fn a_node_starts_without_a_group_whose_definition_is_lost() {
     let group = GROUP;
     assert_eq!(
         poll(&mut made),
-        Some(Some(Err(crate::CreateError::Damaged { group })))
+        Some(Err(crate::CreateError::Damaged { group }))
     );
     let proposal = cluster.group(0).propose(b"x".to_vec());
     cluster.wait(proposal).unwrap();
@@ -205,16 +205,16 @@ fn a_group_is_created_once_with_one_definition() {
     let mut other = core.create_group(GROUP, "another", &members).unwrap();
     let mut unknown = core.create_group(GroupId(8), "unknown", &members).unwrap();
     cluster.run(2);
-    assert_eq!(poll(&mut again), Some(Some(Ok(()))));
+    assert_eq!(poll(&mut again), Some(Ok(())));
     let group = GROUP;
     assert_eq!(
         poll(&mut other),
-        Some(Some(Err(crate::CreateError::Exists { group })))
+        Some(Err(crate::CreateError::Exists { group }))
     );
     let kind = "unknown".to_owned();
     assert_eq!(
         poll(&mut unknown),
-        Some(Some(Err(crate::CreateError::UnknownKind { kind })))
+        Some(Err(crate::CreateError::UnknownKind { kind }))
     );
     let stranger = core.create_group(GroupId(9), "recorder", &[pontoon_raft::NodeId(77)]);
     assert!(matches!(stranger, Err(crate::CreateError::Members { .. })));
@@ -227,7 +227,7 @@ fn a_proposal_to_a_node_that_stopped_has_an_answer() {
     cluster.wire.cut = vec![(0, 1), (0, 2)];
     let mut proposal = cluster.group(0).propose(b"x".to_vec());
     cluster.run(1);
-    cluster.core(0).tell(crate::request::Request::Stop);
+    cluster.core(0).send(crate::request::Request::Stop);
     cluster.turn(0);
     assert!(cluster.nodes[0].shard.as_ref().unwrap().stopped());
     assert_eq!(
