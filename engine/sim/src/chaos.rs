@@ -166,8 +166,11 @@ impl World {
 
     /// A new leader is cut off soon after its election, with entries that nobody else has, and
     /// comes back when others may have gone on without it.
-    pub(crate) fn depose(&mut self, node: usize) {
-        if !self.healed && self.swarm.nodes > 1 && self.random.happens(self.swarm.depose) {
+    pub(crate) fn isolate_new_leader(&mut self, node: usize) {
+        if !self.healed
+            && self.swarm.nodes > 1
+            && self.random.happens(self.swarm.isolate_new_leader)
+        {
             let after = self.random.between(0, 80) * MILLISECOND;
             self.schedule(after, Event::Isolate(node));
         }

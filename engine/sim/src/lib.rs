@@ -5,27 +5,27 @@
 //! What must hold is checked after every turn, before every message, and at the end.
 #![forbid(unsafe_code)]
 
-mod carry;
 mod chaos;
 mod check;
 mod client;
 mod clock;
 mod coverage;
 mod disk;
+mod drive_faults;
+mod driver;
 mod edn;
 mod faults;
 mod flaky;
 pub mod fuzz;
-mod heal;
 mod history;
-mod latent;
+mod liveness;
 mod machine;
 mod mutants;
 mod network;
-mod place;
 mod random;
 mod recording;
 mod replica;
+mod sim_core;
 mod start;
 mod swarm;
 mod trace;

@@ -9,7 +9,7 @@ use pontoon::raft::Raft;
 use pontoon::transport::{FORMAT_FINGERPRINT, Hello, WIRE_VERSION};
 use pontoon::{GroupId, NodeId};
 
-use crate::place::{CLUSTER, LIMITS};
+use crate::sim_core::{CLUSTER, LIMITS};
 use crate::swarm::{MILLISECOND, Swarm};
 use crate::world::{Event, Options, World, raft_of};
 

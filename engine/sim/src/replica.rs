@@ -169,7 +169,7 @@ impl World {
 
     fn on_new_leader(&mut self, position: usize, group: GroupId, term: Term) {
         self.coverage.mark("leader changed");
-        self.depose(self.places[position].node);
+        self.isolate_new_leader(self.places[position].node);
         let others = self.places.iter().filter(|place| {
             raft_of(place, group)
                 .is_some_and(|raft| raft.is_leader() && raft.current_term() != term)

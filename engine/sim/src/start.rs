@@ -7,7 +7,7 @@ use pontoon::{GroupId, NodeId};
 
 use crate::faults::Fault;
 use crate::flaky::Mishap;
-use crate::place::{SEGMENT_BYTES, StartError};
+use crate::sim_core::{SEGMENT_BYTES, StartError};
 use crate::swarm::MILLISECOND;
 use crate::world::World;
 
@@ -84,7 +84,7 @@ impl World {
     fn start_place(&mut self, position: usize, now: Time) -> Result<(), StartError> {
         let mishap = self.draw_mishap(position);
         let place = &mut self.places[position];
-        place.life += 1;
+        place.generation += 1;
         let started = place.start(&self.swarm, &self.oracle, self.mutant, now, mishap);
         let went_wrong = match &started {
             Ok((_, failed)) | Err(StartError::Log { failed, .. }) => *failed,
@@ -193,7 +193,7 @@ impl World {
             place.completions.clear();
             place.interrupted = None;
             place.wake_at = None;
-            place.life += 1;
+            place.generation += 1;
             for socket in self.network.of_place(position) {
                 if let Some(other) = self.network.close(socket) {
                     self.network.finish(other);

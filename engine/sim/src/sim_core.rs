@@ -27,14 +27,14 @@ pub(crate) const ELECTION_TIMEOUT: u64 = 150 * MILLISECOND;
 const HEARTBEAT_INTERVAL: u64 = 40 * MILLISECOND;
 
 /// A core and what the world knows of it.
-pub(crate) struct Place {
+pub(crate) struct SimCore {
     pub(crate) node: usize,
     pub(crate) core: u16,
     pub(crate) shard: Option<SimulatedCore>,
     pub(crate) disk: Disk,
     pub(crate) completions: Vec<Completion>,
-    /// Counts the starts of the node; events of an earlier life are void.
-    pub(crate) life: u64,
+    /// Counts the starts of the node; events of an earlier generation are void.
+    pub(crate) generation: u64,
     /// When its next turn is due.
     pub(crate) wake_at: Option<u64>,
     /// Its replicas after its last turn; none just after a start.
@@ -73,7 +73,7 @@ impl std::fmt::Display for StartError {
     }
 }
 
-impl Place {
+impl SimCore {
     pub(crate) fn new(node: usize, core: u16) -> Self {
         Self {
             node,
@@ -81,7 +81,7 @@ impl Place {
             shard: None,
             disk: Disk::new(),
             completions: Vec::new(),
-            life: 0,
+            generation: 0,
             wake_at: None,
             seen: Vec::new(),
             reported: Vec::new(),

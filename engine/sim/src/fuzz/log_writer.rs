@@ -8,7 +8,7 @@ use pontoon::storage::{DiskOp, LogConfig, RecordKind, Volume};
 
 use super::bytes::Bytes;
 use super::open_log::{Entry, OpenLog};
-use crate::place::SEGMENT_BYTES;
+use crate::sim_core::SEGMENT_BYTES;
 
 /// A group as the log should hold it.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub(super) struct Write {
 }
 
 /// The log and what was written.
-pub(super) struct Written {
+pub(super) struct WrittenLog {
     pub(super) open: OpenLog,
     pub(super) groups: Groups,
     /// What the log holds once a frame is durable.
@@ -86,7 +86,7 @@ pub(super) struct Written {
 /// Groups of a script.
 const GROUPS: usize = 4;
 
-impl Written {
+impl WrittenLog {
     pub(super) fn new(config: &LogConfig) -> Self {
         let volume = MemoryVolume::new(SEGMENT_BYTES);
         let open = OpenLog::open(volume, config).expect("an empty disk opens");
