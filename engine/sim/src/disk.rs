@@ -7,7 +7,7 @@ use pontoon::storage::{DiskOp, Volume};
 
 use crate::drive_faults::WriteFault;
 use crate::random::Random;
-use crate::sim_core::SEGMENT_BYTES;
+use crate::settings::{EIO, SEGMENT_BYTES};
 
 /// A write, by the order of submission.
 pub(crate) struct Write {
@@ -115,7 +115,7 @@ impl Disk {
             self.next_write += 1;
         }
         let submitted = self.volume.submit(operation);
-        submitted.map_err(|error| error.raw_os_error().unwrap_or(5))
+        submitted.map_err(|error| error.raw_os_error().unwrap_or(EIO))
     }
 
     /// Whether it is the header of a segment that holds bytes of an earlier use.

@@ -8,7 +8,7 @@
 use crate::disk::{Disk, Write};
 use crate::faults::Fault;
 use crate::random::Random;
-use crate::sim_core::SEGMENT_BYTES;
+use crate::settings::SEGMENT_BYTES;
 
 /// What a drive does with a write that it acknowledges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

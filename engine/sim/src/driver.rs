@@ -4,9 +4,11 @@ use pontoon::NodeId;
 use pontoon::port::{Completion, Operation, SocketId};
 use pontoon::storage::{DiskOp, ReadBuffer, Volume};
 
+use crate::coverage::RareEvent;
 use crate::drive_faults::WriteFault;
 use crate::faults::Fault;
-use crate::swarm::MILLISECOND;
+use crate::settings::{EIO, EPIPE, MILLISECOND};
+use crate::trace::TraceKind;
 use crate::world::{Event, World};
 
 impl World {
@@ -41,14 +43,7 @@ impl World {
                 let after = self.random.delay(5 * MILLISECOND);
                 let ready = self.places[place].disk.volume.prepare(slot).is_ok();
                 let completion = Completion::Prepared { slot, ready };
-                self.schedule(
-                    after,
-                    Event::Complete {
-                        place,
-                        generation,
-                        completion,
-                    },
-                );
+                self.schedule_completion(after, place, completion);
             }
         }
     }
@@ -61,7 +56,7 @@ impl World {
             self.injected(Fault::DiskStall);
         }
         if self.places[place].disk.begins_used_segment(&operation) {
-            self.coverage.mark("segment used again");
+            self.coverage.mark(RareEvent::SegmentReused);
             if self.random.happens(self.swarm.crash) {
                 let soon = after + self.random.between(0, 2 * MILLISECOND);
                 self.schedule(soon, Event::Crash(self.places[place].node));
@@ -85,17 +80,10 @@ impl World {
                 );
             }
             DiskOp::Read { id, mut buffer, .. } => {
-                self.coverage.mark("entries read back from the disk");
+                self.coverage.mark(RareEvent::EntriesReadBack);
                 let result = submitted.and_then(|()| self.read_result(&mut buffer));
                 let completion = Completion::Read { id, buffer, result };
-                self.schedule(
-                    after,
-                    Event::Complete {
-                        place,
-                        generation,
-                        completion,
-                    },
-                );
+                self.schedule_completion(after, place, completion);
             }
         }
     }
@@ -115,7 +103,7 @@ impl World {
     fn read_result(&mut self, buffer: &mut ReadBuffer) -> Result<usize, i32> {
         if !self.healed && self.random.happens(self.swarm.read_error) {
             self.injected(Fault::ReadError);
-            return Err(5);
+            return Err(EIO);
         }
         if !self.healed && self.random.happens(self.swarm.wrong_read) {
             self.injected(Fault::WrongRead);
@@ -132,13 +120,13 @@ impl World {
         let fails = !self.healed && self.random.happens(self.swarm.disk_error);
         let result = if fails {
             self.injected(Fault::WriteError);
-            Err(5)
+            Err(EIO)
         } else {
             if self.places[position].disk.overtakes(id) {
                 self.injected(Fault::Reordered);
             }
             let disk = &mut self.places[position].disk;
-            let written = disk.finish(id).ok_or(5);
+            let written = disk.finish(id).ok_or(EIO);
             for fault in disk.apply_due_faults(&mut self.random) {
                 self.injected(fault);
             }
@@ -154,7 +142,6 @@ impl World {
         socket: SocketId,
         batch: pontoon::transport::SendBatch<pontoon::storage::RecordBytes>,
     ) {
-        let generation = self.places[place].generation;
         let mut bytes: Vec<u8> = batch.slices().flatten().copied().collect();
         if self.checks.promises() {
             self.check_promises(place, socket, &bytes);
@@ -167,7 +154,7 @@ impl World {
             bytes.truncate(count);
         }
         let result = match self.network.end(socket).map(|end| end.other) {
-            None => Err(32),
+            None => Err(EPIPE),
             Some(_) => Ok(bytes.len()),
         };
         let other = self.network.end(socket).map(|end| end.other);
@@ -192,14 +179,7 @@ impl World {
             batch,
             result,
         };
-        self.schedule(
-            after,
-            Event::Complete {
-                place,
-                generation,
-                completion,
-            },
-        );
+        self.schedule_completion(after, place, completion);
     }
 
     pub(crate) fn arrive(&mut self, socket: SocketId, bytes: &[u8]) {
@@ -250,7 +230,8 @@ impl World {
             .connect([(place, generation), (acceptor, acceptor_generation)]);
         self.trace.event(
             self.now,
-            &[2, place as u64, acceptor as u64],
+            TraceKind::Connected,
+            &[place as u64, acceptor as u64],
             format_args!("place {place} is connected to {acceptor}"),
         );
         let socket = sockets[0];

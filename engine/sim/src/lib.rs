@@ -57,13 +57,14 @@ mod network;
 mod random;
 mod recording;
 mod replica;
+mod settings;
 mod sim_core;
 mod start;
 mod swarm;
 mod trace;
 mod world;
 
-pub use coverage::{Coverage, MARKS};
+pub use coverage::{Coverage, RARE_EVENTS, RareEvent};
 pub use edn::{HistoryEvent, Moment, edn};
 pub use faults::{FAULTS, Fault, Faults};
 pub use history::{Call, is_linearizable};

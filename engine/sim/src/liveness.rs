@@ -7,8 +7,8 @@ use pontoon::{GroupId, NodeId};
 use crate::clock;
 use crate::history::is_linearizable;
 use crate::machine::lock;
+use crate::settings::MILLISECOND;
 use crate::sim_core::SimCore;
-use crate::swarm::MILLISECOND;
 use crate::world::{World, raft_of};
 
 /// Simulated time that a healed majority is given to agree.

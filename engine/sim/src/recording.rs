@@ -9,8 +9,8 @@ use pontoon::raft::Raft;
 use pontoon::transport::{FORMAT_FINGERPRINT, Hello, WIRE_VERSION};
 use pontoon::{GroupId, NodeId};
 
-use crate::sim_core::{CLUSTER, LIMITS};
-use crate::swarm::{MILLISECOND, Swarm};
+use crate::settings::{CLUSTER, LIMITS, MILLISECOND};
+use crate::swarm::Swarm;
 use crate::world::{Event, Options, World, raft_of};
 
 /// Longest stream that is kept, in bytes, and most steps.

@@ -5,26 +5,14 @@ use pontoon::raft::Term;
 use pontoon::shard::{ShardConfig, ShardOpenError};
 use pontoon::simulation::{Mutant, SimulatedCore};
 use pontoon::storage::{Identity, LogConfig, OpenError, Recovery, SegmentLog};
-use pontoon::transport::FrameLimits;
 use pontoon::{GroupId, LogIndex, NodeId};
 
 use crate::disk::Disk;
 use crate::flaky::{Flaky, Mishap};
 use crate::machine::{SharedOracle, machines};
 use crate::replica::Seen;
-use crate::swarm::{MILLISECOND, Swarm};
-
-/// The cluster of every simulation.
-pub(crate) const CLUSTER: u128 = 9;
-pub(crate) const SEGMENT_BYTES: u64 = 64 << 10;
-pub(crate) const LIMITS: FrameLimits = FrameLimits {
-    frame_bytes_max: 12 << 10,
-    receive_ahead_bytes: 8 << 10,
-};
-
-/// Of the raft groups of a simulation.
-pub(crate) const ELECTION_TIMEOUT: u64 = 150 * MILLISECOND;
-const HEARTBEAT_INTERVAL: u64 = 40 * MILLISECOND;
+use crate::settings::{CLUSTER, ELECTION_TIMEOUT, HEARTBEAT_INTERVAL, LIMITS, SEGMENT_BYTES};
+use crate::swarm::Swarm;
 
 /// A core and what the world knows of it.
 pub(crate) struct SimCore {

@@ -1,9 +1,7 @@
 //! What exists in one run: drawn from its seed, so that a campaign visits many worlds.
 
 use crate::random::Random;
-
-/// Nanoseconds.
-pub(crate) const MILLISECOND: u64 = 1_000_000;
+use crate::settings::MILLISECOND;
 
 /// The world of one run. Rates are per million of whatever they apply to.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use pontoon::{GroupId, NodeId};
 use crate::check::Checks;
 use crate::client::Client;
 use crate::clock::{self, Clock};
-use crate::coverage::Coverage;
+use crate::coverage::{Coverage, RareEvent};
 use crate::edn::HistoryEvent;
 use crate::faults::{Fault, Faults};
 use crate::history::Call;
@@ -20,9 +20,10 @@ use crate::machine::{Oracle, SharedOracle, lock};
 use crate::network::Network;
 use crate::random::Random;
 use crate::recording::Recorder;
+use crate::settings::MILLISECOND;
 use crate::sim_core::SimCore;
-use crate::swarm::{MILLISECOND, Swarm};
-use crate::trace::Trace;
+use crate::swarm::Swarm;
+use crate::trace::{Trace, TraceKind};
 
 /// How to run.
 #[derive(Clone, Copy, Debug)]
@@ -143,7 +144,6 @@ pub(crate) struct World {
     pub(crate) histories: BTreeMap<(u64, u64), Vec<Call>>,
     /// Group, index, operation.
     pub(crate) acknowledged: Vec<(u64, u64, u64)>,
-    pub(crate) rejected: Vec<u64>,
     pub(crate) oracle: SharedOracle,
     pub(crate) checks: Checks,
     pub(crate) coverage: Coverage,
@@ -226,7 +226,6 @@ impl World {
             operations: 0,
             histories: BTreeMap::new(),
             acknowledged: Vec::new(),
-            rejected: Vec::new(),
             oracle: Arc::new(Mutex::new(Oracle::default())),
             checks: Checks::new(swarm.checks_promises),
             coverage: Coverage::default(),
@@ -260,6 +259,17 @@ impl World {
     pub(crate) fn schedule(&mut self, after: u64, event: Event) {
         self.sequence += 1;
         self.queue.insert((self.now + after, self.sequence), event);
+    }
+
+    /// The core hears of an operation's end after so many nanoseconds, unless it ends before.
+    pub(crate) fn schedule_completion(&mut self, after: u64, place: usize, completion: Completion) {
+        let generation = self.places[place].generation;
+        let completed = Event::Complete {
+            place,
+            generation,
+            completion,
+        };
+        self.schedule(after, completed);
     }
 
     pub(crate) fn schedule_client(&mut self, number: usize, after: u64) {
@@ -402,7 +412,8 @@ impl World {
         };
         self.trace.event(
             self.now,
-            &[1, position as u64, operations.len() as u64],
+            TraceKind::Turn,
+            &[position as u64, operations.len() as u64],
             format_args!("place {position}: turn, {} operations", operations.len()),
         );
         self.check_place(position);
@@ -436,19 +447,21 @@ impl World {
         };
         let statistics = shard.statistics();
         self.coverage
-            .add("segment freed", statistics.log.segments_freed);
-        // Sound nodes send each other nothing but sense.
-        let nonsense = ["head", "record", "kind of record", "record out of place"];
-        for reason in nonsense {
+            .add(RareEvent::SegmentFreed, statistics.log.segments_freed);
+        // Unless bits are flipped, correct nodes never send malformed frames.
+        let malformed = ["head", "record", "kind of record", "record out of place"];
+        for reason in malformed {
             if self.swarm.bit_flip == 0 && statistics.connections_closed.contains_key(reason) {
-                self.fail(format!("place {position} was sent nonsense: {reason}"));
+                self.fail(format!(
+                    "place {position} was sent a malformed frame: {reason}"
+                ));
             }
         }
         let dropped = statistics.messages_dropped.values().sum();
-        self.coverage.add("message dropped", dropped);
+        self.coverage.add(RareEvent::MessageDropped, dropped);
         let stuck = statistics.connections_closed.get("stuck");
         let stuck = stuck.copied().unwrap_or(0);
-        self.coverage.add("connection given up as stuck", stuck);
+        self.coverage.add(RareEvent::StuckConnection, stuck);
     }
 
     pub(crate) fn checks(&mut self) -> &mut Checks {

@@ -6,7 +6,7 @@ use super::bytes::Bytes;
 use super::fix_checksums;
 use super::single_shard::SingleShard;
 use crate::random::Random;
-use crate::sim_core::LIMITS;
+use crate::settings::LIMITS;
 
 /// Heads and records of a frame that was taken.
 type Taken = (Vec<Head>, Vec<u8>);

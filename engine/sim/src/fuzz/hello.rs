@@ -6,7 +6,8 @@ use pontoon::transport::{
 
 use super::bytes::Bytes;
 use super::fix_checksums;
-use crate::sim_core::{CLUSTER, LIMITS};
+
+use crate::settings::{CLUSTER, LIMITS};
 
 /// Nodes of the cluster; larger than any simulated one.
 const NODES: u64 = 7;

@@ -8,7 +8,8 @@ use pontoon::storage::{DiskOp, LogConfig, RecordKind, Volume};
 
 use super::bytes::Bytes;
 use super::open_log::{Entry, OpenLog};
-use crate::sim_core::SEGMENT_BYTES;
+
+use crate::settings::SEGMENT_BYTES;
 
 /// A group as the log should hold it.
 #[derive(Clone, Default, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use pontoon::storage::{Identity, LogConfig};
 use super::bytes::Bytes;
 use super::log_writer::{Groups, Write, WrittenLog, found};
 use super::open_log::OpenLog;
-use crate::sim_core::{CLUSTER, log_config};
+use crate::settings::CLUSTER;
+use crate::sim_core::log_config;
 
 /// Damages done to one log.
 const DAMAGES_MAX: usize = 8;

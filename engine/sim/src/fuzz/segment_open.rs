@@ -6,7 +6,8 @@ use pontoon::storage::{Identity, LogConfig, OpenError, RecordKind, Volume};
 use super::bytes::Bytes;
 use super::fix_checksums;
 use super::open_log::OpenLog;
-use crate::sim_core::{CLUSTER, SEGMENT_BYTES, log_config};
+use crate::settings::{CLUSTER, SEGMENT_BYTES};
+use crate::sim_core::log_config;
 
 const BLOCK: usize = 4096;
 const SLOTS: usize = 8;

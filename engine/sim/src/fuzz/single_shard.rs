@@ -11,8 +11,9 @@ use pontoon::{GroupId, NodeId};
 
 use super::replica_invariants::ReplicaInvariants;
 use crate::machine::Oracle;
+use crate::settings::{EIO, MILLISECOND};
 use crate::sim_core::SimCore;
-use crate::swarm::{MILLISECOND, Swarm};
+use crate::swarm::Swarm;
 
 /// Nodes of its cluster, and groups, each with all of them as members.
 const NODES: u64 = 3;
@@ -130,7 +131,7 @@ impl SingleShard {
                 assert_eq!(submitted, Ok(()), "the log writes and reads where it may");
                 completions.push(match operation {
                     DiskOp::Write { id, .. } => {
-                        let result = disk.finish(id).ok_or(5);
+                        let result = disk.finish(id).ok_or(EIO);
                         Completion::Written { id, result }
                     }
                     DiskOp::Read { id, buffer, .. } => {

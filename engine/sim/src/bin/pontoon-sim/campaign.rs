@@ -10,7 +10,9 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Parser;
 use pontoon_sim::edn;
-use pontoon_sim::{Coverage, FAULTS, Failure, Faults, MARKS, MUTANTS, Options, Report, Swarm};
+use pontoon_sim::{
+    Coverage, FAULTS, Failure, Faults, MUTANTS, Options, RARE_EVENTS, Report, Swarm,
+};
 
 use crate::quiet::simulate;
 use crate::{fresh, output};
@@ -260,9 +262,9 @@ fn tabulate(sum: &Sum) {
         vec![(*name).to_owned(), times.to_string(), runs.to_string()]
     });
     output::table(&["fault", "times", "runs"], &rows.collect::<Vec<_>>());
-    let rows = MARKS
+    let rows = RARE_EVENTS
         .iter()
-        .map(|mark| vec![(*mark).to_owned(), sum.coverage.of(mark).to_string()]);
+        .map(|(event, label)| vec![(*label).to_owned(), sum.coverage.of(*event).to_string()]);
     output::table(&["rare event", "times"], &rows.collect::<Vec<_>>());
 }
 
