@@ -4,8 +4,10 @@ use pontoon::GroupId;
 use pontoon::port::SocketId;
 
 use crate::clock;
+use crate::coverage::RareEvent;
 use crate::faults::Fault;
-use crate::swarm::MILLISECOND;
+use crate::settings::MILLISECOND;
+use crate::trace::TraceKind;
 use crate::world::{Event, World};
 
 /// Between two moments at which something may go wrong.
@@ -27,7 +29,8 @@ impl World {
             self.injected(Fault::Pause);
             self.trace.event(
                 self.now,
-                &[6, node as u64],
+                TraceKind::Pause,
+                &[node as u64],
                 format_args!("node {node} pauses"),
             );
         }
@@ -101,7 +104,8 @@ impl World {
         self.clocks[node].set_rate(self.now, rate);
         self.trace.event(
             self.now,
-            &[12, node as u64],
+            TraceKind::ClockRate,
+            &[node as u64],
             format_args!("node {node}: its clock is {rate} parts per million fast"),
         );
     }
@@ -153,21 +157,29 @@ impl World {
                 }
                 self.trace.event(
                     self.now,
-                    &[7, self.network.blocked.len() as u64],
+                    TraceKind::Partition,
+                    &[self.network.blocked.len() as u64],
                     format_args!("blocked: {:?}", self.network.blocked),
                 );
             }
         } else if self.random.happens(60_000) {
             self.network.blocked.clear();
-            self.trace
-                .event(self.now, &[8], format_args!("nothing is blocked any more"));
+            self.trace.event(
+                self.now,
+                TraceKind::PartitionEnd,
+                &[],
+                format_args!("nothing is blocked any more"),
+            );
         }
     }
 
     /// A new leader is cut off soon after its election, with entries that nobody else has, and
     /// comes back when others may have gone on without it.
-    pub(crate) fn depose(&mut self, node: usize) {
-        if !self.healed && self.swarm.nodes > 1 && self.random.happens(self.swarm.depose) {
+    pub(crate) fn isolate_new_leader(&mut self, node: usize) {
+        if !self.healed
+            && self.swarm.nodes > 1
+            && self.random.happens(self.swarm.isolate_new_leader)
+        {
             let after = self.random.between(0, 80) * MILLISECOND;
             self.schedule(after, Event::Isolate(node));
         }
@@ -186,7 +198,8 @@ impl World {
         }
         self.trace.event(
             self.now,
-            &[10, node as u64],
+            TraceKind::Isolate,
+            &[node as u64],
             format_args!("node {node} is isolated"),
         );
         let after = self.random.between(50, 500) * MILLISECOND;
@@ -201,7 +214,8 @@ impl World {
         self.network.blocked.retain(|pair| !of_node(pair));
         self.trace.event(
             self.now,
-            &[11, node as u64],
+            TraceKind::Rejoin,
+            &[node as u64],
             format_args!("node {node} is back"),
         );
     }
@@ -214,7 +228,7 @@ impl World {
         let place = self.place(node, core);
         if let Some(shard) = &self.places[place].shard {
             drop(shard.group(group).transfer_leadership(to));
-            self.coverage.mark("leadership transferred");
+            self.coverage.mark(RareEvent::LeadershipTransferred);
             self.wake_soon(place);
         }
     }
@@ -233,7 +247,8 @@ impl World {
         self.injected(Fault::Crash);
         self.trace.event(
             self.now,
-            &[9, node as u64],
+            TraceKind::Crash,
+            &[node as u64],
             format_args!("node {node} crashes"),
         );
         for core in 0..self.swarm.cores {

@@ -11,7 +11,7 @@ use pontoon::storage::RecoveredGroup;
 use pontoon::transport::{Connection, Head};
 use pontoon::{GroupId, NodeId};
 
-use crate::place::LIMITS;
+use crate::settings::LIMITS;
 use crate::world::{World, raft_of};
 
 /// What the checks remember.

@@ -4,10 +4,12 @@ use std::task::{Context, Poll, Waker};
 
 use pontoon::{GroupId, Outcome, Proposal, ProposeError};
 
+use crate::coverage::RareEvent;
 use crate::edn::{HistoryEvent, Moment};
 use crate::history::Call;
 use crate::machine::{Command, lock};
-use crate::swarm::MILLISECOND;
+use crate::settings::MILLISECOND;
+use crate::trace::TraceKind;
 use crate::world::World;
 
 /// A client gives up on an answer after this.
@@ -135,25 +137,25 @@ impl World {
                 self.acknowledged.push((group, index, operation));
                 self.trace.event(
                     self.now,
-                    &[5, group, index, operation],
+                    TraceKind::Acknowledged,
+                    &[group, index, operation],
                     format_args!("operation {operation} is applied at {index} of group {group}"),
                 );
             }
             Err(ProposeError::Unknown(_)) => self.record(number, waiting, None, None),
             Err(ProposeError::Rejected(rejection)) => {
                 self.tell(number, waiting, Moment::Fail, None);
-                self.coverage.mark("proposal rejected");
+                self.coverage.mark(RareEvent::ProposalRejected);
                 if matches!(
                     rejection,
                     pontoon::Rejection::Overloaded { .. } | pontoon::Rejection::NoSpace
                 ) {
-                    self.coverage.mark("proposal overloaded");
+                    self.coverage.mark(RareEvent::ProposalOverloaded);
                 }
                 let leader = match rejection {
                     pontoon::Rejection::NotLeader { leader } => leader,
                     _ => None,
                 };
-                self.rejected.push(waiting.command.operation);
                 self.clients[number].hint = match leader {
                     Some(leader) => leader.0 as usize - 1,
                     None => self.random.below(self.swarm.nodes),
@@ -191,7 +193,7 @@ impl World {
         } else {
             self.tell(number, waiting, Moment::Info, None);
             self.clients[number].process += self.clients.len() as u64;
-            self.coverage.mark("outcome unknown");
+            self.coverage.mark(RareEvent::OutcomeUnknown);
         }
         let call = Call {
             invoked: waiting.invoked,

@@ -1,65 +1,129 @@
-//! Rare events that a campaign must have met: one that never happens is not tested.
+//! How often a run met what is rare: a campaign that never does has tested little.
 
-use std::collections::BTreeMap;
-
-/// How often each rare event happened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Coverage {
-    counts: BTreeMap<&'static str, u64>,
+/// An event that a campaign of some thousand seeds must meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RareEvent {
+    /// A start found damage on its disk.
+    DamageFoundAtStart,
+    /// A running log found damage, and closed.
+    DamageFoundWhileRunning,
+    /// A replica started on a damaged log.
+    TaintedReplica,
+    /// A tainted replica got back what it had lost, and counts again.
+    DamageRefetched,
+    /// A replica that had lost its vote with damage has voted again.
+    VoteRegained,
+    /// A disk acknowledged entries that had been replaced meanwhile.
+    StaleAcknowledgement,
+    /// Recovery dropped frames behind a torn one.
+    FramesDropped,
+    /// A freed segment was written again.
+    SegmentReused,
+    /// A full disk had no segment for a start.
+    StartRefusedByFullDisk,
+    /// A node gave up a connection on which nothing moved.
+    StuckConnection,
+    /// Two nodes led a group at once, in different terms.
+    TwoLeaders,
+    /// A node began to lead a group.
+    LeaderChanged,
+    /// A leader was asked to transfer its leadership.
+    LeadershipTransferred,
+    /// A proposal was rejected.
+    ProposalRejected,
+    /// A proposal was rejected for want of room.
+    ProposalOverloaded,
+    /// A client did not learn what became of its operation.
+    OutcomeUnknown,
+    /// A leader read entries from its disk again.
+    EntriesReadBack,
+    /// A segment was freed.
+    SegmentFreed,
+    /// A node dropped a message.
+    MessageDropped,
 }
 
-/// The events that a campaign of some thousand seeds must meet.
-pub const MARKS: &[&str] = &[
-    "damage found at a start",
-    "damage found while running",
-    "tainted replica",
-    "damage refetched from a peer",
-    "vote lost and regained",
-    "stale disk acknowledgement ignored",
-    "frames dropped by recovery",
-    "segment used again",
-    "start refused by a full disk",
-    "connection given up as stuck",
-    "two leaders in different terms",
-    "leader changed",
-    "leadership transferred",
-    "proposal rejected",
-    "proposal overloaded",
-    "outcome unknown",
-    "entries read back from the disk",
-    "segment freed",
-    "message dropped",
+/// All of them, in the order of their declaration, with their labels.
+pub const RARE_EVENTS: &[(RareEvent, &str)] = &[
+    (RareEvent::DamageFoundAtStart, "damage found at a start"),
+    (
+        RareEvent::DamageFoundWhileRunning,
+        "damage found while running",
+    ),
+    (RareEvent::TaintedReplica, "tainted replica"),
+    (RareEvent::DamageRefetched, "damage refetched from a peer"),
+    (RareEvent::VoteRegained, "vote lost and regained"),
+    (
+        RareEvent::StaleAcknowledgement,
+        "stale disk acknowledgement ignored",
+    ),
+    (RareEvent::FramesDropped, "frames dropped by recovery"),
+    (RareEvent::SegmentReused, "segment used again"),
+    (
+        RareEvent::StartRefusedByFullDisk,
+        "start refused by a full disk",
+    ),
+    (RareEvent::StuckConnection, "connection given up as stuck"),
+    (RareEvent::TwoLeaders, "two leaders in different terms"),
+    (RareEvent::LeaderChanged, "leader changed"),
+    (RareEvent::LeadershipTransferred, "leadership transferred"),
+    (RareEvent::ProposalRejected, "proposal rejected"),
+    (RareEvent::ProposalOverloaded, "proposal overloaded"),
+    (RareEvent::OutcomeUnknown, "outcome unknown"),
+    (
+        RareEvent::EntriesReadBack,
+        "entries read back from the disk",
+    ),
+    (RareEvent::SegmentFreed, "segment freed"),
+    (RareEvent::MessageDropped, "message dropped"),
 ];
 
+/// How often each rare event was met.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// In the order of [`RARE_EVENTS`].
+    counts: [u64; RARE_EVENTS.len()],
+}
+
 impl Coverage {
-    pub(crate) fn mark(&mut self, event: &'static str) {
+    pub(crate) fn mark(&mut self, event: RareEvent) {
         self.add(event, 1);
     }
 
-    pub(crate) fn add(&mut self, event: &'static str, count: u64) {
-        debug_assert!(MARKS.contains(&event), "{event} is not listed");
-        if count > 0 {
-            *self.counts.entry(event).or_default() += count;
-        }
+    pub(crate) fn add(&mut self, event: RareEvent, count: u64) {
+        self.counts[event as usize] += count;
     }
 
     /// Adds what another run met.
     pub fn join(&mut self, other: &Self) {
-        for (event, count) in &other.counts {
-            *self.counts.entry(event).or_default() += count;
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count += more;
         }
     }
 
-    /// How often an event happened.
+    /// How often an event was met.
     #[must_use]
-    pub fn of(&self, event: &str) -> u64 {
-        self.counts.get(event).copied().unwrap_or(0)
+    pub fn of(&self, event: RareEvent) -> u64 {
+        self.counts[event as usize]
     }
 
-    /// Events that never happened.
+    /// Labels of the events that were never met.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
-        let missing = MARKS.iter().filter(|mark| self.of(mark) == 0);
-        missing.copied().collect()
+        let missing = RARE_EVENTS.iter().filter(|(event, _)| self.of(*event) == 0);
+        missing.map(|(_, label)| *label).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rare_event_has_its_place_in_the_list() {
+        for (position, (event, _)) in RARE_EVENTS.iter().enumerate() {
+            assert_eq!(*event as usize, position);
+        }
     }
 }

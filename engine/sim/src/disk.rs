@@ -1,13 +1,13 @@
-//! A disk that keeps only what was made durable. `latent.rs` is how it loses that as well.
+//! A disk that keeps only what was made durable. `drive_faults.rs` is how it loses that as well.
 
 use std::collections::VecDeque;
 
 use pontoon::storage::memory::{MemoryVolume, SECTOR_BYTES, SectorFate};
 use pontoon::storage::{DiskOp, Volume};
 
-use crate::latent::Fate;
-use crate::place::SEGMENT_BYTES;
+use crate::drive_faults::WriteFault;
 use crate::random::Random;
+use crate::settings::{EIO, SEGMENT_BYTES};
 
 /// A write, by the order of submission.
 pub(crate) struct Write {
@@ -23,7 +23,7 @@ pub(crate) struct Write {
     /// itself, the log can tell that.
     covers: u64,
     /// What the drive does with it, and what was in its place before, if that matters.
-    pub(crate) fate: Fate,
+    pub(crate) fault: WriteFault,
     pub(crate) before: Vec<u8>,
 }
 
@@ -109,16 +109,16 @@ impl Disk {
                 bytes: bytes.as_ref().to_vec(),
                 durable: false,
                 covers,
-                fate: Fate::Kept,
+                fault: WriteFault::Kept,
                 before: Vec::new(),
             });
             self.next_write += 1;
         }
         let submitted = self.volume.submit(operation);
-        submitted.map_err(|error| error.raw_os_error().unwrap_or(5))
+        submitted.map_err(|error| error.raw_os_error().unwrap_or(EIO))
     }
 
-    /// Whether it is the header of a segment that holds bytes of an earlier life.
+    /// Whether it is the header of a segment that holds bytes of an earlier use.
     pub(crate) fn begins_used_segment(&self, operation: &DiskOp) -> bool {
         let DiskOp::Write {
             slot, offset: 0, ..
@@ -143,7 +143,7 @@ impl Disk {
         if let Some(write) = self.writes.iter_mut().find(open) {
             write.durable = true;
             self.used |= write.start > 0;
-            if write.fate != Fate::Misdirected {
+            if write.fault != WriteFault::Misdirected {
                 write.bytes = Vec::new();
             }
             self.covered = self.covered.max(write.covers);

@@ -6,7 +6,7 @@ use std::io;
 use pontoon::storage::Volume;
 use pontoon::storage::memory::MemoryVolume;
 
-const EIO: i32 = 5;
+use crate::settings::EIO;
 
 /// What goes wrong while a log is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -123,7 +123,7 @@ impl StateMachine for Replica {
     }
 }
 
-/// The machines of one life of a node.
+/// The machines of one generation of a node.
 pub(crate) fn machines(oracle: &SharedOracle, node: usize, durable: bool) -> Machines {
     let oracle = Arc::clone(oracle);
     Machines::new().register("registers", move |group: GroupId| {

@@ -8,7 +8,7 @@ use pontoon::transport::ReceiveBuffer;
 /// One end of a connection.
 pub(crate) struct End {
     pub(crate) place: usize,
-    pub(crate) life: u64,
+    pub(crate) generation: u64,
     pub(crate) other: SocketId,
     arrived: VecDeque<u8>,
     /// Sent towards this end and held up where the way is blocked, in order.
@@ -35,10 +35,10 @@ impl Network {
     pub(crate) fn connect(&mut self, sides: [(usize, u64); 2]) -> [SocketId; 2] {
         let sockets = [SocketId(self.next), SocketId(self.next + 1)];
         self.next += 2;
-        for (side, (place, life)) in sides.into_iter().enumerate() {
+        for (side, (place, generation)) in sides.into_iter().enumerate() {
             let end = End {
                 place,
-                life,
+                generation,
                 other: sockets[1 - side],
                 arrived: VecDeque::new(),
                 held: Vec::new(),

@@ -11,8 +11,8 @@ use pontoon::transport::{
 };
 use pontoon::{GroupId, NodeId};
 
-use crate::place::{CLUSTER, LIMITS};
-use crate::swarm::{MILLISECOND, Swarm};
+use crate::settings::{CLUSTER, LIMITS, MILLISECOND};
+use crate::swarm::Swarm;
 use crate::world::{Event, Options, World, raft_of};
 
 /// Longest stream that is kept, in bytes, and most steps.

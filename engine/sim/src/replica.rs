@@ -5,6 +5,8 @@ use pontoon::raft::{LogIndex, Raft, Term};
 use pontoon::storage::WriteFailure;
 use pontoon::{GroupId, NodeId};
 
+use crate::coverage::RareEvent;
+use crate::trace::TraceKind;
 use crate::world::{World, raft_of};
 
 /// A replica as it was after its place's last turn.
@@ -46,7 +48,7 @@ impl World {
             let failure = shard.failure().map(|poisoned| poisoned.failure);
             if failure == Some(WriteFailure::Damaged) && !std::mem::replace(&mut place.closed, true)
             {
-                self.coverage.mark("damage found while running");
+                self.coverage.mark(RareEvent::DamageFoundWhileRunning);
             }
             for (group, raft) in shard.replicas() {
                 raft.check_invariants();
@@ -93,11 +95,10 @@ impl World {
             broken("an entry of an earlier term was committed by counting");
         }
         let stale = now.stale_acknowledgements - before.stale_acknowledgements;
-        self.coverage
-            .add("stale disk acknowledgement ignored", stale);
+        self.coverage.add(RareEvent::StaleAcknowledgement, stale);
         self.note_vote(position, before, now);
         if before.tainted && !now.tainted {
-            self.coverage.mark("damage refetched from a peer");
+            self.coverage.mark(RareEvent::DamageRefetched);
             let reported = self.places[position].reported.iter();
             let reported = reported.filter(|(of, _)| *of == group).map(|(_, at)| *at);
             let reported = reported.max().unwrap_or_default();
@@ -117,7 +118,7 @@ impl World {
             now.voted_for.is_some() && (before.term, before.voted_for) != (now.term, now.voted_for);
         if votes && !now.tainted && votes_lost.contains(&now.group) {
             votes_lost.retain(|group| *group != now.group);
-            self.coverage.mark("vote lost and regained");
+            self.coverage.mark(RareEvent::VoteRegained);
         }
     }
 
@@ -168,18 +169,22 @@ impl World {
     }
 
     fn on_new_leader(&mut self, position: usize, group: GroupId, term: Term) {
-        self.coverage.mark("leader changed");
-        self.depose(self.places[position].node);
+        self.coverage.mark(RareEvent::LeaderChanged);
+        self.isolate_new_leader(self.places[position].node);
         let others = self.places.iter().filter(|place| {
             raft_of(place, group)
                 .is_some_and(|raft| raft.is_leader() && raft.current_term() != term)
         });
         if others.count() > 0 {
-            self.coverage.mark("two leaders in different terms");
+            self.coverage.mark(RareEvent::TwoLeaders);
         }
         let text = format_args!("place {position} leads group {group} in term {term}");
-        self.trace
-            .event(self.now, &[4, position as u64, group.0, term.0], text);
+        self.trace.event(
+            self.now,
+            TraceKind::Leader,
+            &[position as u64, group.0, term.0],
+            text,
+        );
     }
 
     /// What the rules take to be durable is on the disk for good. Slow: not in every run.

@@ -5,10 +5,12 @@ use pontoon::simulation::Mutant;
 use pontoon::storage::{OpenError, Recovery, SegmentLog};
 use pontoon::{GroupId, NodeId};
 
+use crate::coverage::RareEvent;
 use crate::faults::Fault;
 use crate::flaky::Mishap;
-use crate::place::{SEGMENT_BYTES, StartError};
-use crate::swarm::MILLISECOND;
+use crate::settings::{MILLISECOND, SEGMENT_BYTES};
+use crate::sim_core::StartError;
+use crate::trace::TraceKind;
 use crate::world::World;
 
 /// A log that is opened makes at least a few reads, and mostly not many more.
@@ -23,7 +25,8 @@ impl World {
         let now = Time(self.local_time(node));
         self.trace.event(
             self.now,
-            &[3, node as u64],
+            TraceKind::Start,
+            &[node as u64],
             format_args!("node {node} starts"),
         );
         for core in 0..self.swarm.cores {
@@ -73,7 +76,7 @@ impl World {
                 error: OpenError::Io { .. },
                 ..
             } if self.places[position].disk.is_full() => {
-                self.coverage.mark("start refused by a full disk");
+                self.coverage.mark(RareEvent::StartRefusedByFullDisk);
             }
             _ => return self.fail(format!("node {node} does not start: {error}")),
         }
@@ -84,7 +87,7 @@ impl World {
     fn start_place(&mut self, position: usize, now: Time) -> Result<(), StartError> {
         let mishap = self.draw_mishap(position);
         let place = &mut self.places[position];
-        place.life += 1;
+        place.generation += 1;
         let started = place.start(&self.swarm, &self.oracle, self.mutant, now, mishap);
         let went_wrong = match &started {
             Ok((_, failed)) | Err(StartError::Log { failed, .. }) => *failed,
@@ -102,15 +105,16 @@ impl World {
             self.injected(Fault::LateWrite);
         }
         if recovery.report.frames_dropped > 0 {
-            self.coverage.mark("frames dropped by recovery");
+            self.coverage.mark(RareEvent::FramesDropped);
         }
         if !recovery.report.damage.is_empty() {
-            self.coverage.mark("damage found at a start");
+            self.coverage.mark(RareEvent::DamageFoundAtStart);
         }
         self.note_votes(position, &recovery);
         let tainted = recovery.groups.iter().filter(|group| group.tainted);
         let tainted: Vec<GroupId> = tainted.map(|group| group.group).collect();
-        self.coverage.add("tainted replica", tainted.len() as u64);
+        self.coverage
+            .add(RareEvent::TaintedReplica, tainted.len() as u64);
         let reported = tainted
             .iter()
             .map(|group| (*group, self.committed_index(*group)));
@@ -193,7 +197,7 @@ impl World {
             place.completions.clear();
             place.interrupted = None;
             place.wake_at = None;
-            place.life += 1;
+            place.generation += 1;
             for socket in self.network.of_place(position) {
                 if let Some(other) = self.network.close(socket) {
                     self.network.finish(other);

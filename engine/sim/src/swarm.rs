@@ -1,9 +1,7 @@
 //! What exists in one run: drawn from its seed, so that a campaign visits many worlds.
 
 use crate::random::Random;
-
-/// Nanoseconds.
-pub(crate) const MILLISECOND: u64 = 1_000_000;
+use crate::settings::MILLISECOND;
 
 /// The world of one run. Rates are per million of whatever they apply to.
 #[derive(Clone, Debug)]
@@ -59,7 +57,7 @@ pub struct Swarm {
     pub(crate) clock_beyond_bound: u64,
     pub(crate) transfer: u64,
     /// Leaders that are cut off from the others soon after their election.
-    pub(crate) depose: u64,
+    pub(crate) isolate_new_leader: u64,
     /// Writes of one log under way at once; they complete in any order.
     pub(crate) writes_in_flight: usize,
 }
@@ -116,7 +114,7 @@ impl Swarm {
             transfer: maybe(random, 100_000),
             large: random.happens(300_000),
             think: [5, 20, 60][random.below(3)] * MILLISECOND,
-            depose: maybe(random, 700_000),
+            isolate_new_leader: maybe(random, 700_000),
             writes_in_flight: [1, 1, 2, 3][random.below(4)],
         }
     }

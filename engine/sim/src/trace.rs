@@ -2,6 +2,35 @@
 
 use std::fmt::Arguments;
 
+/// What a line of a trace is about. Its number goes into the hash.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TraceKind {
+    /// A core took a turn.
+    Turn = 1,
+    /// Two cores were connected.
+    Connected = 2,
+    /// A node starts.
+    Start = 3,
+    /// A replica began to lead.
+    Leader = 4,
+    /// A client got its answer.
+    Acknowledged = 5,
+    /// A node pauses.
+    Pause = 6,
+    /// Some nodes do not reach others.
+    Partition = 7,
+    /// Every node reaches every other.
+    PartitionEnd = 8,
+    /// A node crashes.
+    Crash = 9,
+    /// A node is isolated.
+    Isolate = 10,
+    /// An isolated node is back.
+    Rejoin = 11,
+    /// A clock takes another rate.
+    ClockRate = 12,
+}
+
 /// Two runs of a seed have the same trace.
 #[derive(Clone, Debug)]
 pub(crate) struct Trace {
@@ -18,8 +47,14 @@ impl Trace {
     }
 
     /// Adds an event. The text is made only if it is kept.
-    pub(crate) fn event(&mut self, time: u64, numbers: &[u64], text: Arguments<'_>) {
-        for number in [time].iter().chain(numbers) {
+    pub(crate) fn event(
+        &mut self,
+        time: u64,
+        kind: TraceKind,
+        numbers: &[u64],
+        text: Arguments<'_>,
+    ) {
+        for number in [time, kind as u64].iter().chain(numbers) {
             // FNV-1a (Fowler, Noll, Vo), eight bytes at a time.
             self.hash = (self.hash ^ number).wrapping_mul(0x0100_0000_01b3);
         }

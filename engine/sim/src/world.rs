@@ -12,17 +12,18 @@ use pontoon::{CloseReason, GroupId, NodeId};
 use crate::check::Checks;
 use crate::client::Client;
 use crate::clock::{self, Clock};
-use crate::coverage::Coverage;
+use crate::coverage::{Coverage, RareEvent};
 use crate::edn::HistoryEvent;
 use crate::faults::{Fault, Faults};
 use crate::history::Call;
 use crate::machine::{Oracle, SharedOracle, lock};
 use crate::network::Network;
-use crate::place::Place;
 use crate::random::Random;
 use crate::recording::Recorder;
-use crate::swarm::{MILLISECOND, Swarm};
-use crate::trace::Trace;
+use crate::settings::MILLISECOND;
+use crate::sim_core::SimCore;
+use crate::swarm::Swarm;
+use crate::trace::{Trace, TraceKind};
 
 /// How to run.
 #[derive(Clone, Copy, Debug)]
@@ -93,16 +94,16 @@ pub struct Failure {
 pub(crate) enum Event {
     Turn {
         place: usize,
-        life: u64,
+        generation: u64,
     },
     Complete {
         place: usize,
-        life: u64,
+        generation: u64,
         completion: Completion,
     },
     WriteDone {
         place: usize,
-        life: u64,
+        generation: u64,
         id: u64,
     },
     Arrive {
@@ -114,7 +115,7 @@ pub(crate) enum Event {
     },
     Dialled {
         place: usize,
-        life: u64,
+        generation: u64,
         peer: NodeId,
     },
     Client(usize),
@@ -133,7 +134,7 @@ pub(crate) struct World {
     queue: BTreeMap<(u64, u64), Event>,
     sequence: u64,
     pub(crate) events: u64,
-    pub(crate) places: Vec<Place>,
+    pub(crate) places: Vec<SimCore>,
     pub(crate) network: Network,
     pub(crate) paused_until: Vec<u64>,
     /// The clock of each node.
@@ -143,7 +144,6 @@ pub(crate) struct World {
     pub(crate) histories: BTreeMap<(u64, u64), Vec<Call>>,
     /// Group, index, operation.
     pub(crate) acknowledged: Vec<(u64, u64, u64)>,
-    pub(crate) rejected: Vec<u64>,
     pub(crate) oracle: SharedOracle,
     pub(crate) checks: Checks,
     pub(crate) coverage: Coverage,
@@ -167,7 +167,7 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     let outcome = catch_unwind(AssertUnwindSafe(|| world.live(options.events)));
     let message = match outcome {
         Ok(()) => world.failure.take(),
-        Err(panic) => Some(said(panic.as_ref())),
+        Err(panic) => Some(panic_message(panic.as_ref())),
     };
     let event = world.events;
     match message {
@@ -191,7 +191,7 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     }
 }
 
-fn said(panic: &(dyn std::any::Any + Send)) -> String {
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
     format!("an assertion failed: {}", text.unwrap_or("?"))
@@ -204,7 +204,7 @@ impl World {
         let mut places = Vec::new();
         for node in 0..swarm.nodes {
             for core in 0..swarm.cores {
-                places.push(Place::new(node, core));
+                places.push(SimCore::new(node, core));
             }
         }
         let mut clocks = vec![Clock::default(); swarm.nodes];
@@ -226,7 +226,6 @@ impl World {
             operations: 0,
             histories: BTreeMap::new(),
             acknowledged: Vec::new(),
-            rejected: Vec::new(),
             oracle: Arc::new(Mutex::new(Oracle::default())),
             checks: Checks::new(swarm.checks_promises),
             coverage: Coverage::default(),
@@ -262,6 +261,17 @@ impl World {
         self.queue.insert((self.now + after, self.sequence), event);
     }
 
+    /// The core hears of an operation's end after so many nanoseconds, unless it ends before.
+    pub(crate) fn schedule_completion(&mut self, after: u64, place: usize, completion: Completion) {
+        let generation = self.places[place].generation;
+        let completed = Event::Complete {
+            place,
+            generation,
+            completion,
+        };
+        self.schedule(after, completed);
+    }
+
     pub(crate) fn schedule_client(&mut self, number: usize, after: u64) {
         self.schedule(after, Event::Client(number));
     }
@@ -280,8 +290,8 @@ impl World {
         let this = &mut self.places[place];
         if this.shard.is_some() && this.wake_at.is_none_or(|wake_at| at < wake_at) {
             this.wake_at = Some(at);
-            let life = this.life;
-            self.schedule(at - self.now, Event::Turn { place, life });
+            let generation = this.generation;
+            self.schedule(at - self.now, Event::Turn { place, generation });
         }
     }
 
@@ -331,19 +341,27 @@ impl World {
         self.events += 1;
         self.note_event(&event);
         match event {
-            Event::Turn { place, life } => self.turn(place, life),
+            Event::Turn { place, generation } => self.turn(place, generation),
             Event::Complete {
                 place,
-                life,
+                generation,
                 completion,
-            } => self.complete(place, life, completion),
-            Event::WriteDone { place, life, id } => self.write_done(place, life, id),
+            } => self.complete(place, generation, completion),
+            Event::WriteDone {
+                place,
+                generation,
+                id,
+            } => self.write_done(place, generation, id),
             Event::Arrive { socket, bytes } => self.arrive(socket, &bytes),
             Event::Ended { socket } => {
                 self.network.finish(socket);
                 self.deliver(socket);
             }
-            Event::Dialled { place, life, peer } => self.dialled(place, life, peer),
+            Event::Dialled {
+                place,
+                generation,
+                peer,
+            } => self.dialled(place, generation, peer),
             Event::Client(number) => self.client_acts(number),
             Event::Restart(node) => self.start(node),
             Event::Crash(node) if self.healed || !self.runs(node) => {}
@@ -365,9 +383,9 @@ impl World {
         self.clocks[node].read(self.now)
     }
 
-    fn turn(&mut self, position: usize, life: u64) {
+    fn turn(&mut self, position: usize, generation: u64) {
         let place = &mut self.places[position];
-        if place.life != life || place.wake_at != Some(self.now) {
+        if place.generation != generation || place.wake_at != Some(self.now) {
             return;
         }
         place.wake_at = None;
@@ -394,12 +412,13 @@ impl World {
         };
         self.trace.event(
             self.now,
-            &[1, position as u64, operations.len() as u64],
+            TraceKind::Turn,
+            &[position as u64, operations.len() as u64],
             format_args!("place {position}: turn, {} operations", operations.len()),
         );
         self.check_place(position);
         for operation in operations {
-            self.carry(position, operation);
+            self.carry_out(position, operation);
         }
         self.clients_look(position);
         if turn.more {
@@ -414,9 +433,9 @@ impl World {
         }
     }
 
-    pub(crate) fn complete(&mut self, position: usize, life: u64, completion: Completion) {
+    pub(crate) fn complete(&mut self, position: usize, generation: u64, completion: Completion) {
         let place = &mut self.places[position];
-        if place.life == life && place.shard.is_some() {
+        if place.generation == generation && place.shard.is_some() {
             place.completions.push(completion);
             self.wake_soon(position);
         }
@@ -428,7 +447,7 @@ impl World {
         };
         let statistics = shard.statistics();
         self.coverage
-            .add("segment freed", statistics.log.segments_freed);
+            .add(RareEvent::SegmentFreed, statistics.log.segments_freed);
         // Unless bits are flipped, correct nodes never send malformed frames.
         for reason in statistics.connections_closed.keys() {
             if self.swarm.bit_flip == 0 && matches!(reason, CloseReason::Frame(_)) {
@@ -438,10 +457,10 @@ impl World {
             }
         }
         let dropped = statistics.messages_dropped.values().sum();
-        self.coverage.add("message dropped", dropped);
+        self.coverage.add(RareEvent::MessageDropped, dropped);
         let stuck = statistics.connections_closed.get(&CloseReason::SendTimeout);
         let stuck = stuck.copied().unwrap_or(0);
-        self.coverage.add("connection given up as stuck", stuck);
+        self.coverage.add(RareEvent::StuckConnection, stuck);
     }
 
     pub(crate) fn checks(&mut self) -> &mut Checks {
@@ -449,7 +468,7 @@ impl World {
     }
 }
 
-pub(crate) fn raft_of(place: &Place, group: GroupId) -> Option<&Raft> {
+pub(crate) fn raft_of(place: &SimCore, group: GroupId) -> Option<&Raft> {
     let mut replicas = place.shard.as_ref()?.replicas();
     replicas.find(|(id, _)| *id == group).map(|(_, raft)| raft)
 }

@@ -41,7 +41,25 @@ fn a_campaign_tells_what_it_met() {
 }
 
 #[test]
+fn fresh_seeds_are_named_so_that_they_can_be_run_again() {
+    let output = simulate(&["--seeds", "2", "--fresh"]);
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let range = text
+        .lines()
+        .next()
+        .and_then(|line| line.strip_prefix("fresh seeds "));
+    let (from, to) = range
+        .and_then(|range| range.split_once(".."))
+        .expect("a range");
+    let number = |text: &str| text.parse::<u64>().expect("a seed");
+    assert_eq!(number(to) - number(from), 2);
+}
+
+#[test]
 fn flags_that_contradict_each_other_are_refused() {
-    let output = simulate(&["--seed", "7", "--mutants"]);
-    assert_eq!(output.status.code(), Some(2));
+    for flags in [["--seed", "7", "--mutants"], ["--from", "7", "--fresh"]] {
+        let output = simulate(&flags);
+        assert_eq!(output.status.code(), Some(2), "{flags:?}");
+    }
 }

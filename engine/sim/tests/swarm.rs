@@ -1,8 +1,8 @@
 //! The simulator over fixed seeds: histories hold, replay exactly, and show what is broken.
 
-use pontoon_sim::{Coverage, Fault, Faults, MUTANTS, Options, run};
+use pontoon_sim::{Coverage, Fault, Faults, MUTANTS, Options, RareEvent, run};
 
-/// Every commit runs these; campaigns of `pontoon simulate` run others.
+/// Every commit runs these; campaigns of `pontoon-sim` run others.
 const SEEDS: std::ops::Range<u64> = 100_000..100_200;
 
 #[test]
@@ -16,14 +16,18 @@ fn two_hundred_histories_hold() {
                 faults.join(&report.faults);
             }
             Err(failure) => panic!(
-                "seed {seed}, event {}: {}\nreplay it: cargo run --release -p pontoon-tools -- \
-                 simulate --seed {seed}",
+                "seed {seed}, event {}: {}\nreplay it: cargo run --release -p pontoon-sim -- \
+                 --seed {seed}",
                 failure.event, failure.message
             ),
         }
     }
-    for mark in ["tainted replica", "leader changed", "outcome unknown"] {
-        assert!(coverage.of(mark) > 0, "{mark} never happened");
+    for mark in [
+        RareEvent::TaintedReplica,
+        RareEvent::LeaderChanged,
+        RareEvent::OutcomeUnknown,
+    ] {
+        assert!(coverage.of(mark) > 0, "{mark:?} never happened");
     }
     for fault in [
         Fault::Crash,
@@ -50,7 +54,7 @@ fn a_seed_replays_a_history_exactly() {
     }
 }
 
-/// Rules whose breach shows within a few seeds. `pontoon simulate --mutants` tries all.
+/// Rules whose breach shows within a few seeds. `pontoon-sim --mutants` tries all.
 #[test]
 fn broken_rules_are_noticed() {
     let quick = [
@@ -89,7 +93,7 @@ fn damage_to_durable_data_is_repaired_from_peers() {
                 Err(failure) => panic!("{nodes} nodes, seed {seed}: {}", failure.message),
             }
         }
-        let repaired = coverage.of("damage refetched from a peer");
+        let repaired = coverage.of(RareEvent::DamageRefetched);
         assert!(repaired > 0, "{nodes} nodes: nothing was repaired");
     }
 }

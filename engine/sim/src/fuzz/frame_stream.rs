@@ -3,10 +3,10 @@
 use pontoon::transport::{Connection, ConnectionError, FrameLimits, Head};
 
 use super::bytes::Bytes;
-use super::lone::Lone;
-use super::mend;
-use crate::place::LIMITS;
+use super::fix_checksums;
+use super::single_shard::SingleShard;
 use crate::random::Random;
+use crate::settings::LIMITS;
 
 /// Heads and records of a frame that was taken.
 type Taken = (Vec<Head>, Vec<u8>);
@@ -14,7 +14,7 @@ type Taken = (Vec<Head>, Vec<u8>);
 /// Longer streams show nothing that shorter ones don't.
 const STREAM_BYTES_MAX: usize = 48 << 10;
 
-/// The first byte is a set of flags (bit 0 has checksums mended, bit 1 lets time pass between the
+/// The first byte is a set of flags (bit 0 has checksums fixed, bit 1 lets time pass between the
 /// pieces), the second decides where the bytes are cut, the third holds the sender (low half) and
 /// the receiver (high half). Then comes what the sender sends.
 pub fn frame_stream(input: &[u8]) {
@@ -22,7 +22,7 @@ pub fn frame_stream(input: &[u8]) {
     let (flags, cuts, ends) = (input.byte(), input.byte(), input.byte());
     let mut stream = input.take(STREAM_BYTES_MAX).to_vec();
     if flags & 1 != 0 {
-        mend::frames(&mut stream);
+        fix_checksums::frames(&mut stream);
     }
     let (taken, end) = receive(&stream, || usize::MAX);
     let mut random = Random::new(cuts.into());
@@ -32,21 +32,21 @@ pub fn frame_stream(input: &[u8]) {
     assert!(taken.starts_with(&again.0), "cuts don't matter");
     check_sent_again(&taken, &stream);
 
-    let mut lone = Lone::new(ends & 15, ends >> 4);
+    let mut shard = SingleShard::new(ends & 15, ends >> 4);
     let mut random = Random::new(cuts.into());
     let mut rest = &stream[..];
-    while !rest.is_empty() && lone.listens() {
+    while !rest.is_empty() && shard.listens() {
         let piece = (1 + random.below(2_000)).min(rest.len());
-        rest = &rest[lone.receive(&rest[..piece])..];
+        rest = &rest[shard.receive(&rest[..piece])..];
         if flags & 2 != 0 {
-            lone.pass(random.below(80) as u64);
+            shard.pass(random.below(80) as u64);
         }
     }
     assert!(
-        end.is_none() || !lone.listens(),
+        end.is_none() || !shard.listens(),
         "a shard goes on after {end:?}"
     );
-    lone.pass(400);
+    shard.pass(400);
 }
 
 /// What a connection makes of bytes that come in pieces: the frames, and how it ended.

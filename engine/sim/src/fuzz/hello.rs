@@ -6,13 +6,14 @@ use pontoon::transport::{
 };
 
 use super::bytes::Bytes;
-use super::mend;
-use crate::place::{CLUSTER, LIMITS};
+use super::fix_checksums;
+
+use crate::settings::{CLUSTER, LIMITS};
 
 /// Nodes of the cluster; larger than any simulated one.
 const NODES: u64 = 7;
 
-/// The first byte says who listens: bit 0 dials, bit 1 has the magic and the checksum mended,
+/// The first byte says who listens: bit 0 dials, bit 1 has the magic and the checksum fixed,
 /// bits 2-3 the number of cores, bits 4-6 the node. Then come 80 bytes, or fewer and zeros.
 pub fn hello(input: &[u8]) {
     let mut input = Bytes::new(input);
@@ -21,7 +22,7 @@ pub fn hello(input: &[u8]) {
     let given = input.take(HELLO_BYTES);
     bytes[..given.len()].copy_from_slice(given);
     if mode & 2 != 0 {
-        mend::hello(&mut bytes);
+        fix_checksums::hello(&mut bytes);
     }
     let node = 1 + u64::from(mode >> 4) % NODES;
     let ours = Hello {

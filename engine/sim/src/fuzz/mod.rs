@@ -3,20 +3,20 @@
 //! Each target takes any bytes and panics if a promise is broken. `engine/fuzz` gives them to
 //! libFuzzer; `tests/corpora.rs` runs them over the corpora on every toolchain. The first bytes of
 //! an input choose how the rest is taken (each target says how); a flag among them has checksums
-//! mended, since no mutation would ever get past them.
+//! fixed, since no mutation would ever get past them.
 
 mod bytes;
-mod forged;
+mod fix_checksums;
+mod forged_messages;
 mod frame_stream;
 mod hello;
-mod lone;
-mod mend;
+mod log_writer;
 mod open_log;
 mod raft_step;
+mod replica_invariants;
 mod segment_mutate;
 mod segment_open;
-mod watch;
-mod written;
+mod single_shard;
 
 pub use frame_stream::frame_stream;
 pub use hello::hello;

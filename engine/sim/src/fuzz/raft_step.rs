@@ -11,8 +11,8 @@ use pontoon::raft::{
 };
 
 use super::bytes::Bytes;
-use super::forged;
-use super::watch::Watch;
+use super::forged_messages;
+use super::replica_invariants::ReplicaInvariants;
 
 /// Longer scripts show nothing that shorter ones don't.
 const STEPS_MAX: usize = 2_000;
@@ -23,11 +23,11 @@ const DAMAGED: NodeId = NodeId(3);
 const ENTRY_BYTES: u32 = 48;
 
 /// An even first byte: the rest are steps of three cores, two bytes each (`Cluster::step`).
-/// An odd one: steps of one core among liars (`forged::run`).
+/// An odd one: steps of one core among liars (`forged_messages::run`).
 pub fn raft_step(input: &[u8]) {
     let mut input = Bytes::new(input);
     if input.byte() % 2 == 1 {
-        return forged::run(input);
+        return forged_messages::run(input);
     }
     let mut cluster = Cluster::new();
     for _ in 0..STEPS_MAX {
@@ -58,7 +58,7 @@ struct Packet {
 
 struct Replica {
     raft: Raft,
-    watch: Watch,
+    watch: ReplicaInvariants,
     starts: u64,
     current: Image,
     durable: Image,
@@ -128,7 +128,7 @@ impl Replica {
         };
         Self {
             raft: raft(id, start, now, boot),
-            watch: Watch::default(),
+            watch: ReplicaInvariants::default(),
             starts: start,
             current: durable.clone(),
             durable,

@@ -7,20 +7,21 @@ use pontoon::storage::memory::{MemoryVolume, SECTOR_BYTES};
 use pontoon::storage::{LogConfig, LogIdentity};
 
 use super::bytes::Bytes;
+use super::log_writer::{Groups, Write, WrittenLog, found};
 use super::open_log::OpenLog;
-use super::written::{Groups, Write, Written, found};
-use crate::place::{CLUSTER, log_config};
+use crate::settings::CLUSTER;
+use crate::sim_core::log_config;
 
 /// Damages done to one log.
 const DAMAGES_MAX: usize = 8;
 
-/// The first byte is a number of steps; two bytes a step write the log (`Written::step`), then
+/// The first byte is a number of steps; two bytes a step write the log (`WrittenLog::step`), then
 /// five bytes each damage it: how, which write (two), where in it (two).
 pub fn segment_mutate(input: &[u8]) {
     let mut input = Bytes::new(input);
     let steps = input.byte();
     let config = config();
-    let mut written = Written::new(&config);
+    let mut written = WrittenLog::new(&config);
     for _ in 0..steps {
         written.step(&mut input, &config);
     }
@@ -43,7 +44,7 @@ fn config() -> LogConfig {
     })
 }
 
-fn damage(written: &mut Written, input: &mut Bytes<'_>) {
+fn damage(written: &mut WrittenLog, input: &mut Bytes<'_>) {
     let (how, which, place) = (input.byte(), input.short(), input.short());
     let writes = &written.writes;
     let write = &writes[which % writes.len()];
@@ -74,7 +75,7 @@ fn is_intact(volume: &MemoryVolume, write: &Write) -> bool {
     image.is_some_and(|image| image[write.start..][..write.bytes.len()] == write.bytes)
 }
 
-fn check(written: &mut Written, config: &LogConfig) {
+fn check(written: &mut WrittenLog, config: &LogConfig) {
     let volume = written.open.volume.clone();
     // What the disk still says was durable. Behind that, rot can't be told from torn writes.
     let intact = written.writes.iter().filter(|it| is_intact(&volume, it));

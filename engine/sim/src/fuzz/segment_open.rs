@@ -4,14 +4,15 @@ use pontoon::storage::memory::MemoryVolume;
 use pontoon::storage::{EntryId, LogConfig, LogIdentity, OpenError, RecordKind, Term, Volume};
 
 use super::bytes::Bytes;
-use super::mend;
+use super::fix_checksums;
 use super::open_log::OpenLog;
-use crate::place::{CLUSTER, SEGMENT_BYTES, log_config};
+use crate::settings::{CLUSTER, SEGMENT_BYTES};
+use crate::sim_core::log_config;
 
 const BLOCK: usize = 4096;
 const SLOTS: usize = 8;
 
-/// The first byte is a set of flags (bit 0 has checksums mended), the second says whose log it is:
+/// The first byte is a set of flags (bit 0 has checksums fixed), the second says whose log it is:
 /// core and number of cores less 1 in two bits each, from below, and the node. Then come pieces:
 /// a byte for the slot, one for the block, two for a length, and so many bytes. All else is zero.
 pub fn segment_open(input: &[u8]) {
@@ -20,14 +21,14 @@ pub fn segment_open(input: &[u8]) {
     let config = log_config(identity(input.byte()));
     let mut volume = MemoryVolume::new(SEGMENT_BYTES);
     lay_out(&mut volume, input);
-    let mended = flags & 1 != 0;
-    if mended {
+    let fixed = flags & 1 != 0;
+    if fixed {
         for slot in volume.slots() {
             let image = volume.image_mut(slot).expect("it was listed");
-            mend::segment(image, &config.identity);
+            fix_checksums::segment(image, &config.identity);
         }
     }
-    open_twice(volume, &config, mended);
+    open_twice(volume, &config, fixed);
 }
 
 fn identity(byte: u8) -> LogIdentity {
@@ -52,7 +53,7 @@ fn lay_out(volume: &mut MemoryVolume, mut input: Bytes<'_>) {
     }
 }
 
-fn open_twice(volume: MemoryVolume, config: &LogConfig, mended: bool) {
+fn open_twice(volume: MemoryVolume, config: &LogConfig, fixed: bool) {
     let before = volume.clone();
     let mut refused = volume.clone();
     let second = pontoon::storage::SegmentLog::open(&mut refused, config.clone());
@@ -70,7 +71,7 @@ fn open_twice(volume: MemoryVolume, config: &LogConfig, mended: bool) {
             let groups = open.recovery.groups.clone();
             let mut open = OpenLog::open(open.volume, config).expect("it has opened before");
             // Sound checksums around nonsense are more than a disk can do.
-            if !mended {
+            if !fixed {
                 assert_eq!(open.recovery.groups, groups, "opened again");
                 assert_eq!(open.contents(), found, "opened again");
             }

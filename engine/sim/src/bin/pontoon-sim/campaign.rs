@@ -9,10 +9,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use pontoon_sim::{Coverage, FAULTS, Failure, Faults, MARKS, MUTANTS, Options, Report, Swarm};
-use pontoon_sim::{edn, run as simulate};
+use pontoon_sim::edn;
+use pontoon_sim::{
+    Coverage, FAULTS, Failure, Faults, MUTANTS, Options, RARE_EVENTS, Report, Swarm,
+};
 
-use crate::output;
+use crate::quiet::simulate;
+use crate::{fresh, output};
 
 /// A campaign of fewer seeds need not meet every rare event.
 const SEEDS_FOR_COVERAGE: u64 = 2_000;
@@ -24,53 +27,74 @@ const MUTANT_SEEDS: u64 = 2_000;
 #[derive(Debug, Parser)]
 #[command(name = "pontoon-sim", version)]
 pub(crate) struct Arguments {
-    /// One run, told event by event if it fails.
-    #[arg(long, conflicts_with_all = ["seeds", "mutants", "minimize"])]
+    /// One run, told event by event if it fails; PONTOON_LOG=debug adds the nodes' log lines.
+    /// Example: pontoon-sim --seed 7
+    #[arg(long, conflicts_with_all = ["seeds", "mutants", "minimize", "fresh"])]
     seed: Option<u64>,
 
-    /// A campaign of so many seeds, on all processors.
+    /// A campaign of so many seeds, on all processors. Example: pontoon-sim --seeds 5000
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
 
-    /// The campaign's first seed.
+    /// The campaign's first seed. Example: pontoon-sim --seeds 100 --from 5000
     #[arg(long, default_value_t = 0)]
     from: u64,
 
+    /// Draw the campaign's first seed from the operating system, and say which it was.
+    /// Example: pontoon-sim --seeds 1000 --fresh
+    #[arg(long, conflicts_with_all = ["from", "minimize"])]
+    fresh: bool,
+
     /// Break one rule after the other, and count the seeds until it is noticed.
+    /// Example: pontoon-sim --mutants
     #[arg(long)]
     mutants: bool,
 
     /// Find the smallest number of events with which this seed still fails.
+    /// Example: pontoon-sim --minimize 7
     #[arg(long, value_name = "SEED", conflicts_with = "mutants")]
     minimize: Option<u64>,
 
-    /// Events of the phase with faults.
+    /// Events of the phase with faults. Example: pontoon-sim --seed 7 --events 500
     #[arg(long, default_value_t = 2_000)]
     events: u64,
 
-    /// With --seed: write what happened to a file.
+    /// With --seed: write what happened to a file. Example: pontoon-sim --seed 7 --trace run.txt
     #[arg(long, value_name = "FILE", requires = "seed")]
     trace: Option<PathBuf>,
 
     /// With --seed: write what the clients saw to a file, as EDN for Knossos and porcupine.
+    /// Example: pontoon-sim --seed 7 --history run.edn
     #[arg(long, value_name = "FILE", requires = "seed")]
     history: Option<PathBuf>,
 }
 
+impl Arguments {
+    /// Whether one seed is run, whose log lines a person can read.
+    pub(crate) fn is_single(&self) -> bool {
+        self.seed.is_some()
+    }
+}
+
 /// True if everything held (or every mutant was noticed).
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
-    // What a broken invariant says is told with the seed that breaks it.
-    std::panic::set_hook(Box::new(|_| {}));
     if let Some(seed) = arguments.seed {
         return one(arguments, seed);
     }
     if let Some(seed) = arguments.minimize {
         return Ok(minimize(arguments, seed));
     }
+    let from = if arguments.fresh {
+        let from = fresh::first_seed();
+        output::say(&format!("fresh seeds {from}..{}", from + arguments.seeds));
+        from
+    } else {
+        arguments.from
+    };
     if arguments.mutants {
-        return Ok(mutants(arguments));
+        return Ok(mutants(arguments, from));
     }
-    Ok(campaign(arguments))
+    Ok(campaign(arguments, from))
 }
 
 fn options(arguments: &Arguments, seed: u64) -> Options {
@@ -196,10 +220,10 @@ fn run_seeds(
     sum.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn campaign(arguments: &Arguments) -> bool {
+fn campaign(arguments: &Arguments, from: u64) -> bool {
     let begun = Instant::now();
     let progress = output::progress(arguments.seeds);
-    let seeds = arguments.from..arguments.from + arguments.seeds;
+    let seeds = from..from + arguments.seeds;
     let sum = run_seeds(
         seeds,
         |seed| simulate(&options(arguments, seed)),
@@ -238,13 +262,13 @@ fn tabulate(sum: &Sum) {
         vec![(*name).to_owned(), times.to_string(), runs.to_string()]
     });
     output::table(&["fault", "times", "runs"], &rows.collect::<Vec<_>>());
-    let rows = MARKS
+    let rows = RARE_EVENTS
         .iter()
-        .map(|mark| vec![(*mark).to_owned(), sum.coverage.of(mark).to_string()]);
+        .map(|(event, label)| vec![(*label).to_owned(), sum.coverage.of(*event).to_string()]);
     output::table(&["rare event", "times"], &rows.collect::<Vec<_>>());
 }
 
-fn mutants(arguments: &Arguments) -> bool {
+fn mutants(arguments: &Arguments, from: u64) -> bool {
     let mut rows = Vec::new();
     let mut all = true;
     let progress = output::progress(MUTANTS.len() as u64);
@@ -253,7 +277,7 @@ fn mutants(arguments: &Arguments) -> bool {
         let begun = Instant::now();
         let hidden = indicatif::ProgressBar::hidden();
         let sum = run_seeds(
-            arguments.from..arguments.from + MUTANT_SEEDS,
+            from..from + MUTANT_SEEDS,
             |seed| {
                 simulate(&Options {
                     mutant: Some(named.mutant),

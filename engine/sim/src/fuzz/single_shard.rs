@@ -9,10 +9,11 @@ use pontoon::storage::{DiskOp, Volume};
 use pontoon::transport::ReceiveBuffer;
 use pontoon::{GroupId, NodeId};
 
-use super::watch::Watch;
+use super::replica_invariants::ReplicaInvariants;
 use crate::machine::Oracle;
-use crate::place::Place;
-use crate::swarm::{MILLISECOND, Swarm};
+use crate::settings::{EIO, MILLISECOND};
+use crate::sim_core::SimCore;
+use crate::swarm::Swarm;
 
 /// Nodes of its cluster, and groups, each with all of them as members.
 const NODES: u64 = 3;
@@ -23,15 +24,15 @@ const TURNS_MAX: u32 = 10_000;
 const SOCKET: SocketId = SocketId(1);
 
 /// A shard, connected to one peer.
-pub(super) struct Lone {
-    place: Place,
+pub(super) struct SingleShard {
+    place: SimCore,
     now: u64,
     /// Where the next bytes of the peer go; `None` once the shard has closed the connection.
     buffer: Option<ReceiveBuffer>,
-    watches: BTreeMap<GroupId, Watch>,
+    watches: BTreeMap<GroupId, ReplicaInvariants>,
 }
 
-impl Lone {
+impl SingleShard {
     /// Two different nodes of the cluster, of whatever numbers.
     pub(super) fn new(from: u8, to: u8) -> Self {
         let node = u64::from(to) % NODES;
@@ -48,7 +49,7 @@ impl Lone {
             durable_machines: false,
             ..Swarm::draw(0)
         };
-        let mut place = Place::new(node as usize, 0);
+        let mut place = SimCore::new(node as usize, 0);
         let oracle = Arc::new(Mutex::new(Oracle::default()));
         let started = place.start(&swarm, &oracle, None, Time(MILLISECOND), None);
         started.expect("an empty disk opens");
@@ -63,14 +64,14 @@ impl Lone {
         place
             .completions
             .push(Completion::Connected { peer, socket });
-        let mut lone = Self {
+        let mut shard = Self {
             place,
             now: MILLISECOND,
             buffer: None,
             watches: BTreeMap::new(),
         };
-        lone.turns();
-        lone
+        shard.turns();
+        shard
     }
 
     /// Whether the connection is open.
@@ -121,7 +122,7 @@ impl Lone {
     }
 
     fn carry(&mut self, operation: Operation) {
-        let Place {
+        let SimCore {
             disk, completions, ..
         } = &mut self.place;
         match operation {
@@ -130,7 +131,7 @@ impl Lone {
                 assert_eq!(submitted, Ok(()), "the log writes and reads where it may");
                 completions.push(match operation {
                     DiskOp::Write { id, .. } => {
-                        let result = disk.finish(id).ok_or(5);
+                        let result = disk.finish(id).ok_or(EIO);
                         Completion::Written { id, result }
                     }
                     DiskOp::Read { id, buffer, .. } => {

@@ -7,12 +7,12 @@
 
 use crate::disk::{Disk, Write};
 use crate::faults::Fault;
-use crate::place::SEGMENT_BYTES;
 use crate::random::Random;
+use crate::settings::SEGMENT_BYTES;
 
 /// What a drive does with a write that it acknowledges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum WriteFault {
     /// It is where it should be.
     Kept,
     /// It is not there: the place holds what was there before.
@@ -29,33 +29,33 @@ const PLACES_TRIED: usize = 8;
 
 impl Disk {
     /// Decides what becomes of a write that is under way.
-    pub(crate) fn doom(&mut self, id: u64, fate: Fate) {
+    pub(crate) fn plan_fault(&mut self, id: u64, fault: WriteFault) {
         let Some(write) = self.writes.back_mut().filter(|write| write.is(id)) else {
             return;
         };
         if let Some(image) = self.volume.image(write.slot) {
             write.before = image[range(write.start, write.end)].to_vec();
-            write.fate = fate;
+            write.fault = fault;
         }
     }
 
     /// Writes that were acknowledged, and are covered now, turn out not to be there.
-    pub(crate) fn come_to_light(&mut self, random: &mut Random) -> Vec<Fault> {
+    pub(crate) fn apply_due_faults(&mut self, random: &mut Random) -> Vec<Fault> {
         let covered = self.covered;
         let doomed = |write: &&mut Write| {
-            write.fate != Fate::Kept && write.durable && write.number < covered
+            write.fault != WriteFault::Kept && write.durable && write.number < covered
         };
         let mut faults = Vec::new();
         while let Some(write) = self.writes.iter_mut().find(doomed) {
             let (number, slot, start) = (write.number, write.slot, write.start);
-            let fate = std::mem::replace(&mut write.fate, Fate::Kept);
+            let planned = std::mem::replace(&mut write.fault, WriteFault::Kept);
             let (before, bytes) = (
                 std::mem::take(&mut write.before),
                 std::mem::take(&mut write.bytes),
             );
             self.overwrite(slot, start, &before);
             let mut fault = Fault::LostWrite;
-            if fate == Fate::Misdirected
+            if planned == WriteFault::Misdirected
                 && let Some((slot, start)) = self.place_to_hit(random, number, bytes.len() as u64)
             {
                 self.overwrite(slot, start, &bytes);
@@ -180,16 +180,16 @@ mod tests {
             state_bytes_per_frame: 1024,
             ..LogConfig::new(identity)
         };
-        for fate in [Fate::Lost, Fate::Misdirected] {
+        for fault in [WriteFault::Lost, WriteFault::Misdirected] {
             let mut disk = Disk::new();
             let opened = SegmentLog::open(&mut disk.volume, config.clone());
             let (mut log, _) = opened.expect("a sound disk");
             let mut random = Random::new(7);
             log.create_group(GroupId(1), b"").expect("room");
             let first = write(&mut disk, &mut log, 1);
-            disk.doom(first.id(), fate);
+            disk.plan_fault(first.id(), fault);
             finish(&mut disk, &mut log, &first);
-            assert!(disk.come_to_light(&mut random).is_empty());
+            assert!(disk.apply_due_faults(&mut random).is_empty());
             let read = |disk: &mut Disk| {
                 let mut block = vec![0; 4096];
                 let DiskOp::Write { slot, offset, .. } = &first else {
@@ -201,7 +201,7 @@ mod tests {
             let written = read(&mut disk);
             let second = write(&mut disk, &mut log, 2);
             finish(&mut disk, &mut log, &second);
-            assert_eq!(disk.come_to_light(&mut random).len(), 1);
+            assert_eq!(disk.apply_due_faults(&mut random).len(), 1);
             assert!(disk.unnoticed && read(&mut disk) != written);
         }
     }

@@ -5,36 +5,24 @@ use pontoon::raft::Term;
 use pontoon::shard::{Mutants, ShardConfig, ShardOpenError};
 use pontoon::simulation::{Mutant, SimulatedCore};
 use pontoon::storage::{LogConfig, LogIdentity, OpenError, Recovery, SegmentLog};
-use pontoon::transport::FrameLimits;
 use pontoon::{GroupId, LogIndex, NodeId};
 
 use crate::disk::Disk;
 use crate::flaky::{Flaky, Mishap};
 use crate::machine::{SharedOracle, machines};
 use crate::replica::Seen;
-use crate::swarm::{MILLISECOND, Swarm};
-
-/// The cluster of every simulation.
-pub(crate) const CLUSTER: u128 = 9;
-pub(crate) const SEGMENT_BYTES: u64 = 64 << 10;
-pub(crate) const LIMITS: FrameLimits = FrameLimits {
-    frame_bytes_max: 12 << 10,
-    receive_ahead_bytes: 8 << 10,
-};
-
-/// Of the raft groups of a simulation.
-pub(crate) const ELECTION_TIMEOUT: u64 = 150 * MILLISECOND;
-const HEARTBEAT_INTERVAL: u64 = 40 * MILLISECOND;
+use crate::settings::{CLUSTER, ELECTION_TIMEOUT, HEARTBEAT_INTERVAL, LIMITS, SEGMENT_BYTES};
+use crate::swarm::Swarm;
 
 /// A core and what the world knows of it.
-pub(crate) struct Place {
+pub(crate) struct SimCore {
     pub(crate) node: usize,
     pub(crate) core: u16,
     pub(crate) shard: Option<SimulatedCore>,
     pub(crate) disk: Disk,
     pub(crate) completions: Vec<Completion>,
-    /// Counts the starts of the node; events of an earlier life are void.
-    pub(crate) life: u64,
+    /// Counts the starts of the node; events of an earlier generation are void.
+    pub(crate) generation: u64,
     /// When its next turn is due.
     pub(crate) wake_at: Option<u64>,
     /// Its replicas after its last turn; none just after a start.
@@ -73,7 +61,7 @@ impl std::fmt::Display for StartError {
     }
 }
 
-impl Place {
+impl SimCore {
     pub(crate) fn new(node: usize, core: u16) -> Self {
         Self {
             node,
@@ -81,7 +69,7 @@ impl Place {
             shard: None,
             disk: Disk::new(),
             completions: Vec::new(),
-            life: 0,
+            generation: 0,
             wake_at: None,
             seen: Vec::new(),
             reported: Vec::new(),

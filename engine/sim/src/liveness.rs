@@ -7,8 +7,8 @@ use pontoon::{GroupId, NodeId};
 use crate::clock;
 use crate::history::is_linearizable;
 use crate::machine::lock;
-use crate::place::Place;
-use crate::swarm::MILLISECOND;
+use crate::settings::MILLISECOND;
+use crate::sim_core::SimCore;
 use crate::world::{World, raft_of};
 
 /// Simulated time that a healed majority is given to agree.
@@ -121,7 +121,7 @@ impl World {
                     continue;
                 }
                 all = false;
-                let leads = |place: &Place| raft_of(place, group).is_some_and(Raft::is_leader);
+                let leads = |place: &SimCore| raft_of(place, group).is_some_and(Raft::is_leader);
                 if let Some(leader) = self.places.iter().position(leads).filter(|_| asks) {
                     *asked_at = self.now;
                     let shard = self.places[leader].shard.as_ref().expect("it leads");

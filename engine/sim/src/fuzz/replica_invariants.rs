@@ -5,7 +5,7 @@ use pontoon::raft::{LogIndex, Raft, Term};
 
 /// A replica as it was last seen; a new one for each of its starts.
 #[derive(Default)]
-pub(super) struct Watch {
+pub(super) struct ReplicaInvariants {
     term: Term,
     voted_for: Option<NodeId>,
     commit: LogIndex,
@@ -13,7 +13,7 @@ pub(super) struct Watch {
     committed: Vec<Option<Term>>,
 }
 
-impl Watch {
+impl ReplicaInvariants {
     /// Looks at the replica after a step.
     pub(super) fn look(&mut self, raft: &Raft) {
         raft.check_invariants();

@@ -11,7 +11,7 @@ use pontoon::raft::{
 
 use super::bytes::Bytes;
 use super::raft_step::{meta, raft, term_runs};
-use super::watch::Watch;
+use super::replica_invariants::ReplicaInvariants;
 
 const STEPS_MAX: usize = 1_000;
 const THIS: NodeId = NodeId(1);
@@ -25,7 +25,7 @@ struct Image {
 
 struct Core {
     raft: Raft,
-    watch: Watch,
+    watch: ReplicaInvariants,
     now: Time,
     starts: u64,
     current: Image,
@@ -38,7 +38,7 @@ struct Core {
 pub(super) fn run(mut input: Bytes<'_>) {
     let mut core = Core {
         raft: raft(THIS, 1, Time(0), Boot::default()),
-        watch: Watch::default(),
+        watch: ReplicaInvariants::default(),
         now: Time(0),
         starts: 1,
         current: Image::default(),
@@ -164,7 +164,7 @@ impl Core {
             ..Boot::default()
         };
         self.raft = raft(THIS, self.starts, self.now, boot);
-        self.watch = Watch::default();
+        self.watch = ReplicaInvariants::default();
         self.watch.look(&self.raft);
     }
 

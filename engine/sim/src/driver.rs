@@ -4,17 +4,19 @@ use pontoon::NodeId;
 use pontoon::port::{Completion, Operation, SocketId};
 use pontoon::storage::{DiskOp, ReadBuffer, Volume};
 
+use crate::coverage::RareEvent;
+use crate::drive_faults::WriteFault;
 use crate::faults::Fault;
-use crate::latent::Fate;
-use crate::swarm::MILLISECOND;
+use crate::settings::{EIO, EPIPE, MILLISECOND};
+use crate::trace::TraceKind;
 use crate::world::{Event, World};
 
 impl World {
-    pub(crate) fn carry(&mut self, place: usize, operation: Operation) {
-        let life = self.places[place].life;
+    pub(crate) fn carry_out(&mut self, place: usize, operation: Operation) {
+        let generation = self.places[place].generation;
         match operation {
-            Operation::Disk(operation) => self.carry_disk(place, operation),
-            Operation::Send { socket, batch } => self.carry_send(place, socket, batch),
+            Operation::Disk(operation) => self.submit_disk(place, operation),
+            Operation::Send { socket, batch } => self.send(place, socket, batch),
             Operation::Receive { socket, buffer } => {
                 self.network.receive(socket, buffer);
                 self.deliver(socket);
@@ -28,33 +30,33 @@ impl World {
             }
             Operation::Dial { peer } => {
                 let after = self.random.delay(self.swarm.network_delay);
-                self.schedule(after, Event::Dialled { place, life, peer });
+                self.schedule(
+                    after,
+                    Event::Dialled {
+                        place,
+                        generation,
+                        peer,
+                    },
+                );
             }
             Operation::Prepare { slot } => {
                 let after = self.random.delay(5 * MILLISECOND);
                 let ready = self.places[place].disk.volume.prepare(slot).is_ok();
                 let completion = Completion::Prepared { slot, ready };
-                self.schedule(
-                    after,
-                    Event::Complete {
-                        place,
-                        life,
-                        completion,
-                    },
-                );
+                self.schedule_completion(after, place, completion);
             }
         }
     }
 
-    fn carry_disk(&mut self, place: usize, mut operation: DiskOp) {
-        let life = self.places[place].life;
+    fn submit_disk(&mut self, place: usize, mut operation: DiskOp) {
+        let generation = self.places[place].generation;
         let mut after = self.random.delay(self.swarm.disk_delay);
         if !self.healed && self.random.happens(self.swarm.disk_stall) {
             after += self.random.between(100, 2_000) * MILLISECOND;
             self.injected(Fault::DiskStall);
         }
         if self.places[place].disk.begins_used_segment(&operation) {
-            self.coverage.mark("segment used again");
+            self.coverage.mark(RareEvent::SegmentReused);
             if self.random.happens(self.swarm.crash) {
                 let soon = after + self.random.between(0, 2 * MILLISECOND);
                 self.schedule(soon, Event::Crash(self.places[place].node));
@@ -67,41 +69,41 @@ impl World {
                     submitted.is_ok(),
                     "the log writes where it may: {submitted:?}"
                 );
-                self.doom(place, id);
-                self.schedule(after, Event::WriteDone { place, life, id });
-            }
-            DiskOp::Read { id, mut buffer, .. } => {
-                self.coverage.mark("entries read back from the disk");
-                let result = submitted.and_then(|()| self.read_result(&mut buffer));
-                let completion = Completion::Read { id, buffer, result };
+                self.plan_fault(place, id);
                 self.schedule(
                     after,
-                    Event::Complete {
+                    Event::WriteDone {
                         place,
-                        life,
-                        completion,
+                        generation,
+                        id,
                     },
                 );
+            }
+            DiskOp::Read { id, mut buffer, .. } => {
+                self.coverage.mark(RareEvent::EntriesReadBack);
+                let result = submitted.and_then(|()| self.read_result(&mut buffer));
+                let completion = Completion::Read { id, buffer, result };
+                self.schedule_completion(after, place, completion);
             }
         }
     }
 
     /// Drives that lose what they acknowledge, of nodes where the fault atlas allows it.
-    fn doom(&mut self, place: usize, id: u64) {
+    fn plan_fault(&mut self, place: usize, id: u64) {
         let may = !self.healed && self.may_lose(self.places[place].node);
         let (lost, misdirected) = (self.swarm.lost_write, self.swarm.misdirected_write);
         let disk = &mut self.places[place].disk;
         if may && self.random.happens(lost) {
-            disk.doom(id, Fate::Lost);
+            disk.plan_fault(id, WriteFault::Lost);
         } else if may && self.random.happens(misdirected) {
-            disk.doom(id, Fate::Misdirected);
+            disk.plan_fault(id, WriteFault::Misdirected);
         }
     }
 
     fn read_result(&mut self, buffer: &mut ReadBuffer) -> Result<usize, i32> {
         if !self.healed && self.random.happens(self.swarm.read_error) {
             self.injected(Fault::ReadError);
-            return Err(5);
+            return Err(EIO);
         }
         if !self.healed && self.random.happens(self.swarm.wrong_read) {
             self.injected(Fault::WrongRead);
@@ -111,36 +113,35 @@ impl World {
         Ok(buffer.len())
     }
 
-    pub(crate) fn write_done(&mut self, position: usize, life: u64, id: u64) {
-        if self.places[position].life != life {
+    pub(crate) fn write_done(&mut self, position: usize, generation: u64, id: u64) {
+        if self.places[position].generation != generation {
             return;
         }
         let fails = !self.healed && self.random.happens(self.swarm.disk_error);
         let result = if fails {
             self.injected(Fault::WriteError);
-            Err(5)
+            Err(EIO)
         } else {
             if self.places[position].disk.overtakes(id) {
                 self.injected(Fault::Reordered);
             }
             let disk = &mut self.places[position].disk;
-            let written = disk.finish(id).ok_or(5);
-            for fault in disk.come_to_light(&mut self.random) {
+            let written = disk.finish(id).ok_or(EIO);
+            for fault in disk.apply_due_faults(&mut self.random) {
                 self.injected(fault);
             }
             written
         };
         let completion = Completion::Written { id, result };
-        self.complete(position, life, completion);
+        self.complete(position, generation, completion);
     }
 
-    fn carry_send(
+    fn send(
         &mut self,
         place: usize,
         socket: SocketId,
         batch: pontoon::transport::SendBatch<pontoon::storage::RecordBytes>,
     ) {
-        let life = self.places[place].life;
         let mut bytes: Vec<u8> = batch.slices().flatten().copied().collect();
         if self.checks.promises() {
             self.check_promises(place, socket, &bytes);
@@ -153,7 +154,7 @@ impl World {
             bytes.truncate(count);
         }
         let result = match self.network.end(socket).map(|end| end.other) {
-            None => Err(32),
+            None => Err(EPIPE),
             Some(_) => Ok(bytes.len()),
         };
         let other = self.network.end(socket).map(|end| end.other);
@@ -178,14 +179,7 @@ impl World {
             batch,
             result,
         };
-        self.schedule(
-            after,
-            Event::Complete {
-                place,
-                life,
-                completion,
-            },
-        );
+        self.schedule_completion(after, place, completion);
     }
 
     pub(crate) fn arrive(&mut self, socket: SocketId, bytes: &[u8]) {
@@ -207,16 +201,20 @@ impl World {
     }
 
     pub(crate) fn deliver(&mut self, socket: SocketId) {
-        let Some((place, life)) = self.network.end(socket).map(|end| (end.place, end.life)) else {
+        let Some((place, generation)) = self
+            .network
+            .end(socket)
+            .map(|end| (end.place, end.generation))
+        else {
             return;
         };
         if let Some(completion) = self.network.deliver(socket) {
-            self.complete(place, life, completion);
+            self.complete(place, generation, completion);
         }
     }
 
-    pub(crate) fn dialled(&mut self, place: usize, life: u64, peer: NodeId) {
-        if self.places[place].life != life || self.places[place].shard.is_none() {
+    pub(crate) fn dialled(&mut self, place: usize, generation: u64, peer: NodeId) {
+        if self.places[place].generation != generation || self.places[place].shard.is_none() {
             return;
         }
         let (from, core) = (self.places[place].node, self.places[place].core);
@@ -224,21 +222,22 @@ impl World {
         let acceptor = self.place(to, core);
         let blocked = self.network.is_blocked(from, to) || self.network.is_blocked(to, from);
         if blocked || self.places[acceptor].shard.is_none() {
-            return self.complete(place, life, Completion::DialFailed { peer });
+            return self.complete(place, generation, Completion::DialFailed { peer });
         }
-        let acceptor_life = self.places[acceptor].life;
+        let acceptor_generation = self.places[acceptor].generation;
         let sockets = self
             .network
-            .connect([(place, life), (acceptor, acceptor_life)]);
+            .connect([(place, generation), (acceptor, acceptor_generation)]);
         self.trace.event(
             self.now,
-            &[2, place as u64, acceptor as u64],
+            TraceKind::Connected,
+            &[place as u64, acceptor as u64],
             format_args!("place {place} is connected to {acceptor}"),
         );
         let socket = sockets[0];
-        self.complete(place, life, Completion::Connected { peer, socket });
+        self.complete(place, generation, Completion::Connected { peer, socket });
         let (peer, socket) = (NodeId(from as u64 + 1), sockets[1]);
         let connected = Completion::Connected { peer, socket };
-        self.complete(acceptor, acceptor_life, connected);
+        self.complete(acceptor, acceptor_generation, connected);
     }
 }

@@ -10,7 +10,8 @@ use pontoon::storage::{
 
 use super::bytes::Bytes;
 use super::open_log::{Entry, OpenLog};
-use crate::place::SEGMENT_BYTES;
+
+use crate::settings::SEGMENT_BYTES;
 
 /// A group as the log should hold it.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -72,7 +73,7 @@ pub(super) struct Write {
 }
 
 /// The log and what was written.
-pub(super) struct Written {
+pub(super) struct WrittenLog {
     pub(super) open: OpenLog,
     pub(super) groups: Groups,
     /// What the log holds once a frame is durable.
@@ -88,7 +89,7 @@ pub(super) struct Written {
 /// Groups of a script.
 const GROUPS: usize = 4;
 
-impl Written {
+impl WrittenLog {
     pub(super) fn new(config: &LogConfig) -> Self {
         let volume = MemoryVolume::new(SEGMENT_BYTES);
         let open = OpenLog::open(volume, config).expect("an empty disk opens");
