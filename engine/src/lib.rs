@@ -59,7 +59,6 @@ mod outcome;
 pub mod port;
 mod proposals;
 mod rate_limited;
-
 mod request;
 pub mod shard;
 #[cfg(feature = "simulation")]
