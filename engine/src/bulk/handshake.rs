@@ -108,7 +108,7 @@ impl HelloExchange {
     }
 
     /// The bytes still to be sent.
-    pub(super) fn to_send(&self) -> Vec<u8> {
+    pub(super) fn unsent(&self) -> Vec<u8> {
         self.ours.encode()[self.sent..].to_vec()
     }
 
@@ -126,7 +126,7 @@ impl HelloExchange {
     }
 
     /// Where to receive: never a byte more than the hello, since the first frame is for the core.
-    pub(super) fn to_receive(&mut self) -> &mut [u8] {
+    pub(super) fn unreceived(&mut self) -> &mut [u8] {
         &mut self.theirs[self.received..]
     }
 

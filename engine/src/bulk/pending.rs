@@ -105,11 +105,11 @@ impl PendingConnection {
                 Ok(None)
             }
             State::SendingHello => {
-                let count = self.stream.write(&self.exchange.to_send())?;
+                let count = self.stream.write(&self.exchange.unsent())?;
                 Ok(self.exchange.on_sent(count))
             }
             State::ReceivingHello => {
-                let count = self.stream.read(self.exchange.to_receive())?;
+                let count = self.stream.read(self.exchange.unreceived())?;
                 self.exchange.on_received(count)
             }
         }
