@@ -59,6 +59,7 @@ mod node;
 mod outcome;
 pub mod port;
 mod proposals;
+mod rate_limited;
 mod request;
 pub mod shard;
 #[cfg(feature = "simulation")]

@@ -1,9 +1,11 @@
-//! The bulk lane: whatever may wait runs here, off the cores. It accepts and dials, exchanges
-//! hellos, and makes segments ready; what it brings about is handed to the core it is for.
+//! The bulk lane: work that may wait, off the cores. One thread accepts, dials and exchanges
+//! hellos, another prepares segments; each result is sent to the core that needs it.
 
-mod guest;
-mod lobby;
+mod handshake;
+mod handshakes;
+mod pending;
 mod prepare;
+mod reactor;
 mod refused;
 
 use std::collections::BTreeMap;
@@ -20,8 +22,10 @@ use pontoon_transport::Hello;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::doorbell::Doorbell;
-use lobby::Lobby;
-use prepare::Preparing;
+use crate::rate_limited::RateLimited;
+use handshakes::Handshakes;
+use prepare::SegmentPreparer;
+use reactor::Reactor;
 pub use refused::Refused;
 
 /// What a core asks for. At most one of each kind per peer or slot is under way.
@@ -114,7 +118,7 @@ fn wake(eventfd: &OwnedFd) {
     let _ = rustix::io::write(eventfd, &1_u64.to_ne_bytes());
 }
 
-/// The threads of the lane. Dropping it stops and joins them at once, whatever they are at.
+/// The threads of the lane. Dropping it stops and joins them at once, whatever they are doing.
 #[derive(Debug)]
 pub struct BulkLane {
     refused: Arc<Refused>,
@@ -150,7 +154,7 @@ impl BulkLane {
         let links = (0_u16..).zip(receivers).map(link).collect();
         let (running, stopping) = bounded(0);
         let (segments, wanted) = unbounded();
-        let preparing = Preparing {
+        let preparer = SegmentPreparer {
             directories: config.directories,
             segment_bytes: config.segment_bytes,
             cores: cores.clone(),
@@ -158,18 +162,22 @@ impl BulkLane {
             running: stopping.clone(),
         };
         let refused = Arc::new(Refused::default());
-        let lobby = Lobby {
+        let handshakes = Handshakes {
             hello: config.hello,
             peers: config.peers,
             listener: config.listener,
             cores,
             refused: Arc::clone(&refused),
+            pending: Vec::new(),
+            accept_at: None,
+            lines: RateLimited::default(),
+        };
+        let reactor = Reactor {
+            handshakes,
             requests: incoming,
             segments,
             running: stopping,
             wake: Arc::clone(&wake),
-            guests: Vec::new(),
-            accept_at: None,
         };
         let mut lane = Self {
             refused,
@@ -177,8 +185,8 @@ impl BulkLane {
             wake,
             threads: Vec::new(),
         };
-        lane.spawn("pontoon-lobby", move || lobby.run())?;
-        lane.spawn("pontoon-prepare", move || preparing.run())?;
+        lane.spawn("pontoon-reactor", move || reactor.run())?;
+        lane.spawn("pontoon-prepare", move || preparer.run())?;
         Ok((lane, links))
     }
 

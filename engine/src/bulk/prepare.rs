@@ -1,4 +1,4 @@
-//! Segments are zero-written ahead of their use, one at a time and not at full speed.
+//! Segments written with zeros ahead of their use, one at a time and at half speed.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use super::{BulkEvent, Cores};
 
 /// The thread that makes segments ready.
 #[derive(Debug)]
-pub(super) struct Preparing {
+pub(super) struct SegmentPreparer {
     pub(super) directories: Vec<PathBuf>,
     pub(super) segment_bytes: u64,
     pub(super) cores: Cores,
@@ -20,8 +20,8 @@ pub(super) struct Preparing {
     pub(super) running: Receiver<()>,
 }
 
-impl Preparing {
-    /// Serves until the lane stops, and then leaves nothing half done.
+impl SegmentPreparer {
+    /// Runs until the lane stops, and leaves no partial segment behind.
     pub(super) fn run(self) {
         for (core, slot) in &self.wanted {
             // What was asked for before the lane stopped may still be waiting here.

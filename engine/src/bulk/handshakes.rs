@@ -1,0 +1,226 @@
+//! Handshakes of dialled and accepted connections, bounded in number, bytes and time.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pontoon_raft::NodeId;
+use pontoon_transport::Hello;
+use rustix::event::{PollFd, PollFlags};
+
+use super::handshake::{HandshakeError, HelloExchange, Origin};
+use super::pending::PendingConnection;
+use super::refused::Refused;
+use super::{BulkEvent, Cores};
+use crate::rate_limited::RateLimited;
+
+/// A handshake that takes longer is rejected.
+const HELLO_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Most accepted connections without a finished hello; one more, and the oldest is closed. A peer
+/// sends its hello at once, so it is never the oldest for long.
+const HALF_OPEN_MAX: usize = 64;
+
+/// Most connections accepted before pending ones are served again.
+const ACCEPTS_MAX: usize = 16;
+
+/// A failed accept (no descriptor left) is tried again after this.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// All connections until their hellos are exchanged.
+#[derive(Debug)]
+pub(super) struct Handshakes {
+    pub(super) hello: Hello,
+    pub(super) peers: BTreeMap<NodeId, SocketAddr>,
+    pub(super) listener: TcpListener,
+    pub(super) cores: Cores,
+    pub(super) refused: Arc<Refused>,
+    /// Oldest first.
+    pub(super) pending: Vec<PendingConnection>,
+    /// Nothing is accepted before.
+    pub(super) accept_at: Option<Instant>,
+    pub(super) lines: RateLimited,
+}
+
+impl Handshakes {
+    fn accepts(&self, now: Instant) -> bool {
+        self.accept_at.is_none_or(|at| at <= now)
+    }
+
+    /// Adds the listener, then the pending connections in order.
+    pub(super) fn add_sources<'a>(&'a self, now: Instant, polled: &mut Vec<PollFd<'a>>) {
+        let event = if self.accepts(now) {
+            PollFlags::IN
+        } else {
+            PollFlags::empty()
+        };
+        polled.push(PollFd::new(&self.listener, event));
+        polled.extend(self.pending.iter().map(|connection| {
+            let (stream, event) = connection.polled();
+            PollFd::new(stream, event)
+        }));
+    }
+
+    /// When something must be done although no source is ready.
+    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let deadlines = self.pending.iter().map(|connection| connection.deadline);
+        let accepts = self.accepts(now);
+        deadlines.chain(self.accept_at.filter(|_| !accepts)).min()
+    }
+
+    /// Begins to connect this core to a peer.
+    pub(super) fn dial(&mut self, core: u16, peer: NodeId) {
+        let Some(&address) = self.peers.get(&peer) else {
+            tracing::warn!("node {peer} has no address and can't be reached; configure one");
+            self.cores.tell(core, BulkEvent::DialFailed { peer });
+            return;
+        };
+        let ours = Hello {
+            core,
+            expected_peer: peer.0,
+            ..self.hello
+        };
+        match PendingConnection::dialled(address, ours, Instant::now() + HELLO_DEADLINE) {
+            Ok(connection) => self.pending.push(connection),
+            Err(error) => {
+                tracing::debug!(%address, %error, "node {peer} was not reached");
+                self.cores.tell(core, BulkEvent::DialFailed { peer });
+            }
+        }
+    }
+
+    /// Accepts the connections that wait, up to a bound.
+    pub(super) fn accept(&mut self) {
+        self.accept_at = None;
+        for _ in 0..ACCEPTS_MAX {
+            match self.listener.accept() {
+                Ok((stream, address)) => self.add_accepted(stream, address),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // It was gone before it was accepted, or a signal came.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::ConnectionAborted | ErrorKind::Interrupted
+                    ) => {}
+                Err(error) => {
+                    let now = Instant::now();
+                    if let Some(suppressed) = self.lines.admit("accept_failed", now) {
+                        tracing::warn!(%error, suppressed, "a connection could not be accepted");
+                    }
+                    self.accept_at = Some(now + ACCEPT_AGAIN);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn add_accepted(&mut self, stream: TcpStream, address: SocketAddr) {
+        let known = self.peers.keys().map(|peer| peer.0).collect();
+        let exchange = HelloExchange::accept(self.hello, known);
+        let deadline = Instant::now() + HELLO_DEADLINE;
+        match PendingConnection::accepted(stream, address, exchange, deadline) {
+            Ok(connection) => {
+                self.evict_oldest();
+                self.pending.push(connection);
+            }
+            Err(error) => tracing::debug!(%address, %error, "a connection was lost"),
+        }
+    }
+
+    /// Makes room for one more accepted connection.
+    fn evict_oldest(&mut self) {
+        let accepted = |connection: &PendingConnection| connection.origin() == Origin::Accepted;
+        let count = self.pending.iter().filter(|each| accepted(each)).count();
+        if count >= HALF_OPEN_MAX {
+            let oldest = self.pending.iter().position(accepted);
+            let oldest = self.pending.remove(oldest.expect("there are many"));
+            self.reject(&oldest, &HandshakeError::Crowded);
+        }
+    }
+
+    /// Advances the pending connections that `ready` marks, by position.
+    pub(super) fn advance(&mut self, ready: &[bool]) {
+        // From the end, so that a removal moves only positions that are done.
+        for position in (0..ready.len()).rev().filter(|at| ready[*at]) {
+            match self.pending[position].advance() {
+                Ok(None) => {}
+                Ok(Some((core, peer))) => {
+                    let connection = self.pending.remove(position);
+                    self.hand_over(connection, core, peer);
+                }
+                Err(error) => {
+                    let connection = self.pending.remove(position);
+                    self.reject(&connection, &error);
+                }
+            }
+        }
+    }
+
+    fn hand_over(&self, connection: PendingConnection, core: u16, peer: NodeId) {
+        let (origin, address) = (connection.origin(), connection.address);
+        match connection.into_stream() {
+            Ok(stream) => {
+                let how = match origin {
+                    Origin::Accepted => "accepted",
+                    Origin::Dialled { .. } => "dialled",
+                };
+                tracing::info!(%address, core, "{how} a connection with node {peer}");
+                self.cores.tell(core, BulkEvent::Connected { peer, stream });
+            }
+            Err(error) => {
+                tracing::debug!(%address, %error, "a connection was lost");
+                self.tell_dialler(origin);
+            }
+        }
+    }
+
+    /// Closes the connections whose hellos are late.
+    pub(super) fn expire_handshakes(&mut self) {
+        let now = Instant::now();
+        let late = |connection: &PendingConnection| connection.deadline <= now;
+        while let Some(position) = self.pending.iter().position(late) {
+            let connection = self.pending.remove(position);
+            self.reject(&connection, &HandshakeError::Late);
+        }
+    }
+
+    /// Counts and logs why a connection is closed, and tells the core that dialled it.
+    fn reject(&mut self, connection: &PendingConnection, error: &HandshakeError) {
+        let (origin, address) = (connection.origin(), connection.address);
+        let reason = error.label();
+        match (origin, error) {
+            // A peer that is down has refused nothing.
+            (Origin::Dialled { peer, .. }, HandshakeError::Network(_) | HandshakeError::Late) => {
+                tracing::debug!(%address, %error, "node {peer} was not reached");
+            }
+            _ => {
+                self.refused.count(reason);
+                if let Some(suppressed) = self.lines.admit(reason, Instant::now()) {
+                    log_refusal(origin, address, error, suppressed);
+                }
+            }
+        }
+        self.tell_dialler(origin);
+    }
+
+    fn tell_dialler(&self, origin: Origin) {
+        if let Origin::Dialled { core, peer } = origin {
+            self.cores.tell(core, BulkEvent::DialFailed { peer });
+        }
+    }
+}
+
+/// `suppressed` lines with the same reason were left out before this one.
+fn log_refusal(origin: Origin, address: SocketAddr, error: &HandshakeError, suppressed: u64) {
+    let reason = error.label();
+    match origin {
+        Origin::Dialled { peer, .. } => {
+            tracing::warn!(%address, reason, suppressed, "no connection to node {peer}: {error}");
+        }
+        Origin::Accepted => {
+            tracing::warn!(%address, reason, suppressed, "a connection was refused: {error}");
+        }
+    }
+}

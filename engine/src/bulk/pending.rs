@@ -1,0 +1,126 @@
+//! A connection whose hellos are not exchanged yet: the socket of a [`HelloExchange`], never
+//! waited for.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
+
+use pontoon_transport::Hello;
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use super::handshake::{Established, HandshakeError, HelloExchange, Origin, State};
+
+/// Sent bytes that stay unacknowledged for this long break the connection, in milliseconds.
+///
+/// Left to itself TCP tries for a quarter of an hour, at intervals that double: after the network
+/// is whole again, the peer would stay unheard for about as long as it had been cut off.
+const UNACKNOWLEDGED_MAX_MS: u32 = 5_000;
+
+/// One such connection. Its socket never blocks.
+#[derive(Debug)]
+pub(super) struct PendingConnection {
+    pub(super) address: SocketAddr,
+    pub(super) deadline: Instant,
+    stream: TcpStream,
+    exchange: HelloExchange,
+}
+
+impl PendingConnection {
+    /// A connection that was accepted; the other end sends its hello first.
+    pub(super) fn accepted(
+        stream: TcpStream,
+        address: SocketAddr,
+        exchange: HelloExchange,
+        deadline: Instant,
+    ) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self {
+            address,
+            deadline,
+            stream,
+            exchange,
+        })
+    }
+
+    /// Begins to connect to the peer that `ours` expects; this end sends its hello first.
+    pub(super) fn dialled(address: SocketAddr, ours: Hello, deadline: Instant) -> io::Result<Self> {
+        let family = match address {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        Ok(Self {
+            address,
+            deadline,
+            stream: TcpStream::from(socket),
+            exchange: HelloExchange::dial(ours),
+        })
+    }
+
+    /// Who began the connection.
+    pub(super) fn origin(&self) -> Origin {
+        self.exchange.origin
+    }
+
+    /// The socket, and the event to poll for before [`advance`](Self::advance).
+    pub(super) fn polled(&self) -> (&TcpStream, PollFlags) {
+        let event = match self.exchange.state {
+            State::Connecting | State::SendingHello => PollFlags::OUT,
+            State::ReceivingHello => PollFlags::IN,
+        };
+        (&self.stream, event)
+    }
+
+    /// Goes as far as it can without waiting. Gives core and peer once both hellos are exchanged.
+    pub(super) fn advance(&mut self) -> Result<Option<Established>, HandshakeError> {
+        loop {
+            match self.step() {
+                Ok(Some(established)) => return Ok(Some(established)),
+                Ok(None) => {}
+                // After a signal, poll(2) finds the socket as ready as it was.
+                Err(HandshakeError::Network(error))
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+                {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn step(&mut self) -> Result<Option<Established>, HandshakeError> {
+        match self.exchange.state {
+            State::Connecting => {
+                if let Some(error) = self.stream.take_error()? {
+                    return Err(error.into());
+                }
+                self.exchange.on_connected();
+                Ok(None)
+            }
+            State::SendingHello => {
+                let count = self.stream.write(&self.exchange.unsent())?;
+                Ok(self.exchange.on_sent(count))
+            }
+            State::ReceivingHello => {
+                let count = self.stream.read(self.exchange.unreceived())?;
+                self.exchange.on_received(count)
+            }
+        }
+    }
+
+    /// Makes the socket ready for a ring: blocking, without delay for small frames, and broken by
+    /// itself when the other end does not acknowledge.
+    pub(super) fn into_stream(self) -> io::Result<TcpStream> {
+        self.stream.set_nonblocking(false)?;
+        self.stream.set_nodelay(true)?;
+        rustix::net::sockopt::set_tcp_user_timeout(&self.stream, UNACKNOWLEDGED_MAX_MS)?;
+        Ok(self.stream)
+    }
+}
