@@ -48,6 +48,7 @@
 mod budget;
 pub mod bulk;
 mod config;
+mod core_builder;
 mod definition;
 pub mod doorbell;
 pub mod driver;
@@ -56,7 +57,9 @@ mod host;
 mod inbox;
 mod machine;
 mod node;
+mod node_error;
 mod outcome;
+mod placement;
 pub mod port;
 mod proposals;
 mod rate_limited;
@@ -71,7 +74,8 @@ pub use config::{Config, ConfigError, HostKind, Limits, LogSettings, PeerId, Raf
 pub use group::Group;
 pub use inbox::Pending;
 pub use machine::{Batch, Command, Event, Machines, Made, StateMachine};
-pub use node::{Node, StartError, StopError};
+pub use node::Node;
+pub use node_error::{StartError, StopError};
 pub use outcome::{Applied, Outcome, Proposal, ProposeError, Rejection, Unknown};
 pub use pontoon_raft::{GroupId, LogIndex, NodeId, RoleName, Status, Term};
 pub use request::{CreateError, GroupStatus, TransferError};

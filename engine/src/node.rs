@@ -8,106 +8,24 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use pontoon_raft::{GroupId, NodeId, Time};
-use pontoon_storage::{
-    DriveMethod, FileVolume, OpenError, SegmentLog, SyncMethod, Volume, measure_drive,
-};
+use pontoon_raft::{GroupId, NodeId};
 use pontoon_transport::{
-    FORMAT_FINGERPRINT, Features, FrameLimits, Hello, Purpose, WIRE_VERSION, WIRE_VERSION_MIN,
+    FORMAT_FINGERPRINT, Features, Hello, Purpose, WIRE_VERSION, WIRE_VERSION_MIN,
 };
 
-use crate::bulk::{BulkConfig, BulkLane, BulkLink};
-use crate::config::{Config, ConfigError, FRAME_BYTES_MAX, HostKind};
+use crate::bulk::{BulkConfig, BulkLane};
+use crate::config::{Config, FRAME_BYTES_MAX, HostKind};
+use crate::core_builder::CoreBuilder;
 use crate::doorbell::Doorbell;
-use crate::driver::{DriverError, UringConfig, UringDriver, Wake};
+use crate::driver::DriverError;
 use crate::group::Group;
-use crate::host::{self, CoreLoop};
-use crate::inbox::{CoreHandle, Inbox, channel};
+use crate::host;
+use crate::inbox::{CoreHandle, channel};
 use crate::machine::Machines;
+use crate::node_error::{StartError, StopError};
+use crate::placement::core_of;
 use crate::request::{CreateError, Request};
-use crate::shard::{Mutants, Shard, ShardConfig, ShardOpenError};
 use crate::statistics::CoreStatistics;
-
-/// Bytes received at once beyond a partial frame.
-const RECEIVE_AHEAD_BYTES: u32 = 256 << 10;
-
-/// Entries of a core's submission queue; a turn seldom needs more than two per peer and one write.
-const RING_ENTRIES: u32 = 256;
-
-/// Why a node did not start. Nothing is left running.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The configuration can't work.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The address to listen on can't be had.
-    #[error("listening on {address}: {source}; choose another `listen` address")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A core's log can't be opened.
-    #[error("core {core}: {source}")]
-    Log {
-        /// The core.
-        core: u16,
-        /// What is wrong with its log.
-        source: OpenError,
-    },
-    /// A core's groups can't be reopened.
-    #[error("core {core}: {source}")]
-    Groups {
-        /// The core.
-        core: u16,
-        /// What is wrong with them.
-        source: ShardOpenError,
-    },
-    /// A core's driver can't be made.
-    #[error("core {core}: {source}")]
-    Driver {
-        /// The core.
-        core: u16,
-        /// What the kernel said.
-        source: DriverError,
-    },
-    /// The system has no thread or descriptor left.
-    #[error("{what}: {source}")]
-    System {
-        /// What was being done.
-        what: &'static str,
-        /// What it said.
-        source: io::Error,
-    },
-    /// A core's thread ended before it was ready.
-    #[error("core {core} ended while it was started; see its panic above")]
-    CoreLost {
-        /// The core.
-        core: u16,
-    },
-}
-
-/// How a node ended.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StopError {
-    /// A core's driver failed while it ran.
-    #[error("core {core} had failed: {source}")]
-    Driver {
-        /// The core.
-        core: u16,
-        /// The driver's error.
-        source: DriverError,
-    },
-    /// A core panicked: a broken invariant, or a state machine.
-    #[error("core {core} panicked; see its message above")]
-    Panic {
-        /// The core.
-        core: u16,
-    },
-}
 
 /// A running node. Dropping it stops it; [`stop`](Self::stop) says how that went.
 #[derive(Debug)]
@@ -198,7 +116,7 @@ impl Node {
         );
         self.cores.push(handle);
         let make = move || {
-            let made = builder.make(inbox);
+            let made = builder.build(inbox);
             let (core_loop, result) = match made {
                 Ok(core_loop) => (Some(core_loop), Ok(())),
                 Err(error) => (None, Err(error)),
@@ -341,13 +259,6 @@ impl Node {
     }
 }
 
-/// The same core on every node with as many cores: a multiplicative hash (Knuth, TAOCP 6.4)
-/// spreads neighbouring ids.
-pub(crate) fn core_of(group: GroupId, cores: u16) -> u16 {
-    let hash = group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    u16::try_from(hash % u64::from(cores)).expect("below the number of cores")
-}
-
 impl Drop for Node {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
@@ -378,106 +289,5 @@ fn bulk_config(config: &Config, listener: TcpListener) -> BulkConfig {
             .map(|core| config.directory(core))
             .collect(),
         segment_bytes: config.log.segment_bytes.0,
-    }
-}
-
-/// Everything a core is made of, on its way to the core's own thread.
-struct CoreBuilder {
-    config: Config,
-    core: u16,
-    machines: Machines,
-    link: BulkLink,
-    doorbell: Arc<Doorbell>,
-    origin: Instant,
-}
-
-impl CoreBuilder {
-    fn make(self, inbox: Inbox) -> Result<CoreLoop<UringDriver>, StartError> {
-        let core = self.core;
-        let directory = self.config.directory(core);
-        let log_config = self.config.log_config(core);
-        let log_error = |source| StartError::Log { core, source };
-        let mut volume =
-            FileVolume::open(&directory, log_config.segment_bytes).map_err(log_error)?;
-        let (mut log, recovery) = SegmentLog::open(&mut volume, log_config).map_err(log_error)?;
-        prepare_reserve(&mut log, &mut volume);
-        let method = drive_method(&log, &volume).map_err(|source| StartError::System {
-            what: "measuring how the drive is written best",
-            source,
-        })?;
-        log.set_writes_in_flight(method.writes_in_flight);
-        let arena = log.pool().arena();
-        let shard_config = shard_config(&self.config);
-        let shard = Shard::open(shard_config, log, &recovery, self.machines, inbox, Time(0))
-            .map_err(|source| StartError::Groups { core, source })?;
-        let wake = match self.config.host {
-            HostKind::Thread => Wake::InExchange,
-            HostKind::Glommio => Wake::ByDoorbell,
-        };
-        let driver = UringDriver::open(UringConfig {
-            volume,
-            sync: method.sync,
-            arena,
-            bulk: self.link,
-            doorbell: Arc::clone(&self.doorbell),
-            wake,
-            ring_entries: RING_ENTRIES,
-        })
-        .map_err(|source| StartError::Driver { core, source })?;
-        let spin = self.config.spin;
-        Ok(CoreLoop::new(
-            shard,
-            driver,
-            self.doorbell,
-            self.origin,
-            spin,
-        ))
-    }
-}
-
-/// The first segments are made ready before anybody waits for them. A full disk is met again, and
-/// told, while the node runs.
-fn prepare_reserve(log: &mut SegmentLog, volume: &mut FileVolume) {
-    while let Some(slot) = log.segments_wanted() {
-        let ready = volume.prepare(slot).is_ok();
-        log.on_prepared(slot, ready);
-        if !ready {
-            return;
-        }
-    }
-}
-
-/// Measured on a free segment; where there is none yet, the method that every drive is good at.
-fn drive_method(log: &SegmentLog, volume: &FileVolume) -> io::Result<DriveMethod> {
-    match log.free_slot().and_then(|slot| volume.file(slot)) {
-        Some(file) => measure_drive(file, volume.block_bytes()),
-        None => Ok(DriveMethod {
-            sync: SyncMethod::WriteThenFdatasync,
-            writes_in_flight: 1,
-        }),
-    }
-}
-
-pub(crate) fn shard_config(config: &Config) -> ShardConfig {
-    let bytes = |size: bytesize::ByteSize| usize::try_from(size.0).expect("a 64-bit machine");
-    let nanoseconds = |time: std::time::Duration| {
-        u64::try_from(time.as_nanos()).expect("the configuration allows no centuries")
-    };
-    let limits = &config.limits;
-    ShardConfig {
-        node: NodeId(config.node),
-        peers: config.peer_addresses().into_keys().collect(),
-        seed: config.node,
-        election_timeout: nanoseconds(config.raft.election_timeout),
-        heartbeat_interval: nanoseconds(config.raft.heartbeat_interval),
-        frame_limits: FrameLimits {
-            frame_bytes_max: FRAME_BYTES_MAX,
-            receive_ahead_bytes: RECEIVE_AHEAD_BYTES,
-        },
-        command_bytes_max: bytes(limits.command_bytes_max),
-        proposals_pending_bytes_max: bytes(limits.proposals_pending_bytes_max),
-        peer_queue_bytes_max: bytes(limits.peer_queue_bytes_max),
-        groups_max: limits.groups_max,
-        mutants: Mutants::default(),
     }
 }

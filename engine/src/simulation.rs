@@ -128,5 +128,5 @@ pub fn message(head: &Head) -> Option<Message> {
 /// The core that a group lives on.
 #[must_use]
 pub fn core_of(group: GroupId, cores: u16) -> u16 {
-    crate::node::core_of(group, cores)
+    crate::placement::core_of(group, cores)
 }

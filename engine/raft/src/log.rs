@@ -263,8 +263,8 @@ mod tests {
     use super::*;
     use crate::message::EntryKind;
 
-    /// The door for an entry that means something to Raft itself, such as a membership: whoever made
-    /// it, it is appended here, with its kind.
+    /// The door for an entry that means something to Raft itself, such as a membership: whoever
+    /// made it, it is appended here, with its kind.
     #[test]
     fn an_entry_of_any_kind_comes_through_append_and_goes_with_truncate() {
         let mut log = Log::new(&Boot::default());

@@ -1,4 +1,4 @@
-//! Hosts: who calls a shard's `turn()`, and how it waits.
+//! Hosts: the loops that call a shard's `turn()`, and wait between turns.
 
 #[cfg(feature = "glommio")]
 mod glommio;
@@ -20,25 +20,27 @@ use crate::shard::Shard;
 pub(crate) use self::glommio::{Task, start as start_glommio};
 pub(crate) use self::thread::start as start_thread;
 
-/// One core's shard with the driver that carries its operations. Made and used on the core's own thread.
+/// One core's shard and the driver that carries its operations out. Made and used on the core's
+/// own thread.
 #[derive(Debug)]
 pub(crate) struct CoreLoop<D> {
     pub(crate) shard: Shard,
     pub(crate) driver: D,
     pub(crate) doorbell: Arc<Doorbell>,
-    /// Where the shard's time begins.
+    /// Time 0 of the shard's clock.
     origin: Instant,
     /// How long to poll before waiting.
     spin: Duration,
     operations: Vec<Operation>,
     completions: Vec<Completion>,
-    /// When there was last something to do.
+    /// Time of the last turn that had something to do.
     busy_at: Instant,
 }
 
-/// Held while a core runs: if it panics, an assertion of ours or of a state machine has failed, and
-/// a process that went on with some of its cores would hold up what it can't serve. Its end is
-/// a crash like any other.
+/// Ends the process if the core's thread panics. Held while a core runs.
+///
+/// A panic is a failed assertion, of ours or of a state machine. With one core gone, the node would
+/// still lead groups that it can't serve; a crash lets other nodes take over.
 pub(crate) struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
@@ -54,7 +56,7 @@ impl Drop for AbortOnPanic {
 pub(crate) enum Next {
     /// Another turn.
     Turn,
-    /// To wait, until this long has passed at most.
+    /// To wait, at most this long.
     Wait(Duration),
     /// To end.
     End,
@@ -80,7 +82,7 @@ impl<D: Driver> CoreLoop<D> {
         }
     }
 
-    /// One turn. What it asks for is carried out by the next exchange.
+    /// One turn of the shard. The next exchange submits its operations.
     pub(crate) fn turn(&mut self) -> Next {
         let now = Instant::now();
         let busy = !self.completions.is_empty() || self.shard.has_requests();
@@ -102,14 +104,15 @@ impl<D: Driver> CoreLoop<D> {
         Next::Wait(Duration::from_nanos(turn.deadline.since(time)))
     }
 
-    /// While a durable write is under way, polling would only keep the kernel from finishing it.
+    /// Whether to poll instead of waiting. Not while a durable write is in flight: polling would
+    /// only keep the kernel from finishing it.
     fn spins(&self, now: Instant) -> bool {
         !self.spin.is_zero()
             && !self.driver.writes_in_flight()
             && now.duration_since(self.busy_at) < self.spin
     }
 
-    /// Submits what the last turn asked for, and waits in the same call if `next` says so and
+    /// Submits the operations of the last turn, and waits in the same call if `next` says so and
     /// nothing has come meanwhile.
     pub(crate) fn exchange(&mut self, next: Next) -> Result<(), DriverError> {
         let wait = match next {
@@ -130,22 +133,22 @@ impl<D: Driver> CoreLoop<D> {
         done
     }
 
-    /// Submits what the last turn asked for and takes what is there, without waiting.
+    /// Submits the operations of the last turn and takes completions, without waiting.
     #[cfg(feature = "glommio")]
     pub(crate) fn submit(&mut self) -> Result<(), DriverError> {
         let (operations, completions) = (&mut self.operations, &mut self.completions);
         self.driver.exchange(operations, completions, Wait::No)
     }
 
-    /// Lets whoever brings something ring, unless what they bring is left to gather in any case:
-    /// then the completion of the write brings the next turn.
+    /// Announces parking, unless requests are being held back for batching: then the completion of
+    /// a write wakes the core, and requests need not ring.
     pub(crate) fn announce_parking(&self) {
         if !self.shard.holds_back_requests() {
             self.doorbell.park();
         }
     }
 
-    /// Whether something has come for the core. Looked at after parking is announced.
+    /// Whether something has come for the core. Asked after parking is announced.
     pub(crate) fn has_work(&self) -> bool {
         self.shard.has_requests() || self.driver.has_events() || !self.completions.is_empty()
     }

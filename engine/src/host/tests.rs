@@ -11,12 +11,12 @@ use pontoon_storage::memory::MemoryVolume;
 
 use super::{CoreLoop, Next};
 use crate::config::Config;
+use crate::core_builder::shard_config;
 use crate::doorbell::Doorbell;
 use crate::driver::Wait;
 use crate::driver::memory::MemoryDriver;
 use crate::inbox::{CoreHandle, channel};
 use crate::machine::{Batch, Machines, StateMachine};
-use crate::node::shard_config;
 use crate::shard::Shard;
 
 const GROUP: GroupId = GroupId(7);

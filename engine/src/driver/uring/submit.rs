@@ -139,9 +139,9 @@ impl UringDriver {
             self.reap(completions);
         }
         let mut queue = self.ring.submission();
-        // SAFETY: whatever an entry points to is owned by its slot in `in_flight` (or is `doorbell_value`,
-        // a box of the driver's own), does not move in the heap, and stays there until the
-        // completion is reaped; `Drop` waits for all completions or leaks the memory.
+        // SAFETY: whatever an entry points to is owned by its slot in `in_flight` (or is
+        // `doorbell_value`, a box of the driver's own), does not move in the heap, and stays there
+        // until the completion is reaped; `Drop` waits for all completions or leaks the memory.
         let pushed = unsafe { queue.push_multiple(entries) };
         pushed.map_err(|_: squeue::PushError| DriverError::Failed {
             what: "submitting to a full ring",

@@ -1,0 +1,85 @@
+//! Why a node did not start, or did not end as it should.
+
+use std::io;
+use std::net::SocketAddr;
+
+use pontoon_storage::OpenError;
+
+use crate::config::ConfigError;
+use crate::driver::DriverError;
+use crate::shard::ShardOpenError;
+
+/// Why a node did not start. Nothing is left running.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration can't work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address to listen on can't be had.
+    #[error("listening on {address}: {source}; choose another `listen` address")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A core's log can't be opened.
+    #[error("core {core}: {source}")]
+    Log {
+        /// The core.
+        core: u16,
+        /// What is wrong with its log.
+        source: OpenError,
+    },
+    /// A core's groups can't be reopened.
+    #[error("core {core}: {source}")]
+    Groups {
+        /// The core.
+        core: u16,
+        /// What is wrong with them.
+        source: ShardOpenError,
+    },
+    /// A core's driver can't be made.
+    #[error("core {core}: {source}")]
+    Driver {
+        /// The core.
+        core: u16,
+        /// What the kernel said.
+        source: DriverError,
+    },
+    /// The system has no thread or descriptor left.
+    #[error("{what}: {source}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// A core's thread ended before it was ready.
+    #[error("core {core} ended while it was started; see its panic above")]
+    CoreLost {
+        /// The core.
+        core: u16,
+    },
+}
+
+/// How a node ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopError {
+    /// A core's driver failed while it ran.
+    #[error("core {core} had failed: {source}")]
+    Driver {
+        /// The core.
+        core: u16,
+        /// The driver's error.
+        source: DriverError,
+    },
+    /// A core panicked: a broken invariant, or a state machine.
+    #[error("core {core} panicked; see its message above")]
+    Panic {
+        /// The core.
+        core: u16,
+    },
+}
