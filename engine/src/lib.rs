@@ -40,18 +40,35 @@
 //! - After a failed write or sync nothing more is acknowledged by that core.
 //!
 //! # Features
+//! `internals`: parts of a node that only this repository's tests and benchmark name; nobody's API.
+//!
 //! `glommio` (on by default): a core can be a task of a glommio executor
 //! ([`HostKind::Glommio`]), and tasks of the application run beside it. Needs a C compiler and git
 //! to build.
 #![deny(unsafe_code)]
 
 mod budget;
-pub mod bulk;
+/// Public with the feature `internals` only: for the tests and the benchmark of this repository.
+macro_rules! internal_mod {
+    ($name:ident) => {
+        #[cfg(feature = "internals")]
+        pub mod $name;
+        #[cfg(not(feature = "internals"))]
+        #[allow(
+            dead_code,
+            unreachable_pub,
+            reason = "public, and in part used, with the feature alone"
+        )]
+        mod $name;
+    };
+}
+
+internal_mod!(bulk);
 mod config;
 mod core_builder;
 mod definition;
-pub mod doorbell;
-pub mod driver;
+internal_mod!(doorbell);
+internal_mod!(driver);
 mod group;
 mod host;
 mod inbox;
@@ -60,11 +77,11 @@ mod node;
 mod node_error;
 mod outcome;
 mod placement;
-pub mod port;
+internal_mod!(port);
 mod proposals;
 mod rate_limited;
 mod request;
-pub mod shard;
+internal_mod!(shard);
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod statistics;

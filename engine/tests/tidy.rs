@@ -103,7 +103,9 @@ fn packages_depend_only_along_the_arrows() {
         };
         for dependency in &package.dependencies {
             let name = dependency.name.as_str();
-            if name.starts_with("pontoon") && !allowed.contains(&name) {
+            // A package may name itself, to test with its own features.
+            let other = name != package.name.as_str();
+            if other && name.starts_with("pontoon") && !allowed.contains(&name) {
                 broken.push(format!("{} -> {name}", package.name));
             }
         }

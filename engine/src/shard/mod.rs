@@ -5,8 +5,8 @@
 //! by [`Operation`]s and takes time as an argument, so the same shard runs over a ring, a test in
 //! one thread, or a simulator. All of it belongs to one thread.
 //!
-//! Three parts with a wall between them: [`Groups`] (replicas, log, and what waits for either),
-//! [`Peers`] (connections), and the inbox. What concerns two of them goes through here.
+//! Three parts with a wall between them: `Groups` (replicas, log, and what waits for either),
+//! `Peers` (connections), and the inbox. What concerns two of them goes through here.
 
 mod apply;
 mod catch_up;
