@@ -6,7 +6,23 @@ use crate::inbox::{CoreHandle, Pending};
 use crate::outcome::Proposal;
 use crate::request::{GroupStatus, Request, TransferError};
 
-/// One group, as its node has it. Cheap to clone; `Send` and `Sync`.
+/// One group, as its node has it. Cheap to clone; any thread may use it.
+///
+/// ```
+/// # use pontoon::{Applied, Group, NodeId, ProposeError, Rejection, TransferError};
+/// /// Proposes here, or says which node to ask.
+/// async fn put(group: &Group, command: Vec<u8>) -> Result<Applied, Option<NodeId>> {
+///     match group.propose(command).await {
+///         Ok(applied) => Ok(applied),
+///         Err(ProposeError::Rejected(Rejection::NotLeader { leader })) => Err(leader),
+///         Err(error) => panic!("{error}"),
+///     }
+/// }
+///
+/// async fn retire(group: &Group, successor: NodeId) -> Result<(), TransferError> {
+///     group.transfer_leadership(successor).await
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Group {
     id: GroupId,

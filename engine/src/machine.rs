@@ -14,6 +14,35 @@ use crate::proposals::{Proposals, Replies};
 ///
 /// Lives on the core of its group and is only ever called there, one call at a time, so it needs
 /// neither locks nor `Send`. While a call runs, no other group of that core moves: do not block.
+/// A panic in it ends the process.
+///
+/// ```
+/// use std::collections::BTreeMap;
+///
+/// use pontoon::{Batch, Event, StateMachine};
+///
+/// /// Commands are `key=value`; the reply is the value that was there before.
+/// #[derive(Default)]
+/// struct Store(BTreeMap<Vec<u8>, Vec<u8>>);
+///
+/// impl StateMachine for Store {
+///     fn apply(&mut self, batch: &mut Batch<'_>) {
+///         while let Some(command) = batch.next() {
+///             let mut parts = command.payload.splitn(2, |byte| *byte == b'=');
+///             let key = parts.next().unwrap_or_default().to_vec();
+///             let value = parts.next().unwrap_or_default().to_vec();
+///             batch.reply(self.0.insert(key, value).unwrap_or_default());
+///         }
+///     }
+///
+///     fn event(&mut self, event: Event) {
+///         if let Event::BecameLeader { term } = event {
+///             println!("leads in term {term}");
+///         }
+///     }
+/// }
+/// # let _ = pontoon::Machines::new().register("store", |_| Ok(Box::new(Store::default())));
+/// ```
 pub trait StateMachine {
     /// The last index whose effects this machine holds durably by itself, or `None` if it is
     /// volatile and built anew from the log at every start.
@@ -78,7 +107,20 @@ pub struct Command<'a> {
     pub payload: &'a [u8],
 }
 
-/// Committed commands, to be taken one after the other.
+/// Committed commands of one group, in the order of its log, to be taken one after the other.
+///
+/// What is not taken when `apply` returns counts as applied, with an empty reply; so does a command
+/// that was not replied to. Used on the group's core only, within `apply`.
+///
+/// ```
+/// # use pontoon::Batch;
+/// /// Replies with each command's length.
+/// fn apply(batch: &mut Batch<'_>) {
+///     while let Some(command) = batch.next() {
+///         batch.reply(command.payload.len().to_le_bytes().to_vec());
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Batch<'a> {
     pieces: &'a [RecordBytes],

@@ -27,7 +27,33 @@ use crate::placement::core_of;
 use crate::request::{CreateError, Request};
 use crate::statistics::CoreStatistics;
 
-/// A running node. Dropping it stops it; [`stop`](Self::stop) says how that went.
+/// A running node: its cores, each with a thread, a log and a driver, and the bulk lane.
+///
+/// Any thread may use it, but not one of its own cores: calls that say so block. Dropping it stops
+/// it; [`stop`](Self::stop) says how that went.
+///
+/// ```
+/// # use pontoon::{Batch, Config, GroupId, Machines, Node, NodeId, StateMachine};
+/// # struct Counter(u64);
+/// # impl StateMachine for Counter {
+/// #     fn apply(&mut self, batch: &mut Batch<'_>) {
+/// #         while batch.next().is_some() {
+/// #             self.0 += 1;
+/// #             batch.reply(self.0.to_le_bytes().to_vec());
+/// #         }
+/// #     }
+/// # }
+/// # fn run(directory: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
+/// let listen = "127.0.0.1:0".parse()?;
+/// let config = Config::new(1, 0x6f1c, directory, listen);
+/// let machines = Machines::new().register("counter", |_| Ok(Box::new(Counter(0))));
+/// let node = Node::start(config, machines)?;
+/// let group = node.create_group(GroupId(7), "counter", &[NodeId(1)])?;
+/// println!("{:?}", group.propose(b"one more".to_vec()).wait()?.reply);
+/// node.stop()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Node {
     id: NodeId,
