@@ -1,6 +1,6 @@
 //! How a drive loses what it had acknowledged: sectors rot, writes are lost or land elsewhere.
 //!
-//! The fault atlas (FAULTS.md 4.2): only a fixed minority of nodes has such a drive, and it loses
+//! The fault atlas: only a fixed minority of nodes has such a drive, and it loses
 //! only what something durable behind it covers. Damage to what nothing covers can't be told from
 //! a write that a power loss tore; that it is possible is documented, and no fault of the log's. So
 //! a lost or misdirected write is in its place at first, and shows what it is once it is covered.

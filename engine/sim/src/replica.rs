@@ -1,4 +1,4 @@
-//! What must hold of each replica from turn to turn: the invariants of FAULTS.md 4.3 that one look
+//! What must hold of each replica from turn to turn: what one look
 //! at all replicas can tell.
 
 use pontoon::raft::{LogIndex, Raft, Term};
