@@ -100,9 +100,9 @@ pub enum CreateError {
         /// What is wrong with the members.
         reason: &'static str,
     },
-    /// The disk lost what it knew of the group, and with it what this node has replyd in it.
+    /// The disk lost what it knew of the group, and with it what this node has promised in it.
     #[error(
-        "durable data of group {group} is damaged beyond repair on this node: what it replyd \
+        "durable data of group {group} is damaged beyond repair on this node: what it promised \
          there is not known; the group goes on without it"
     )]
     Damaged {
@@ -124,7 +124,7 @@ pub enum CreateError {
         message: String,
     },
     /// A limit is reached.
-    #[error("{limit} is reached; raise it or drop groups")]
+    #[error("{limit} is reached; raise it in the configuration")]
     Overloaded {
         /// The limit, by its name in the configuration.
         limit: &'static str,

@@ -19,6 +19,8 @@ pub struct CoreStatistics {
     pub messages_sent: u64,
     /// Messages of groups taken from frames.
     pub messages_received: u64,
+    /// Frames of kinds that only newer versions of the wire know, which were skipped.
+    pub frames_skipped: u64,
     /// Messages dropped before Raft saw them.
     pub messages_dropped: BTreeMap<DropReason, u64>,
     /// Connections that were closed.

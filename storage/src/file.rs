@@ -213,11 +213,8 @@ pub fn segment_path(directory: &Path, slot: u32) -> PathBuf {
 
 pub(crate) fn slot_of(name: &str) -> Option<u32> {
     let digits = name.strip_prefix("segment-")?;
-    if digits.len() == 4 {
-        digits.parse().ok()
-    } else {
-        None
-    }
+    let plain = digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| digits.parse().ok()).flatten()
 }
 
 fn open_direct(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {

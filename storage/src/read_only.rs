@@ -6,12 +6,12 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{Advice, FlockOperation};
+use rustix::fs::{Advice, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::disk::Volume;
 use crate::error::OpenError;
-use crate::file::slot_of;
+use crate::file::{segment_path, slot_of};
 use crate::layout::{BLOCK_BYTES_MIN, SegmentHeader};
 
 /// The segments of a directory, read through the page cache, so that a copy of a log can be
@@ -29,36 +29,43 @@ impl ReadOnlyVolume {
     /// is the smallest one until [`set_block_bytes`](Self::set_block_bytes).
     ///
     /// # Errors
-    /// [`OpenError::InUse`] while a node runs, [`OpenError::Geometry`] when the segments are not of
-    /// one length, and [`OpenError::Io`].
+    /// [`OpenError::InUse`] while a node runs, [`OpenError::SegmentLength`] for a segment that is not
+    /// as long as the others, and [`OpenError::Io`], also for what is no regular file.
     pub(crate) fn open(directory: &Path) -> Result<Self, OpenError> {
         let lock = share_lock(directory)?;
         let named = || OpenError::io(format!("listing {}", directory.display()));
         let mut files = BTreeMap::new();
-        let mut segment_bytes = None;
+        let mut lengths = BTreeMap::<u64, usize>::new();
         for entry in fs::read_dir(directory).map_err(named())? {
             let entry = entry.map_err(named())?;
             let Some(slot) = entry.file_name().to_str().and_then(slot_of) else {
                 continue;
             };
             let named = || OpenError::io(format!("opening {}", entry.path().display()));
-            let file = File::open(entry.path()).map_err(named())?;
+            let file = open_regular(&entry.path()).map_err(named())?;
             let length = file.metadata().map_err(named())?.len();
-            let expected = *segment_bytes.get_or_insert(length);
-            if length != expected {
-                return Err(OpenError::Geometry {
-                    setting: "segment_bytes",
-                    theirs: length,
-                    ours: expected,
-                });
-            }
+            *lengths.entry(length).or_default() += 1;
             // Drops cached pages, so that the disk itself is read. It is only advice: a file system
             // that ignores it serves the pages it has.
             let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
             files.insert(slot, file);
         }
+        // All segments of a log are of one length: what most have is what all should have.
+        let expected = lengths.iter().max_by_key(|(_, files)| **files);
+        let expected = expected.map_or(0, |(length, _)| *length);
+        for (slot, file) in &files {
+            let path = segment_path(directory, *slot);
+            let length = file.metadata().map_err(named())?.len();
+            if length != expected {
+                return Err(OpenError::SegmentLength {
+                    path,
+                    length,
+                    expected,
+                });
+            }
+        }
         Ok(Self {
-            segment_bytes: segment_bytes.unwrap_or(0),
+            segment_bytes: expected,
             block_bytes: BLOCK_BYTES_MIN,
             files,
             _lock: lock,
@@ -75,7 +82,9 @@ impl ReadOnlyVolume {
         let sound = block_bytes.is_power_of_two()
             && (BLOCK_BYTES_MIN..=64 << 10).contains(&block_bytes)
             && header.segment_bytes == self.segment_bytes
-            && header.segment_bytes.is_multiple_of(block_bytes as u64);
+            && header.segment_bytes.is_multiple_of(block_bytes as u64)
+            // A header and one frame at the least.
+            && header.segment_bytes >= 2 * block_bytes as u64;
         sound.then_some(header)
     }
 
@@ -92,11 +101,23 @@ impl ReadOnlyVolume {
     }
 }
 
+/// Opens a file as a node would: never through a link, and without waiting for the other end of a
+/// pipe.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("it is not a regular file"))
+    }
+}
+
 /// Takes the directory's lock shared: no node starts meanwhile, other inspections may run. A
 /// directory without a lock file is a copy that no node has opened.
 fn share_lock(directory: &Path) -> Result<Option<File>, OpenError> {
     let path = directory.join("lock");
-    let file = match File::open(&path) {
+    let file = match open_regular(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => {

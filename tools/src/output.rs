@@ -4,9 +4,17 @@ use std::io::Write;
 
 use comfy_table::{Table, presets};
 
-/// Writes a line to standard output. Ignores a closed pipe (`| head`).
+/// Writes a line to standard output. Ends the command if it can't be written: quietly if nobody
+/// reads any more (`| head`), with a complaint if it would be lost (a full disk).
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    let Err(error) = writeln!(std::io::stdout().lock(), "{line}") else {
+        return;
+    };
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        std::process::exit(0);
+    }
+    complain(&format!("pontoon: writing the output: {error}"));
+    std::process::exit(2);
 }
 
 /// Writes a line to standard error.

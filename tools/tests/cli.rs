@@ -181,3 +181,63 @@ fn the_default_configuration_passes_the_check_and_a_wrong_key_does_not() {
         text(&refused.stderr)
     );
 }
+
+/// A segment that was cut is damage of its core's log, named by file; the other cores are verified
+/// all the same.
+#[test]
+fn a_cut_segment_is_damage_and_hides_no_other_core() {
+    let scratch = scratch();
+    for core in ["core-0", "core-1"] {
+        drop(write_log(&scratch.path().join(core)));
+    }
+    let first = scratch.path().join("core-0");
+    let cut = segment_path(&first, 1);
+    let file = File::options().write(true).open(&cut).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    let output = pontoon(&["log", "verify", scratch.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let lines = text(&output.stdout);
+    assert!(lines.contains(&cut.display().to_string()), "{lines}");
+    assert!(lines.contains("truncated or grown"), "{lines}");
+    assert!(lines.contains("core-1: sound"), "{lines}");
+}
+
+/// A group that lost something is damage also when nothing on the disk shows it any more: a node
+/// would not open such a log.
+#[test]
+fn a_tainted_group_is_no_sound_log() {
+    let scratch = scratch();
+    let (volume, mut log) = write_log(scratch.path());
+    log.set_tainted(GroupId(7), true).unwrap();
+    while let Some(op) = log.seal() {
+        run(&volume, &mut log, op);
+    }
+    drop((volume, log));
+    let output = pontoon(&["log", "verify", scratch.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("group 7 is tainted"));
+}
+
+/// Pipes, links and directories in the place of segments or of the lock are refused as a node
+/// refuses them; above all nobody waits for a pipe's other end.
+#[test]
+fn what_is_no_regular_file_is_refused_at_once() {
+    let scratch = scratch();
+    drop(write_log(scratch.path()));
+    let segment = segment_path(scratch.path(), 20);
+    let refused = || {
+        let output = pontoon(&["log", "verify", scratch.path().to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stdout));
+        assert!(text(&output.stderr).contains("segment-0020"));
+    };
+    let made = std::process::Command::new("mkfifo").arg(&segment).status();
+    if made.is_ok_and(|status| status.success()) {
+        refused();
+        fs::remove_file(&segment).unwrap();
+    }
+    std::os::unix::fs::symlink(segment_path(scratch.path(), 0), &segment).unwrap();
+    refused();
+    fs::remove_file(&segment).unwrap();
+    fs::create_dir(&segment).unwrap();
+    refused();
+}

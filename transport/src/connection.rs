@@ -247,7 +247,7 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
     #[cold]
     fn skip(&mut self, kind: u8) {
         if self.skipped_frames == 0 {
-            tracing::info!(
+            tracing::debug!(
                 kind,
                 "skipping frames of a kind that only newer versions know"
             );

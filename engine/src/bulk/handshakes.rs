@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pontoon_raft::NodeId;
+use pontoon_raft::{NodeId, Time};
 use pontoon_transport::Hello;
 use rustix::event::{PollFd, PollFlags};
 
@@ -42,6 +42,8 @@ pub(super) struct Handshakes {
     /// Nothing is accepted before.
     pub(super) accept_at: Option<Instant>,
     pub(super) lines: RateLimited,
+    /// Time 0 of `lines`.
+    pub(super) started: Instant,
 }
 
 impl Handshakes {
@@ -106,7 +108,7 @@ impl Handshakes {
                     ) => {}
                 Err(error) => {
                     let now = Instant::now();
-                    if let Some(suppressed) = self.lines.admit("accept_failed", now) {
+                    if let Some(suppressed) = self.admit_line("accept_failed") {
                         tracing::warn!(%error, suppressed, "a connection could not be accepted");
                     }
                     self.accept_at = Some(now + ACCEPT_AGAIN);
@@ -166,7 +168,7 @@ impl Handshakes {
                     Origin::Accepted => "accepted",
                     Origin::Dialled { .. } => "dialled",
                 };
-                tracing::info!(%address, core, "{how} a connection with node {peer}");
+                tracing::debug!(%address, core, "{how} a connection with node {peer}");
                 self.cores.tell(core, BulkEvent::Connected { peer, stream });
             }
             Err(error) => {
@@ -197,12 +199,18 @@ impl Handshakes {
             }
             _ => {
                 self.refused.count(reason);
-                if let Some(suppressed) = self.lines.admit(reason, Instant::now()) {
+                if let Some(suppressed) = self.admit_line(reason) {
                     log_refusal(origin, address, error, suppressed);
                 }
             }
         }
         self.tell_dialler(origin);
+    }
+
+    fn admit_line(&mut self, reason: &'static str) -> Option<u64> {
+        let now = self.started.elapsed().as_nanos();
+        let now = Time(u64::try_from(now).expect("no process runs for centuries"));
+        self.lines.admit(reason, now)
     }
 
     fn tell_dialler(&self, origin: Origin) {

@@ -171,6 +171,7 @@ impl BulkLane {
             pending: Vec::new(),
             accept_at: None,
             lines: RateLimited::default(),
+            started: std::time::Instant::now(),
         };
         let reactor = Reactor {
             handshakes,

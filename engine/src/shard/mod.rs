@@ -163,6 +163,7 @@ impl Shard {
         CoreStatistics {
             log: self.groups.log.statistics(),
             messages_sent: self.peers.messages_sent,
+            frames_skipped: self.peers.skipped_frames(),
             connections_closed: self.peers.closed.clone(),
             ..self.groups.statistics.clone()
         }

@@ -8,6 +8,7 @@ use pontoon_transport::{Connection, FrameLimits, HEAD_BYTES, Head, Reconnect, Se
 
 use super::{CloseReason, ShardConfig};
 use crate::port::{Operation, SocketId};
+use crate::rate_limited::RateLimited;
 
 /// First and longest delay before a peer is dialled again, in nanoseconds.
 const REDIAL_MIN: u64 = 20_000_000;
@@ -58,6 +59,9 @@ pub(super) struct Peers {
     pub(super) messages_sent: u64,
     /// Connections that were closed.
     pub(super) closed: BTreeMap<CloseReason, u64>,
+    /// Frames of unknown kinds on connections that were closed since.
+    skipped_frames: u64,
+    lines: RateLimited,
 }
 
 impl Peers {
@@ -83,7 +87,16 @@ impl Peers {
             queue_bytes_max: config.peer_queue_bytes_max,
             messages_sent: 0,
             closed: BTreeMap::new(),
+            skipped_frames: 0,
+            lines: RateLimited::default(),
         }
+    }
+
+    /// Frames of kinds that only newer versions know, which were skipped.
+    pub(super) fn skipped_frames(&self) -> u64 {
+        let links = self.peers.iter().filter_map(|peer| peer.link.as_ref());
+        let now: u64 = links.map(|link| link.connection.skipped_frames()).sum();
+        self.skipped_frames + now
     }
 
     pub(super) fn len(&self) -> usize {
@@ -187,7 +200,9 @@ impl Peers {
             connection: Connection::new(self.limits),
             sending_since: None,
         });
-        tracing::info!(node = %self.node, peer = %id, "connected");
+        if let Some(suppressed) = self.lines.admit("connected", now) {
+            tracing::info!(node = %self.node, peer = %id, suppressed, "connected");
+        }
         replaced
     }
 
@@ -225,15 +240,15 @@ impl Peers {
     ) -> Option<Disconnected> {
         let position = self.position(peer)?;
         let this = &mut self.peers[position];
-        let socket = this.link.take()?.socket;
+        let link = this.link.take()?;
+        self.skipped_frames += link.connection.skipped_frames();
+        let socket = link.socket;
         operations.push(Operation::Close { socket });
         if this.dials {
             this.dial_at = Time(this.reconnect.on_failed(now.0));
         }
-        if let CloseReason::Frame(error) = reason {
-            tracing::warn!(node = %self.node, %peer, %error, "disconnected: a frame was refused");
-        } else {
-            tracing::info!(node = %self.node, %peer, %reason, "disconnected");
+        if let Some(suppressed) = self.lines.admit(reason.label(), now) {
+            log_disconnect(self.node, peer, reason, suppressed);
         }
         *self.closed.entry(reason).or_default() += 1;
         Some(Disconnected { peer })
@@ -267,5 +282,14 @@ impl Peers {
             operations.push(Operation::Receive { socket, buffer });
         }
         None
+    }
+}
+
+/// `suppressed` lines with the same reason were left out before this one.
+fn log_disconnect(node: NodeId, peer: NodeId, reason: CloseReason, suppressed: u64) {
+    if let CloseReason::Frame(error) = reason {
+        tracing::warn!(%node, %peer, %error, suppressed, "disconnected: a frame was refused");
+    } else {
+        tracing::info!(%node, %peer, %reason, suppressed, "disconnected");
     }
 }

@@ -110,10 +110,12 @@ impl Inspection {
         torn.next()
     }
 
-    /// Whether no durable frame is missing and the headers of all live segments verify.
+    /// Whether no durable frame is missing, the headers of all live segments verify, and no group is
+    /// tainted by damage found earlier.
     pub fn is_sound(&self) -> bool {
         let mut live = self.segments.iter().filter(|segment| segment.live);
         self.recovery.report.damage.is_empty()
+            && !self.recovery.groups.iter().any(|group| group.tainted)
             && self.unidentified.is_empty()
             && !live.any(|segment| segment.header_damaged)
     }

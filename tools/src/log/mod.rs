@@ -70,6 +70,17 @@ pub(crate) fn run(command: &LogCommand) -> ExitCode {
 
 /// Inspects the logs of a directory: that of one core, or those in a node's data directory.
 fn inspect_all(directory: &Path) -> Result<Vec<(PathBuf, Inspection)>> {
+    let directories = log_directories(directory)?.into_iter();
+    let inspect = |path: PathBuf| {
+        let inspection = pontoon::storage::inspect(&path)
+            .with_context(|| format!("inspecting {}", path.display()))?;
+        Ok((path, inspection))
+    };
+    directories.map(inspect).collect()
+}
+
+/// The directory itself if it has segments, or those of the cores in it.
+fn log_directories(directory: &Path) -> Result<Vec<PathBuf>> {
     let listing = || format!("listing {}", directory.display());
     let mut cores = Vec::new();
     let mut has_segments = false;
@@ -79,7 +90,9 @@ fn inspect_all(directory: &Path) -> Result<Vec<(PathBuf, Inspection)>> {
         let name = name.to_string_lossy();
         has_segments |= name.starts_with("segment-");
         let core = name.strip_prefix("core-");
-        if let Some(core) = core.and_then(|number| number.parse::<u16>().ok()) {
+        let plain = |number: &&str| number.bytes().all(|byte| byte.is_ascii_digit());
+        let core = core.filter(plain).and_then(|number| number.parse().ok());
+        if let Some(core) = core.filter(|core: &u16| name == format!("core-{core}")) {
             cores.push((core, entry.path()));
         }
     }
@@ -93,10 +106,5 @@ fn inspect_all(directory: &Path) -> Result<Vec<(PathBuf, Inspection)>> {
         "{} has neither segments nor directories of cores",
         directory.display()
     );
-    let inspect = |path: PathBuf| {
-        let inspection = pontoon::storage::inspect(&path)
-            .with_context(|| format!("inspecting {}", path.display()))?;
-        Ok((path, inspection))
-    };
-    directories.into_iter().map(inspect).collect()
+    Ok(directories)
 }
