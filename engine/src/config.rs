@@ -302,14 +302,17 @@ impl Config {
         if heartbeat_interval < Duration::from_millis(1) {
             return refuse("raft.heartbeat_interval", "must be at least 1 ms");
         }
-        if election_timeout < 2 * heartbeat_interval {
+        if election_timeout < heartbeat_interval.saturating_mul(2) {
             return refuse(
                 "raft.election_timeout",
                 "must be at least twice raft.heartbeat_interval",
             );
         }
-        if election_timeout > Duration::from_secs(3600) || self.spin > Duration::from_secs(1) {
-            return refuse("raft.election_timeout", "(or `spin`) is unreasonably long");
+        if election_timeout > Duration::from_secs(3600) {
+            return refuse("raft.election_timeout", "must be at most 1 h");
+        }
+        if self.spin > Duration::from_secs(1) {
+            return refuse("spin", "must be at most 1 s");
         }
         Ok(())
     }
@@ -317,7 +320,8 @@ impl Config {
     fn validate_limits(&self) -> Result<(), ConfigError> {
         let refuse = |key, reason| Err(ConfigError::Value { key, reason });
         let limits = &self.limits;
-        if limits.command_bytes_max.0 + OVERHEAD_BYTES > u64::from(FRAME_BYTES_MAX) / 2 {
+        let record_bytes = limits.command_bytes_max.0.saturating_add(OVERHEAD_BYTES);
+        if record_bytes > u64::from(FRAME_BYTES_MAX) / 2 {
             return refuse(
                 "limits.command_bytes_max",
                 "must leave a command half of a frame, which is 508 KiB",

@@ -144,7 +144,7 @@ pub enum AppendError {
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
     /// No segment is free; try again after compaction or when the disk has space.
-    #[error("the log's {segments} segments are full; compact groups or free disk space")]
+    #[error("the log's {segments} segments are full; free disk space or raise log.segments_max")]
     NoSpace {
         /// Segments in use.
         segments: u32,

@@ -29,8 +29,8 @@ impl ReadOnlyVolume {
     /// is the smallest one until [`set_block_bytes`](Self::set_block_bytes).
     ///
     /// # Errors
-    /// [`OpenError::InUse`] while a node runs, [`OpenError::SegmentLength`] for a segment that is not
-    /// as long as the others, and [`OpenError::Io`], also for what is no regular file.
+    /// [`OpenError::InUse`] while a node runs, [`OpenError::SegmentLength`] for a segment that is
+    /// not as long as the others, and [`OpenError::Io`], also for what is no regular file.
     pub(crate) fn open(directory: &Path) -> Result<Self, OpenError> {
         let lock = share_lock(directory)?;
         let named = || OpenError::io(format!("listing {}", directory.display()));

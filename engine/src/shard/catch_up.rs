@@ -39,6 +39,9 @@ impl CatchUps {
 
     /// Sends this after what already waits for that follower.
     pub(super) fn queue(&mut self, slot: ReplicaSlot, to: NodeId, append: Append) {
+        if !self.contains(slot, to) {
+            tracing::debug!(peer = %to, ?slot, "behind: its entries are read back from the disk");
+        }
         match self.lagging.iter_mut().find(|lag| lag.is(slot, to)) {
             Some(lag) => lag.appends.push_back(append),
             None => self.lagging.push(CatchUp {
@@ -140,8 +143,13 @@ impl CatchUps {
         reads: &mut Reads,
         operations: &mut Vec<Operation>,
     ) {
-        self.lagging
-            .retain_mut(|lag| lag.advance(sender, reads, operations));
+        self.lagging.retain_mut(|lag| {
+            let lags = lag.advance(sender, reads, operations);
+            if !lags {
+                tracing::debug!(peer = %lag.to, slot = ?lag.slot, "no longer behind");
+            }
+            lags
+        });
     }
 }
 

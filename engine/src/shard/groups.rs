@@ -104,6 +104,7 @@ impl Groups {
         for replica in self.replicas.iter_mut() {
             replica.proposals.give_up(Unknown::Failed);
             replica.raft.step_down(self.now, &mut self.output);
+            replica.notice_role(self.config.node, true);
             self.output.clear();
             if let Some(machine) = &mut replica.machine {
                 machine.event(Event::Failed);

@@ -40,7 +40,7 @@ impl Groups {
             self.sort_messages(slot, matches!(staged, Ok(true)));
         }
         self.output.clear();
-        self.replicas[slot].notice_role(self.config.node);
+        self.replicas[slot].notice_role(self.config.node, self.failed);
         self.queue_to_apply(slot);
         self.arm(slot);
     }

@@ -57,13 +57,16 @@ impl Replica {
     }
 
     /// Tells proposers and the machine what has become of the role since the last call.
-    pub(super) fn notice_role(&mut self, node: NodeId) {
+    pub(super) fn notice_role(&mut self, node: NodeId, log_failed: bool) {
         let term = self.raft.current_term();
         let leading = self.raft.is_leader().then_some(term);
         let leader = self.raft.leader();
         let following = leader.filter(|_| leading.is_none()).map(|id| (id, term));
         if leading == self.leading && following == self.following {
             return;
+        }
+        if let Some(term) = self.leading.filter(|_| leading != self.leading) {
+            self.log_lost(node, term, log_failed);
         }
         self.log_role(node, leading, following);
         let machine = &mut self.machine;
@@ -81,19 +84,24 @@ impl Replica {
         (self.leading, self.following) = (leading, following);
     }
 
+    /// Says that, and why, this node leads no more.
+    fn log_lost(&self, node: NodeId, term: Term, log_failed: bool) {
+        let newest = self.raft.current_term();
+        let reason = if log_failed {
+            "the log failed"
+        } else if newest > term {
+            // Others elected a leader, or this one asked them to.
+            "a later term"
+        } else {
+            "no majority answered for an election timeout"
+        };
+        tracing::info!(%node, group = %self.id, %term, reason, "lost leadership");
+    }
+
     /// Says who leads, to whoever watches the node.
     fn log_role(&self, node: NodeId, leading: Option<Term>, following: Option<(NodeId, Term)>) {
         let group = self.id;
         let newest = self.raft.current_term();
-        if let Some(term) = self.leading.filter(|_| leading != self.leading) {
-            // A later term was met, or a majority did not answer for an election timeout.
-            let reason = if newest > term {
-                "later term"
-            } else {
-                "no majority"
-            };
-            tracing::info!(%node, %group, %term, reason, "lost leadership");
-        }
         if let Some(term) = leading.filter(|_| leading != self.leading) {
             tracing::info!(%node, %group, %term, "became leader");
         }

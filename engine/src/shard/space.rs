@@ -1,9 +1,10 @@
 //! Room in the log: segments made ready in time, marks when it falls idle, compaction.
 
 use pontoon_raft::{LogIndex, Time};
-use pontoon_storage::SegmentLog;
+use pontoon_storage::{AppendError, SegmentLog};
 
 use super::groups::Groups;
+use super::persist::STEP_BYTES;
 use crate::port::Operation;
 
 /// The log has been idle for this long when a mark says that its last frame is durable.
@@ -26,6 +27,8 @@ pub(super) struct Space {
     mark_at: Time,
     prepare_at: Time,
     compact_at: Time,
+    /// The log has no room for anything, and it was said.
+    full: bool,
     /// Frames sealed when the mark was last put off.
     frames_seen: u64,
 }
@@ -36,6 +39,7 @@ impl Space {
             mark_at: NEVER,
             prepare_at: Time(0),
             compact_at: Time(0),
+            full: false,
             frames_seen: 0,
         }
     }
@@ -66,6 +70,21 @@ impl Groups {
             self.compact_oldest();
         }
         self.mark(operations);
+        self.notice_room();
+    }
+
+    /// Says that the log is full, or has room again.
+    fn notice_room(&mut self) {
+        let full = matches!(self.log.admit(STEP_BYTES), Err(AppendError::NoSpace { .. }));
+        if full == std::mem::replace(&mut self.space.full, full) {
+            return;
+        }
+        let (node, (segments, _)) = (self.config.node, self.log.segments());
+        if full {
+            tracing::warn!(%node, segments, "the log is full: nothing is taken until it has room");
+        } else {
+            tracing::info!(%node, segments, "the log has room again");
+        }
     }
 
     /// Rot of the last frame can't be told from a torn write until something behind it says that

@@ -110,8 +110,8 @@ impl Inspection {
         torn.next()
     }
 
-    /// Whether no durable frame is missing, the headers of all live segments verify, and no group is
-    /// tainted by damage found earlier.
+    /// Whether no durable frame is missing, the headers of all live segments verify, and no group
+    /// is tainted by damage found earlier.
     pub fn is_sound(&self) -> bool {
         let mut live = self.segments.iter().filter(|segment| segment.live);
         self.recovery.report.damage.is_empty()

@@ -50,6 +50,9 @@ pub(super) fn run(arguments: &InspectArguments) -> Result<()> {
         let segments: Vec<_> = log.segments.iter().map(segment_row).collect();
         output::table(&SEGMENT_HEADER, &segments);
         let groups: Vec<_> = groups(log, arguments).map(group_row).collect();
+        if let (Some(group), true) = (arguments.group, groups.is_empty()) {
+            output::say(&format!("group {group} is not in this log"));
+        }
         output::table(&GROUP_HEADER, &groups);
         if arguments.frames {
             let rows = frames(log, arguments).map(|(slot, frame)| frame_row(slot, frame));

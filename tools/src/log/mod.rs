@@ -98,7 +98,7 @@ fn log_directories(directory: &Path) -> Result<Vec<PathBuf>> {
     }
     cores.sort_unstable();
     let mut directories: Vec<_> = cores.into_iter().map(|(_, path)| path).collect();
-    if has_segments {
+    if has_segments && directories.is_empty() {
         directories = vec![directory.to_path_buf()];
     }
     ensure!(

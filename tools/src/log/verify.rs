@@ -10,7 +10,10 @@ use crate::output;
 /// Verifies the logs of a directory. Gives whether all are sound.
 pub(super) fn run(directory: &Path) -> Result<bool> {
     let mut sound = true;
-    for path in super::log_directories(directory)? {
+    let directories = super::log_directories(directory)?;
+    let found = directories.len();
+    let of_node = directories[0] != directory;
+    for path in directories {
         let inspection = match inspect(&path) {
             Ok(inspection) => inspection,
             // Cut or grown: damage of this core's log, and no reason to leave out the others.
@@ -40,6 +43,17 @@ pub(super) fn run(directory: &Path) -> Result<bool> {
             inspection.last_frame
         ));
         sound &= inspection.is_sound();
+        let cores = inspection
+            .identity
+            .map_or(found, |identity| usize::from(identity.cores));
+        if of_node && cores != found {
+            let missing = "the logs of others are missing";
+            output::say(&format!(
+                "{}: one of {cores} cores; {missing}",
+                path.display()
+            ));
+            sound = false;
+        }
     }
     Ok(sound)
 }

@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
     seeds: u64,
 
     /// The campaign's first seed. Example: pontoon-sim --seeds 100 --from 5000
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, conflicts_with_all = ["seed", "minimize"])]
     from: u64,
 
     /// Draw the campaign's first seed from the operating system, and say which it was.
