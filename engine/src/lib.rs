@@ -80,6 +80,7 @@ mod placement;
 internal_mod!(port);
 mod proposals;
 mod rate_limited;
+mod reason;
 mod request;
 internal_mod!(shard);
 #[cfg(feature = "simulation")]
@@ -95,8 +96,8 @@ pub use node::Node;
 pub use node_error::{StartError, StopError};
 pub use outcome::{Applied, Outcome, Proposal, ProposeError, Rejection, Unknown};
 pub use pontoon_raft::{GroupId, LogIndex, NodeId, RoleName, Status, Term};
+pub use reason::{CloseReason, DropReason, FrameError};
 pub use request::{CreateError, GroupStatus, TransferError};
-pub use shard::{CloseReason, DropReason, FrameError};
 pub use statistics::CoreStatistics;
 
 #[cfg(feature = "glommio")]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pontoon_storage::LogStatistics;
 
-use crate::shard::{CloseReason, DropReason};
+use crate::reason::{CloseReason, DropReason};
 
 /// Counts of one core since it was started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

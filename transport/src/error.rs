@@ -1,6 +1,6 @@
 //! Why a peer is refused or a connection closed, each with a label to count it under.
 
-use crate::hello::{Purpose, VersionRange};
+use crate::negotiation::{Purpose, VersionRange};
 
 /// Why a hello was not accepted. The connection is closed; the node lives on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

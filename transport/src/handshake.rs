@@ -1,7 +1,8 @@
 //! The judgement of a peer's hello: refused with a typed reason, or agreed with.
 
 use crate::error::HelloError;
-use crate::hello::{Features, HELLO_BYTES, Hello, Purpose};
+use crate::hello::{HELLO_BYTES, Hello};
+use crate::negotiation::{Features, Purpose};
 
 /// What two hellos agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -35,6 +35,7 @@ mod frame;
 mod handshake;
 mod head;
 mod hello;
+mod negotiation;
 mod receive;
 mod reconnect;
 mod send;
@@ -44,10 +45,8 @@ pub use error::{ConnectionError, HelloError};
 pub use frame::{FRAME_HEADER_BYTES, Frame, FrameKind};
 pub use handshake::{Agreement, Handshake};
 pub use head::{HEAD_BYTES, Head, WireHead};
-pub use hello::{
-    FORMAT_FINGERPRINT, Features, HELLO_BYTES, Hello, Purpose, VersionRange, WIRE_VERSION,
-    WIRE_VERSION_MIN,
-};
+pub use hello::{FORMAT_FINGERPRINT, HELLO_BYTES, Hello, WIRE_VERSION, WIRE_VERSION_MIN};
+pub use negotiation::{Features, Purpose, VersionRange};
 pub use receive::ReceiveBuffer;
 pub use reconnect::Reconnect;
 pub use send::SendBatch;

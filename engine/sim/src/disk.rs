@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use pontoon::storage::memory::{MemoryVolume, SECTOR_BYTES, SectorFate};
 use pontoon::storage::{DiskOp, Volume};
 
-use crate::drive_faults::WriteFault;
 use crate::random::Random;
 use crate::settings::{EIO, SEGMENT_BYTES};
+use crate::write_fault::WriteFault;
 
 /// A write, by the order of submission.
 pub(crate) struct Write {

@@ -9,17 +9,7 @@ use crate::disk::{Disk, Write};
 use crate::faults::Fault;
 use crate::random::Random;
 use crate::settings::SEGMENT_BYTES;
-
-/// What a drive does with a write that it acknowledges.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WriteFault {
-    /// It is where it should be.
-    Kept,
-    /// It is not there: the place holds what was there before.
-    Lost,
-    /// The same, and it is somewhere else.
-    Misdirected,
-}
+use crate::write_fault::WriteFault;
 
 /// Writes go to multiples of this.
 const BLOCK_BYTES: u64 = 4096;

@@ -5,11 +5,11 @@ use pontoon::port::{Completion, Operation, SocketId};
 use pontoon::storage::{DiskOp, ReadBuffer, Volume};
 
 use crate::coverage::RareEvent;
-use crate::drive_faults::WriteFault;
 use crate::faults::Fault;
 use crate::settings::{EIO, EPIPE, MILLISECOND};
 use crate::trace::TraceKind;
 use crate::world::{Event, World};
+use crate::write_fault::WriteFault;
 
 impl World {
     pub(crate) fn carry_out(&mut self, place: usize, operation: Operation) {

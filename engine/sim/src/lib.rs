@@ -63,6 +63,7 @@ mod start;
 mod swarm;
 mod trace;
 mod world;
+mod write_fault;
 
 pub use coverage::{Coverage, RARE_EVENTS, RareEvent};
 pub use edn::{HistoryEvent, Moment, edn};

@@ -6,9 +6,10 @@ use pontoon_raft::{NodeId, Time};
 use pontoon_storage::RecordBytes;
 use pontoon_transport::{Connection, FrameLimits, HEAD_BYTES, Head, Reconnect, SendBatch};
 
-use super::{CloseReason, ShardConfig};
+use super::ShardConfig;
 use crate::port::{Operation, SocketId};
 use crate::rate_limited::RateLimited;
+use crate::reason::CloseReason;
 
 /// First and longest delay before a peer is dialled again, in nanoseconds.
 const REDIAL_MIN: u64 = 20_000_000;

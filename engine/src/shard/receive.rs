@@ -8,7 +8,7 @@ use pontoon_transport::Frame;
 
 use super::groups::Groups;
 use super::persist::{STEP_BYTES, Source};
-use super::reason::{DropReason, FrameError};
+use crate::reason::{DropReason, FrameError};
 use crate::wire;
 
 /// What is known of the entries of the message being stepped. Keeps its memory.

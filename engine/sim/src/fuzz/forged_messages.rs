@@ -10,7 +10,7 @@ use pontoon::raft::{
 };
 
 use super::bytes::Bytes;
-use super::raft_step::{meta, raft, term_runs};
+use super::lone_raft::{meta, raft, term_runs};
 use super::replica_invariants::ReplicaInvariants;
 
 const STEPS_MAX: usize = 1_000;

@@ -11,6 +11,7 @@ mod forged_messages;
 mod frame_stream;
 mod hello;
 mod log_writer;
+mod lone_raft;
 mod open_log;
 mod raft_step;
 mod replica_invariants;

@@ -1,29 +1,25 @@
-//! The rules of Raft alone: three cores and whatever a network, disks and power can do to them, or
-//! one core among peers that say anything.
+//! The rules of Raft alone: three replicas and whatever a network, disks and power can do to them, or
+//! one among peers that say anything.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use pontoon::NodeId;
 use pontoon::raft::{
-    AppendOutcome, AppendResponse, Appended, Body, Boot, EntryId, EntryKind, EntryMeta, HardState,
-    LogIndex, Membership, Message, Outgoing, Output, Raft, RaftConfig, Term, Time, VoteKind,
-    VoteResponse, WriteSequence,
+    AppendOutcome, AppendResponse, Appended, Body, Boot, EntryKind, EntryMeta, HardState, LogIndex,
+    Message, Outgoing, Output, Raft, Term, Time, VoteKind, VoteResponse, WriteSequence,
 };
 
 use super::bytes::Bytes;
 use super::forged_messages;
+use super::lone_raft::{NODES, meta, raft, term_runs};
 use super::replica_invariants::ReplicaInvariants;
 
 /// Longer scripts show nothing that shorter ones don't.
 const STEPS_MAX: usize = 2_000;
-const NODES: u64 = 3;
 /// The one whose disk may lose what was durable.
 const DAMAGED: NodeId = NodeId(3);
-/// Bytes that every entry counts for.
-const ENTRY_BYTES: u32 = 48;
-
-/// An even first byte: the rest are steps of three cores, two bytes each (`Cluster::step`).
-/// An odd one: steps of one core among liars (`forged_messages::run`).
+/// An even first byte: the rest are steps of three replicas, two bytes each (`Cluster::step`).
+/// An odd one: steps of one among liars (`forged_messages::run`).
 pub fn raft_step(input: &[u8]) {
     let mut input = Bytes::new(input);
     if input.byte() % 2 == 1 {
@@ -77,44 +73,6 @@ struct Cluster {
     next_command: u64,
     leaders: BTreeMap<Term, NodeId>,
     committed: Vec<Entry>,
-}
-
-/// A replica of a group of three, as its disk has it. Durations are numbers, not nanoseconds.
-pub(super) fn raft(id: NodeId, start: u64, now: Time, boot: Boot) -> Raft {
-    let ids: Vec<NodeId> = (1..=NODES).map(NodeId).collect();
-    let config = RaftConfig {
-        election_timeout: 1_000,
-        heartbeat_interval: 100,
-        seed: id.0 ^ start << 8,
-        entries_per_message_max: 3,
-        messages_in_flight_max: 2,
-        ..RaftConfig::new(id)
-    };
-    let boot = Boot {
-        membership: Membership::of_voters(&ids),
-        log_epoch: start,
-        ..boot
-    };
-    Raft::new(config, boot, now)
-}
-
-/// First entry of each run of entries of equal term.
-pub(super) fn term_runs(terms: impl Iterator<Item = Term>) -> Vec<EntryId> {
-    let mut runs: Vec<EntryId> = Vec::new();
-    for (index, term) in (1..).zip(terms) {
-        if runs.last().is_none_or(|run| run.term != term) {
-            runs.push(EntryId::new(LogIndex(index), term));
-        }
-    }
-    runs
-}
-
-pub(super) fn meta(term: Term, kind: EntryKind) -> EntryMeta {
-    EntryMeta {
-        term,
-        bytes: ENTRY_BYTES,
-        kind,
-    }
 }
 
 impl Replica {
