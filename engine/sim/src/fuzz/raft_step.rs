@@ -1,5 +1,5 @@
-//! The rules of Raft alone: three replicas and whatever a network, disks and power can do to them, or
-//! one among peers that say anything.
+//! The rules of Raft alone: three replicas and whatever a network, disks and power can do to them,
+//! or one among peers that say anything.
 
 use std::collections::{BTreeMap, VecDeque};
 
