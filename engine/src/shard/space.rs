@@ -27,8 +27,10 @@ pub(super) struct Space {
     mark_at: Time,
     prepare_at: Time,
     compact_at: Time,
-    /// The log has no room for anything, and it was said.
-    full: bool,
+    /// Since when the log has no room for anything.
+    full_since: Option<Time>,
+    /// That was said.
+    full_said: bool,
     /// Frames sealed when the mark was last put off.
     frames_seen: u64,
 }
@@ -39,7 +41,8 @@ impl Space {
             mark_at: NEVER,
             prepare_at: Time(0),
             compact_at: Time(0),
-            full: false,
+            full_since: None,
+            full_said: false,
             frames_seen: 0,
         }
     }
@@ -73,12 +76,18 @@ impl Groups {
         self.notice_room();
     }
 
-    /// Says that the log is full, or has room again.
+    /// Says that the log is full, or has room again. A burst that only outruns the preparing of the
+    /// next segment is not worth a line.
     fn notice_room(&mut self) {
         let full = matches!(self.log.admit(STEP_BYTES), Err(AppendError::NoSpace { .. }));
-        if full == std::mem::replace(&mut self.space.full, full) {
+        let since = self.space.full_since.filter(|_| full);
+        let since = since.or_else(|| full.then_some(self.now));
+        self.space.full_since = since;
+        let lasts = since.is_some_and(|since| self.now.since(since) >= PREPARE_AGAIN);
+        if full && !lasts || lasts == self.space.full_said {
             return;
         }
+        self.space.full_said = lasts;
         let (node, (segments, _)) = (self.config.node, self.log.segments());
         if full {
             tracing::warn!(%node, segments, "the log is full: nothing is taken until it has room");
