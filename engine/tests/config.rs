@@ -120,3 +120,23 @@ fn a_file_that_is_not_there_is_named() {
     assert!(matches!(error, ConfigError::Read { .. }));
     assert!(error.to_string().contains("no/such/file.toml"));
 }
+
+/// Values at their extremes are refused by their own key: their sums and products do not overflow.
+#[test]
+fn extreme_values_are_refused_by_their_own_key() {
+    for (setting, key) in [
+        (
+            "[raft]\nheartbeat_interval = \"10000000000000000000s\"",
+            "raft.election_timeout",
+        ),
+        ("[raft]\nelection_timeout = \"2h\"", "raft.election_timeout"),
+        (
+            "[limits]\ncommand_bytes_max = \"18446744073709551615 B\"",
+            "limits.command_bytes_max",
+        ),
+        ("spin = \"2s\"", "spin"),
+    ] {
+        let message = refused(&format!("{MINIMUM}{setting}"));
+        assert!(message.contains(&format!("`{key}`")), "{message}");
+    }
+}

@@ -241,3 +241,15 @@ fn what_is_no_regular_file_is_refused_at_once() {
     fs::create_dir(&segment).unwrap();
     refused();
 }
+
+/// A node's logs are sound only together: a core whose directory is gone is missed by the others.
+#[test]
+fn a_core_without_its_directory_is_missed() {
+    let scratch = scratch();
+    for core in ["core-0", "core-1"] {
+        drop(write_log(&scratch.path().join(core)));
+    }
+    let output = pontoon(&["log", "verify", scratch.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("one of 1 cores"));
+}

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
     use crate::record::{encoded_bytes, header};
 
-    /// ScannedFrame by fuzzing (`segment_open`): recovery ended the process by an overflow.
+    /// Found by fuzzing (`segment_open`): recovery ended the process by an overflow.
     #[test]
     fn records_that_no_log_writes_are_nonsense_however_sound_their_checksum() {
         let state = |compacted, last, incarnation| {
