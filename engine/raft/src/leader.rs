@@ -25,6 +25,11 @@ pub(crate) struct LeaderView<'a> {
 }
 
 impl LeaderView<'_> {
+    /// When a follower that something is sent to now is owed the next heartbeat.
+    pub(crate) fn heartbeat_deadline(&self) -> Time {
+        self.now.after(self.config.heartbeat_interval)
+    }
+
     fn append_entries(&self, prev_log: EntryId, count: u32, round: u64) -> Message {
         let request = AppendEntries {
             prev_log,
@@ -71,11 +76,15 @@ impl Leader {
         let members = view.membership.members().into_iter();
         let others = members.filter(|&member| member != id);
         let progress: BTreeMap<_, _> = others
-            .map(|peer| (peer, Progress::new(noop_index, view.now)))
+            .map(|peer| {
+                (
+                    peer,
+                    Progress::new(noop_index, view.now, view.heartbeat_deadline()),
+                )
+            })
             .collect();
         Self {
             progress,
-            heartbeat_deadline: view.now.after(view.config.heartbeat_interval),
             quorum_deadline: view.now.after(view.config.election_timeout),
             round: 0,
             noop_index,
@@ -85,7 +94,9 @@ impl Leader {
 
     /// When a rule of the leader next has something to do.
     pub(crate) fn next_deadline(&self) -> Time {
-        let deadline = self.heartbeat_deadline.min(self.quorum_deadline);
+        let followers = self.progress.values();
+        let heartbeat = followers.map(|progress| progress.heartbeat_deadline).min();
+        let deadline = heartbeat.map_or(self.quorum_deadline, |at| at.min(self.quorum_deadline));
         match self.transfer {
             Some(transfer) => deadline.min(transfer.deadline),
             None => deadline,
@@ -97,8 +108,6 @@ impl Leader {
         for (&peer, progress) in &mut self.progress {
             send_entries(peer, progress, self.round, view, output);
         }
-        // Entries keep followers quiet as well as heartbeats do.
-        self.heartbeat_deadline = view.now.after(view.config.heartbeat_interval);
     }
 
     /// Sends one follower what it lacks.
@@ -108,12 +117,19 @@ impl Leader {
         }
     }
 
-    /// Begins a round of heartbeats. Each is an AppendEntries without entries, at the place of the
+    /// Sends a heartbeat to every follower that is owed one. Each is an AppendEntries without entries, at the place of the
     /// follower's next one: it also finds out whether what was sent before has arrived.
     pub(crate) fn send_heartbeats(&mut self, view: &LeaderView<'_>, output: &mut Output) {
-        self.heartbeat_deadline = view.now.after(view.config.heartbeat_interval);
+        let is_due = |progress: &Progress| progress.heartbeat_deadline <= view.now;
+        if !self.progress.values().any(is_due) {
+            return;
+        }
         self.round += 1;
-        for (&peer, progress) in &self.progress {
+        for (&peer, progress) in &mut self.progress {
+            if !is_due(progress) {
+                continue;
+            }
+            progress.heartbeat_deadline = view.heartbeat_deadline();
             let compacted = view.log.compacted().index;
             let index = progress.next_index.previous().max(compacted);
             let Some(term) = view.log.term_at(index) else {

@@ -9,8 +9,8 @@ use pontoon_types::{LogIndex, Time};
 pub(crate) enum Flow {
     /// Where the logs agree is not known: one message at a time.
     Probe {
-        /// That one message is under way.
-        sent: bool,
+        /// That one message: its last entry, and its bytes.
+        sent: Option<(LogIndex, u64)>,
     },
     /// The logs agree: messages follow each other without waiting for answers.
     Pipeline,
@@ -29,6 +29,9 @@ pub(crate) struct Progress {
     bytes_in_flight: u64,
     /// When it last answered.
     pub(crate) responded_at: Time,
+    /// When it is owed a heartbeat. Moved only by what really left for it: a follower whose entries
+    /// wait or were dropped hears from its leader all the same.
+    pub(crate) heartbeat_deadline: Time,
     /// The latest epoch of its log that is known of.
     pub(crate) log_epoch: u64,
     /// Its damage is being repaired: it counts in no quorum.
@@ -44,14 +47,15 @@ pub(crate) struct Repair {
 }
 
 impl Progress {
-    pub(crate) fn new(next_index: LogIndex, now: Time) -> Self {
+    pub(crate) fn new(next_index: LogIndex, now: Time, heartbeat_deadline: Time) -> Self {
         Self {
             match_index: LogIndex(0),
             next_index,
-            flow: Flow::Probe { sent: false },
+            flow: Flow::Probe { sent: None },
             in_flight: VecDeque::new(),
             bytes_in_flight: 0,
             responded_at: now,
+            heartbeat_deadline,
             log_epoch: 0,
             repair: None,
         }
@@ -71,7 +75,7 @@ impl Progress {
 
     pub(crate) fn may_send(&self, messages_max: u32, bytes_max: u64) -> bool {
         match self.flow {
-            Flow::Probe { sent } => !sent,
+            Flow::Probe { sent } => sent.is_none(),
             Flow::Pipeline => {
                 self.in_flight.len() < messages_max as usize && self.bytes_in_flight < bytes_max
             }
@@ -81,7 +85,7 @@ impl Progress {
     /// A message with entries up to `last`, `bytes` in all, is on its way.
     pub(crate) fn on_sent(&mut self, last: LogIndex, bytes: u64) {
         match &mut self.flow {
-            Flow::Probe { sent } => *sent = true,
+            Flow::Probe { sent } => *sent = Some((last, bytes)),
             Flow::Pipeline => {
                 self.next_index = last.next();
                 self.in_flight.push_back((last, bytes));
@@ -94,6 +98,14 @@ impl Progress {
     pub(crate) fn on_accepted(&mut self, match_index: LogIndex) -> bool {
         let news = match_index > self.match_index;
         self.match_index = self.match_index.max(match_index);
+        // Agreed at the place of the probe: its entries are under way, and not to be sent again.
+        // Should they be lost, the next heartbeat finds that out.
+        if let Flow::Probe { sent } = self.flow {
+            self.flow = Flow::Pipeline;
+            if let Some((last, bytes)) = sent.filter(|(last, _)| *last > self.match_index) {
+                self.on_sent(last, bytes);
+            }
+        }
         self.next_index = self.next_index.max(self.match_index.next());
         while self
             .in_flight
@@ -104,7 +116,6 @@ impl Progress {
                 self.bytes_in_flight -= bytes;
             }
         }
-        self.flow = Flow::Pipeline;
         news
     }
 
@@ -113,6 +124,6 @@ impl Progress {
         self.next_index = next_index.max(self.match_index.next());
         self.in_flight.clear();
         self.bytes_in_flight = 0;
-        self.flow = Flow::Probe { sent: false };
+        self.flow = Flow::Probe { sent: None };
     }
 }

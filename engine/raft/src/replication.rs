@@ -147,9 +147,7 @@ impl Raft {
             }
         }
         leader.expire_transfer(view.now);
-        if view.now >= leader.heartbeat_deadline {
-            leader.send_heartbeats(&view, output);
-        }
+        leader.send_heartbeats(&view, output);
     }
 
     pub(crate) fn handle_append_response(
@@ -211,10 +209,25 @@ impl Raft {
 
     /// The connection to a peer broke, or something for it was dropped: what was sent may be lost.
     pub fn report_unreachable(&mut self, peer: NodeId) {
+        let compacted = self.log.compacted().index;
         if let Role::Leader(leader) = &mut self.role
             && let Some(progress) = leader.progress.get_mut(&peer)
         {
-            progress.become_probe(progress.match_index.next());
+            // What is compacted can't be sent: the follower says whether it has it.
+            progress.become_probe(progress.match_index.max(compacted).next());
+        }
+    }
+
+    /// An AppendEntries with entries really left for a peer: it needs no heartbeat for a while.
+    ///
+    /// Entries that wait, to be read back or for room in a queue, or that are dropped, keep nobody
+    /// quiet.
+    pub fn on_sent(&mut self, now: Time, peer: NodeId) {
+        let deadline = now.after(self.config.heartbeat_interval);
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(progress) = leader.progress.get_mut(&peer)
+        {
+            progress.heartbeat_deadline = deadline;
         }
     }
 

@@ -32,7 +32,6 @@ pub(crate) struct Candidate {
 pub(crate) struct Leader {
     /// Every other member.
     pub(crate) progress: BTreeMap<NodeId, Progress>,
-    pub(crate) heartbeat_deadline: Time,
     pub(crate) quorum_deadline: Time,
     /// Number of the latest round of heartbeats.
     pub(crate) round: u64,
