@@ -114,6 +114,19 @@ impl Progress {
         }
     }
 
+    /// Whether an unanswered message ends with this entry.
+    pub(crate) fn awaits(&self, last: LogIndex) -> bool {
+        match self.flow {
+            Flow::Probe { sent } => sent.is_some_and(|(sent, _)| sent == last),
+            Flow::Pipeline => {
+                let sent = self
+                    .in_flight
+                    .binary_search_by_key(&last, |(sent, _)| *sent);
+                sent.is_ok()
+            }
+        }
+    }
+
     /// Takes the outcome of an AppendEntries.
     pub(crate) fn on_outcome(&mut self, outcome: AppendOutcome, log: &Log) -> Learned {
         match outcome {

@@ -218,6 +218,17 @@ impl Raft {
         }
     }
 
+    /// Whether this replica leads and awaits a response to an AppendEntries whose last entry was
+    /// `last`: one that need not be sent any more is not.
+    #[must_use]
+    pub fn awaits_response(&self, peer: NodeId, last: LogIndex) -> bool {
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
+        let progress = leader.progress.get(&peer);
+        progress.is_some_and(|progress| progress.awaits(last))
+    }
+
     /// An AppendEntries with entries really left for a peer: it needs no heartbeat for a while.
     ///
     /// Entries that wait, to be read back or for room in a queue, or that are dropped, keep nobody

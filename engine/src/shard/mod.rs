@@ -12,6 +12,7 @@ mod apply;
 mod catch_up;
 mod durability;
 mod groups;
+mod link;
 mod mutant;
 mod open;
 mod peers;
@@ -63,8 +64,9 @@ pub struct ShardConfig {
     pub command_bytes_max: usize,
     /// Bytes of commands that this core has taken and not answered, above which it takes none.
     pub proposals_pending_bytes_max: usize,
-    /// Bytes that wait to be sent to one peer, above which entries for it are left to be sent
-    /// again later.
+    /// Bytes that may wait to be sent to one peer: half for entries, above which they stay in the
+    /// log, and half for messages without, above which they are dropped. With a quarter taken by
+    /// these, nothing is received from it.
     pub peer_queue_bytes_max: usize,
     /// Most groups of this core.
     pub groups_max: usize,
@@ -162,6 +164,7 @@ impl Shard {
         CoreStatistics {
             log: self.groups.log.statistics(),
             messages_sent: self.peers.messages_sent,
+            messages_unsent: self.peers.messages_unsent,
             frames_skipped: self.peers.skipped_frames(),
             connections_closed: self.peers.closed.clone(),
             ..self.groups.statistics.clone()
@@ -259,8 +262,10 @@ impl Shard {
 
     /// Dials who is to be dialled, and starts the sends and receives of this turn.
     fn drive_connections(&mut self, operations: &mut Vec<Operation>) {
+        let others_wait = self.groups.lacks_memory();
         for peer in 0..self.peers.len() {
-            let ended = self.peers.drive(self.groups.now, peer, operations);
+            let (now, peer) = (self.groups.now, (peer, others_wait));
+            let ended = self.peers.drive(now, peer, operations);
             self.disconnected(ended);
         }
     }
