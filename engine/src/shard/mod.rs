@@ -23,6 +23,7 @@ mod receive;
 mod replica;
 mod replicas;
 mod requests;
+mod room;
 mod send;
 mod space;
 mod timers;
@@ -68,6 +69,8 @@ pub struct ShardConfig {
     /// log, and half for messages without, above which they are dropped. With a quarter taken by
     /// these, nothing is received from it.
     pub peer_queue_bytes_max: usize,
+    /// Bytes of its log that a group keeps for a member that lags, when the log is short of room.
+    pub lag_bytes_max: u64,
     /// Most groups of this core.
     pub groups_max: usize,
     /// Rules to break: none but in tests and in the simulator.
@@ -118,6 +121,7 @@ impl Shard {
         self.groups.fire_timers();
         let requests_left = self.take_requests();
         self.groups.maintain_log(operations);
+        self.groups.look_after_room();
         // The write goes first: sends run inline and copy, and it would wait for them.
         self.groups.seal(operations);
         self.groups.flush(&mut self.peers, operations);

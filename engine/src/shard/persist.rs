@@ -170,6 +170,7 @@ impl Groups {
     /// Group commit: one frame with the records of all groups, as soon as a place is free.
     pub(super) fn seal(&mut self, operations: &mut Vec<Operation>) {
         while let Some(operation) = self.log.seal() {
+            self.room.on_write_begun(self.now);
             operations.push(Operation::Disk(operation));
         }
     }
