@@ -63,8 +63,6 @@ pub struct ShardConfig {
     pub frame_limits: FrameLimits,
     /// Largest command, in bytes.
     pub command_bytes_max: usize,
-    /// Bytes of commands that this core has taken and not answered, above which it takes none.
-    pub proposals_pending_bytes_max: usize,
     /// Bytes that may wait to be sent to one peer: half for entries, above which they stay in the
     /// log, and half for messages without, above which they are dropped. With a quarter taken by
     /// these, nothing is received from it.
@@ -143,17 +141,17 @@ impl Shard {
     /// before waiting.
     #[must_use]
     pub fn has_requests(&self) -> bool {
-        !self.holds_back_requests() && !self.inbox.requests.is_empty()
+        self.inbox.has_requests() || !self.holds_back_proposals() && self.inbox.has_proposals()
     }
 
     /// Back-pressure: true while as many writes are in flight as may be and proposals of this core
-    /// are unanswered. Requests then stay in the inbox, where they form larger batches; they could
+    /// are unanswered. Proposals then stay in the inbox, where they form larger batches; they could
     /// not be written sooner.
     ///
     /// It ends when a write completes or the last proposal is answered, whichever is first, so that
     /// a slow disk of ours holds up nothing that a quorum of others can commit.
     #[must_use]
-    pub fn holds_back_requests(&self) -> bool {
+    pub fn holds_back_proposals(&self) -> bool {
         self.groups.has_unanswered_proposals() && !self.groups.log.can_seal()
     }
 

@@ -91,7 +91,7 @@ impl Shard {
         let mut groups = Groups {
             now,
             durability: Durability::new(log.durable_frame()),
-            proposing: Proposing::new(config.proposals_pending_bytes_max),
+            proposing: Proposing::default(),
             config,
             machines,
             replicas,

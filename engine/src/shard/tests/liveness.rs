@@ -1,6 +1,7 @@
 //! Nobody is left behind: followers that come back, lag or take little, while load goes on.
 
-use super::cluster::{Cluster, GROUP, Settings, poll};
+use super::cluster::{Cluster, GROUP, INBOX, Settings, poll};
+use crate::inbox::InboxLimits;
 use crate::outcome::Proposal;
 use pontoon_raft::{GroupId, NodeId};
 
@@ -20,8 +21,11 @@ const FOR_SLOW_WAYS: Settings = Settings {
     shard: |shard| {
         shard.frame_limits.frame_bytes_max = 64 << 10;
         shard.peer_queue_bytes_max = 1 << 20;
-        shard.proposals_pending_bytes_max = 1 << 20;
         shard.election_timeout = 3000 * MILLISECOND;
+    },
+    inbox: InboxLimits {
+        bytes_max: 2 << 20,
+        ..INBOX
     },
 };
 
