@@ -1,7 +1,7 @@
 //! Making a shard from what its log held: groups are reopened through their factories.
 
 use pontoon_raft::{
-    Boot, GroupId, HardState, LogIndex, Membership, Output, Raft, RaftConfig, Time,
+    Boot, EntryRun, GroupId, HardState, LogIndex, Membership, Output, Raft, RaftConfig, Time,
 };
 use pontoon_storage::{RecoveredGroup, Recovery, SegmentLog};
 
@@ -169,6 +169,8 @@ fn reopen(
         });
     }
     let compacted = group.compacted;
+    let entry_runs = log.entry_runs(id);
+    let entry_runs = entry_runs.map(|(last, bytes)| EntryRun { last, bytes });
     let boot = Boot {
         hard_state: HardState {
             current_term: group.current_term,
@@ -180,6 +182,7 @@ fn reopen(
         compacted,
         terms: group.terms.clone(),
         last_index,
+        sizes: entry_runs.collect(),
         log_epoch: log.epoch(),
         tainted: group.tainted,
     };
