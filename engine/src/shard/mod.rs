@@ -239,21 +239,27 @@ impl Shard {
         let Some((from, connection)) = self.peers.by_socket(socket) else {
             return;
         };
+        let (mut frames, mut answers) = (0, false);
         let reason = match connection.on_received(buffer, result) {
             Err(error) => Some(CloseReason::from(&error)),
             Ok(()) => loop {
                 match connection.next_frame() {
                     Ok(None) => break None,
                     Ok(Some(frame)) => {
+                        frames += 1;
                         let stepped = self.groups.receive_frame(from, &frame, &mut self.received);
-                        if let Err(error) = stepped {
-                            break Some(error.into());
+                        match stepped {
+                            Ok(answered) => answers |= answered,
+                            Err(error) => break Some(error.into()),
                         }
                     }
                     Err(error) => break Some((&error).into()),
                 }
             },
         };
+        if frames > 0 {
+            self.peers.on_frames(from, answers);
+        }
         if let Some(reason) = reason {
             let ended = self
                 .peers

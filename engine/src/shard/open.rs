@@ -1,5 +1,7 @@
 //! Making a shard from what its log held: groups are reopened through their factories.
 
+use std::collections::VecDeque;
+
 use pontoon_raft::{
     Boot, EntryRun, GroupId, HardState, LogIndex, Membership, Output, Raft, RaftConfig, Time,
 };
@@ -102,7 +104,8 @@ impl Shard {
             reads: Reads::default(),
             catch_ups: CatchUps::default(),
             outbox: Vec::new(),
-            to_apply: Vec::new(),
+            to_apply: VecDeque::new(),
+            to_read: VecDeque::new(),
             replies: Replies::default(),
             output: Output::default(),
             pieces: Vec::new(),
