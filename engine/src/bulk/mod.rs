@@ -68,8 +68,11 @@ pub struct BulkConfig {
     pub segment_bytes: u64,
 }
 
-/// A core's end of the lane. The channels are unbounded, and short by their use: a core asks for
-/// one dial per peer and one segment at a time.
+/// Most events that wait for a core when another accepted connection is handed to it.
+const EVENTS_MAX: usize = 64;
+
+/// A core's end of the lane. The channels are short by their use: a core asks for one dial per peer
+/// and one segment at a time, and a connection that was accepted is refused while it takes none.
 #[derive(Debug)]
 pub struct BulkLink {
     core: u16,
@@ -105,6 +108,11 @@ struct Cores {
 }
 
 impl Cores {
+    /// Whether so little waits for a core that it may be given another connection.
+    fn takes_connections(&self, core: u16) -> bool {
+        self.events[usize::from(core)].len() < EVENTS_MAX
+    }
+
     fn tell(&self, core: u16, event: BulkEvent) {
         let core = usize::from(core);
         if self.events[core].send(event).is_ok() {

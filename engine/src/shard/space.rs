@@ -112,6 +112,10 @@ impl Groups {
                     operations.push(Operation::Disk(operation));
                     self.space.mark_at = self.now.after(MARK_DELAY);
                 }
+                // A slow write is still under way, and what it holds is to be marked after it.
+                None if self.room.is_writing() => {
+                    self.space.mark_at = self.now.after(MARK_DELAY);
+                }
                 None => self.space.mark_at = NEVER,
             }
         }
