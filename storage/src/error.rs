@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use pontoon_types::{GroupId, LogIndex};
 use thiserror::Error;
 
+use crate::layout::FORMAT_VERSION;
+
 /// Why a log was not opened. Nothing was changed unless the message says so.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -50,7 +52,11 @@ pub enum OpenError {
         slot: u32,
     },
     /// A segment was written by a version that this one can't read.
-    #[error("segment {slot} has format version {version}, this program reads version 1")]
+    #[error(
+        "segment {slot} has format version {version}, this program reads version {}; start it with \
+         the program that wrote it, or make the node anew from the others",
+        FORMAT_VERSION
+    )]
     Version {
         /// The segment.
         slot: u32,

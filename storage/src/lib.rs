@@ -69,7 +69,8 @@
 //! Kinds of records: 1 command, 2 noop, 3 membership (these are entries, and the same bytes go
 //! over the wire); 16 hard state (vote u64, then 1 if there is one u64); 17 group state; 18
 //! truncate: entries above `index` are gone; 19 compacted to (`index`, `term`); 20 snapshot mark;
-//! 21 group dropped (incarnation u64). A group state is incarnation, vote, commit, compacted index,
+//! 21 group dropped (incarnation u64); 22 epoch begun (at most 64 ends: epoch, sequence, frame and
+//! checksum, all u64), alone in its frame. A group state is incarnation, vote, commit, compacted index,
 //! compacted term, last index, last term, all u64; flags u32 (1 voted, 2 tainted); definition
 //! length u32; definition; the current term is in the record's header.
 //!
@@ -80,9 +81,11 @@
 //! # Rules
 //!
 //! - A segment's header is durable before a frame is written into it.
-//! - **An epoch** begins whenever the log is opened, in a segment of its own, whose header says
-//!   where the epochs before it ended. What lies behind such an end does not count, ever; what lies
-//!   before it was durable.
+//! - **An epoch** begins whenever the log is opened: with a frame behind the last one that counts,
+//!   in the rest of the newest segment, or, where that has no room or its header is damaged, in a
+//!   segment of its own. That frame, or the segment's header, says where the epochs before it
+//!   ended. What lies behind such an end does not count, ever; what lies before it was durable. So
+//!   in one segment epochs ascend, and a frame behind one of a later epoch is left over.
 //! - In the last epoch, a frame that is missing was durable if a later frame's *durable frame*
 //!   covers it: that is damage, reported and never truncated. Otherwise it was never acknowledged:
 //!   it and what follows are dropped.

@@ -125,8 +125,8 @@ impl SegmentLog {
         let log = Self {
             block,
             salt: Salt::new(&config.identity),
-            staging: Staging::new(recovered.next_frame),
-            writer: Writer::new(recovered.next_frame - 1, recovered.last_checksum),
+            staging: Staging::new(recovered.last.0 + 1),
+            writer: Writer::new(recovered.last),
             space: recovered.space,
             frames: recovered.frames,
             groups: recovered.groups,

@@ -52,20 +52,16 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    /// The segments as recovery left them; the last of `live` is that of `header`.
+    /// The segments as recovery left them: an epoch has begun, with the oldest segment that is
+    /// needed and the ends of the epochs before it; the next frame goes to `offset` in the last of
+    /// `live`.
     pub(crate) fn new(
         live: VecDeque<LiveSegment>,
         free: VecDeque<u32>,
         segments_max: u32,
-        header: SegmentHeader,
-        block: usize,
+        (epoch, oldest, ends): (u64, u64, Vec<EpochEnd>),
+        offset: u64,
     ) -> Self {
-        let SegmentHeader {
-            epoch,
-            ends,
-            oldest_live: oldest,
-            ..
-        } = header;
         Self {
             live,
             freed: VecDeque::new(),
@@ -74,7 +70,7 @@ impl Space {
             rolling: None,
             segments_max,
             epoch,
-            offset: block as u64,
+            offset,
             oldest_live: oldest,
             oldest_durable: oldest,
             announced: VecDeque::new(),

@@ -51,7 +51,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(durable_frame: u64, previous: u32) -> Self {
+    /// The last frame of the log, which is durable, and its checksum.
+    pub(super) fn new((durable_frame, previous): (u64, u32)) -> Self {
         Self {
             in_flight: VecDeque::new(),
             writes_in_flight_max: 1,

@@ -98,7 +98,7 @@ impl Replay {
                     replayed.group.truncate(LogIndex(0), &mut self.frames);
                 }
             }
-            RecordKind::SnapshotMark => {}
+            RecordKind::SnapshotMark | RecordKind::EpochBegun => {}
             RecordKind::Command | RecordKind::Noop | RecordKind::Membership => return false,
         }
         true

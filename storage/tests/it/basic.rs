@@ -82,24 +82,6 @@ fn compaction_and_override_that_empty_an_old_segment_leave_no_gap() {
 
 #[test]
 #[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
-fn restarts_never_run_out_of_segments() {
-    let mut bench = Bench::new();
-    bench.log.create_group(GroupId(1), b"").unwrap();
-    for index in 1..=20 {
-        bench.append(1, index, index, &payload(1, index, index));
-        bench.flush();
-        bench = bench.reopen();
-    }
-    assert_eq!(bench.recovered(1).last_index.0, 20);
-    bench.log.compact(GroupId(1), entry_id(19, 19));
-    bench.flush();
-    bench.idle();
-    let (live, free) = bench.log.segments();
-    assert!(live <= 2 && free > 15, "{live} live, {free} free");
-}
-
-#[test]
-#[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
 fn segments_are_recycled_without_end_when_groups_compact() {
     let mut bench = Bench::new();
     for group in 1..=5 {

@@ -365,6 +365,45 @@ fn appending_and_overriding_survives_every_crash() {
     assert!(run.images > 2000, "{} images", run.images);
 }
 
+/// The power fails in the middle of start after start, each of which finds what the one before it
+/// has left, with writes of the last process in flight.
+#[test]
+#[cfg_attr(miri, ignore = "too much for Miri: thousands of images")]
+fn power_losses_in_the_middle_of_many_starts_lose_nothing() {
+    for seed in 1..=40 {
+        let mut run = Run::new(seed, 3, [1, 1, 10, 6, 2, 4, 3]);
+        for group in 1..=3 {
+            run.change(&Change::Create { group });
+        }
+        for _ in 0..6 {
+            for _ in 0..8 {
+                run.any_change();
+            }
+            run.die();
+            let slots = run.bench.volume.slots().len();
+            let mut volume = run.bench.volume.clone();
+            for _ in 0..12 {
+                let mut dying = Dying(volume);
+                assert!(SegmentLog::open(&mut dying, config()).is_err());
+                let chance = &mut run.chance;
+                dying.0.power_loss(|_| match chance.below(4) {
+                    0 | 1 => SectorFate::Written,
+                    2 => SectorFate::Old,
+                    _ => SectorFate::Garbage(seed),
+                });
+                volume = dying.0;
+            }
+            run.bench = Bench::open(volume, config()).unwrap();
+            run.bench.log.set_writes_in_flight(run.places);
+            assert_eq!(Model::of(&mut run.bench), run.model, "seed {seed}");
+            assert_eq!(run.bench.recovery.report.damage, [], "seed {seed}");
+            assert!(run.bench.volume.slots().len() <= slots + 1, "seed {seed}");
+            let durable = run.bench.log.durable_frame();
+            run.after_frame = BTreeMap::from([(durable, run.model.clone())]);
+        }
+    }
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "too much for Miri: thousands of images")]
 fn rolling_compacting_and_recycling_survives_every_crash() {

@@ -9,3 +9,4 @@ mod harness;
 mod inspect;
 mod model;
 mod property;
+mod starts;
