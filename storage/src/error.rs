@@ -149,10 +149,17 @@ pub enum AppendError {
     /// The log is closed for good.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
-    /// No segment is free; try again after compaction or when the disk has space.
+    /// No segment is free, and no more can be made: `segments_max` is reached, or the last one
+    /// could not be prepared. Try again after compaction or when the disk has space.
     #[error("the log's {segments} segments are full; free disk space or raise log.segments_max")]
     NoSpace {
-        /// Segments in use.
+        /// Segments there are.
+        segments: u32,
+    },
+    /// No segment is free until the next one is prepared; try again then.
+    #[error("the log's {segments} segments are full until the next one is prepared; try again")]
+    Preparing {
+        /// Segments there are.
         segments: u32,
     },
     /// The record can never fit.

@@ -178,6 +178,8 @@ pub(crate) enum FrameKind {
     Records = 1,
     /// Carries nothing; says that the frames before it are durable.
     Mark = 2,
+    /// Carries records; its entries are copies of such as lay in older frames.
+    Relocated = 3,
 }
 
 /// What stands before a frame's records.
@@ -261,6 +263,7 @@ impl FrameHeader {
         let kind = match bytes[5] {
             1 => FrameKind::Records,
             2 => FrameKind::Mark,
+            3 => FrameKind::Relocated,
             _ => return None,
         };
         let (sequence, epoch) = (u64_at(bytes, 8), u64_at(bytes, 48));

@@ -82,6 +82,10 @@ impl SegmentLog {
             self.close_frame();
         }
         self.free_segments();
+        if self.space.roll_early && !self.write_in_flight() {
+            self.space.roll_early = false;
+            return self.roll();
+        }
         let bytes = self.staging.closed.front()?.bytes;
         if self.space.offset + bytes as u64 > self.config.segment_bytes {
             return if self.write_in_flight() {
@@ -93,7 +97,7 @@ impl SegmentLog {
         let frame = self.staging.closed.pop_front().expect("looked at");
         self.staging.closed_bytes -= frame.bytes;
         self.writer.unwitnessed = true;
-        Some(self.write_frame(FrameKind::Records, frame))
+        Some(self.write_frame(frame))
     }
 
     /// Writes a mark frame when the log is idle and no frame says yet that the last one is durable.
@@ -121,16 +125,18 @@ impl SegmentLog {
         self.statistics.marks += 1;
         let (records, payload_bytes, checksum, bytes) = (0, 0, 0, self.block);
         let frame = ClosedFrame {
+            kind: FrameKind::Mark,
             number,
             slab,
             start,
             reservation,
             records,
             payload_bytes,
+            state_bytes: 0,
             checksum,
             bytes,
         };
-        Some(self.write_frame(FrameKind::Mark, frame))
+        Some(self.write_frame(frame))
     }
 
     /// Room for one block beside the open frame, which must stay in one piece.
@@ -149,7 +155,7 @@ impl SegmentLog {
         Some(slab)
     }
 
-    fn write_frame(&mut self, kind: FrameKind, frame: ClosedFrame) -> DiskOp {
+    fn write_frame(&mut self, frame: ClosedFrame) -> DiskOp {
         let oldest_live = self.space.announce(frame.number);
         let (epoch, offset) = (self.space.epoch, self.space.offset);
         let current = self.space.current();
@@ -157,7 +163,7 @@ impl SegmentLog {
         current.last_frame = frame.number;
         let place = self.salt.at(epoch, sequence, offset);
         let header = FrameHeader {
-            kind,
+            kind: frame.kind,
             sequence,
             number: frame.number,
             durable_frame: self.writer.durable_frame,
@@ -174,6 +180,9 @@ impl SegmentLog {
         self.space.offset += frame.bytes as u64;
         self.frames
             .set_location(frame.number, slot, sequence, offset);
+        if frame.kind == FrameKind::Records {
+            self.relocation.written_bytes += (frame.bytes - frame.state_bytes) as u64;
+        }
         self.statistics.frames += 1;
         self.statistics.bytes += frame.bytes as u64;
         let bytes = frame.slab.view(frame.start..frame.start + frame.bytes);
@@ -315,6 +324,7 @@ impl SegmentLog {
                 oldest_live,
             } => {
                 self.writer.durable_frame = number;
+                self.finish_moves(number);
                 self.space.oldest_is_durable(oldest_live);
                 self.evict();
             }

@@ -234,7 +234,7 @@ fn replay(
         // The walk has verified the frame and each record in it, but it may say what no log
         // writes, and a segment that is not in memory any more was read once again: the disk may
         // have given other bytes this time.
-        if !replay.frame(header.number, payload) {
+        if !replay.frame(header, payload) {
             replay.damage();
             unreplayed.push(Damage {
                 slot: *slot,

@@ -181,7 +181,7 @@ fn a_segment_whose_header_is_under_way_is_not_asked_for_again() {
 #[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
 fn a_full_disk_delays_only_the_preparing_of_segments() {
     let mut bench = Bench::new();
-    bench.volume.set_slots_max(3);
+    bench.volume.set_slots_max(4);
     bench.log.create_group(GroupId(1), b"").unwrap();
     let mut index = 0;
     while bench.log.admit(3000).is_ok() {
@@ -191,7 +191,7 @@ fn a_full_disk_delays_only_the_preparing_of_segments() {
     }
     assert!(matches!(
         bench.log.admit(1),
-        Err(AppendError::NoSpace { segments: 3 })
+        Err(AppendError::NoSpace { segments: 4 })
     ));
     bench.volume.set_slots_max(8);
     bench.prepare();
