@@ -2,6 +2,8 @@
 
 use alloc::collections::VecDeque;
 
+use crate::log::Log;
+use crate::message::AppendOutcome;
 use pontoon_types::{LogIndex, Time};
 
 /// How entries are sent to a follower.
@@ -36,6 +38,34 @@ pub(crate) struct Progress {
     pub(crate) log_epoch: u64,
     /// Its damage is being repaired: it counts in no quorum.
     pub(crate) repair: Option<Repair>,
+    /// Whether its log takes entries: it is sent none until it does.
+    pub(crate) room: Room,
+    /// Most messages under way: few after its log was full, then more with every answer.
+    messages_max: u32,
+    /// The log no longer waits for it: what it lacks may be compacted.
+    pub(crate) left_behind: bool,
+}
+
+/// What is known of the room in a follower's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Nothing in this term.
+    Unknown,
+    /// It takes entries.
+    Enough,
+    /// It takes none.
+    Full,
+}
+
+/// What a result of AppendEntries told its leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Learned {
+    /// Nothing: it speaks of what is no longer asked, or of what nobody has.
+    Nothing,
+    /// That the follower lives, or where to probe next.
+    Alive,
+    /// That it holds more than was known: something may be committed.
+    HoldsMore,
 }
 
 /// What must be so before a damaged follower counts again.
@@ -58,6 +88,9 @@ impl Progress {
             heartbeat_deadline,
             log_epoch: 0,
             repair: None,
+            room: Room::Unknown,
+            messages_max: u32::MAX,
+            left_behind: false,
         }
     }
 
@@ -75,8 +108,10 @@ impl Progress {
 
     pub(crate) fn may_send(&self, messages_max: u32, bytes_max: u64) -> bool {
         match self.flow {
+            _ if self.room == Room::Full => false,
             Flow::Probe { sent } => sent.is_none(),
             Flow::Pipeline => {
+                let messages_max = messages_max.min(self.messages_max);
                 self.in_flight.len() < messages_max as usize && self.bytes_in_flight < bytes_max
             }
         }
@@ -94,9 +129,58 @@ impl Progress {
         }
     }
 
+    /// Whether an unanswered message ends with this entry.
+    pub(crate) fn awaits(&self, last: LogIndex) -> bool {
+        match self.flow {
+            Flow::Probe { sent } => sent.is_some_and(|(sent, _)| sent == last),
+            Flow::Pipeline => {
+                let sent = self
+                    .in_flight
+                    .binary_search_by_key(&last, |(sent, _)| *sent);
+                sent.is_ok()
+            }
+        }
+    }
+
+    /// Takes the outcome of an AppendEntries.
+    pub(crate) fn on_outcome(&mut self, outcome: AppendOutcome, log: &Log) -> Learned {
+        match outcome {
+            // Nobody can agree to what we do not have.
+            AppendOutcome::Accepted { match_index } if match_index > log.last_index() => {
+                Learned::Nothing
+            }
+            AppendOutcome::Accepted { match_index } if self.on_accepted(match_index) => {
+                Learned::HoldsMore
+            }
+            AppendOutcome::Accepted { .. } => Learned::Alive,
+            AppendOutcome::Rejected {
+                prev_log_index,
+                hint,
+            } => {
+                // A response to a probe no longer under way, or to what has been accepted since.
+                let expected = match self.flow {
+                    Flow::Probe { .. } => prev_log_index == self.next_index.previous(),
+                    Flow::Pipeline => prev_log_index > self.match_index,
+                };
+                if !expected {
+                    return Learned::Nothing;
+                }
+                // Section 3.5: one rejection per term in conflict, not one per entry.
+                let agreed = log.find_conflict_by_term(hint.index, hint.term).index;
+                // It lacks what is compacted: only a snapshot could bring it up to date.
+                self.left_behind |= hint.index < log.compacted().index;
+                self.become_probe(agreed.min(prev_log_index.previous()).next());
+                Learned::Alive
+            }
+        }
+    }
+
     /// The follower agrees up to `match_index`. True if that is news.
-    pub(crate) fn on_accepted(&mut self, match_index: LogIndex) -> bool {
+    fn on_accepted(&mut self, match_index: LogIndex) -> bool {
         let news = match_index > self.match_index;
+        if news {
+            self.messages_max = self.messages_max.saturating_mul(2);
+        }
         self.match_index = self.match_index.max(match_index);
         // Agreed at the place of the probe: its entries are under way, and not to be sent again.
         // Should they be lost, the next heartbeat finds that out.
@@ -117,6 +201,20 @@ impl Progress {
             }
         }
         news
+    }
+
+    /// Whether it is known to have room.
+    pub(crate) fn has_room(&self) -> bool {
+        self.room == Room::Enough
+    }
+
+    /// It left out entries that came with a request, or has room for them again: the next heartbeat
+    /// finds out from where on they are to be sent again. Then it is sent little at first.
+    pub(crate) fn set_log_full(&mut self, log_full: bool) {
+        if log_full {
+            self.messages_max = 1;
+        }
+        self.room = if log_full { Room::Full } else { Room::Enough };
     }
 
     /// Back to one message at a time, from `next_index` on.

@@ -2,10 +2,12 @@
 
 use core::fmt;
 
-use crate::leader::{LeaderView, Learned};
+use crate::leader::LeaderView;
+use crate::membership::VoteResult;
 use crate::message::{AppendResponse, EntryKind, EntryMeta};
 use crate::mutant::Mutant;
 use crate::output::{Appended, Output};
+use crate::progress::{Learned, Room};
 use crate::raft::Raft;
 use crate::role::{Leader, Role};
 use pontoon_types::{LogIndex, NodeId, Term, Time};
@@ -162,7 +164,7 @@ impl Raft {
         let Some((leader, view)) = self.leading() else {
             return;
         };
-        match leader.on_append_response(from, response.outcome, &view) {
+        match leader.on_append_response(from, response, &view) {
             Learned::Nothing => return,
             Learned::Alive => {}
             Learned::HoldsMore => self.maybe_commit(),
@@ -201,9 +203,8 @@ impl Raft {
         let Some((leader, view)) = self.leading() else {
             return;
         };
-        let everywhere = leader.everywhere_index(&view);
         // What is not committed may still be replaced.
-        let index = everywhere.map_or(self.commit_index, |index| index.min(self.commit_index));
+        let index = leader.everywhere_index(&view).min(view.commit_index);
         self.replicated_everywhere = self.replicated_everywhere.max(index);
     }
 
@@ -218,6 +219,17 @@ impl Raft {
         }
     }
 
+    /// Whether this replica leads and awaits a response to an AppendEntries whose last entry was
+    /// `last`: one that need not be sent any more is not.
+    #[must_use]
+    pub fn awaits_response(&self, peer: NodeId, last: LogIndex) -> bool {
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
+        let progress = leader.progress.get(&peer);
+        progress.is_some_and(|progress| progress.awaits(last))
+    }
+
     /// An AppendEntries with entries really left for a peer: it needs no heartbeat for a while.
     ///
     /// Entries that wait, to be read back or for room in a queue, or that are dropped, keep nobody
@@ -229,6 +241,49 @@ impl Raft {
         {
             progress.heartbeat_deadline = deadline;
         }
+    }
+
+    /// The log is short of room and waits no longer for a member: what it lacks may be compacted,
+    /// and from then on only a snapshot brings it up to date. Does nothing on a follower.
+    ///
+    /// The log waits for it again once it answers and what it lacks is still there.
+    pub fn leave_behind(&mut self, peer: NodeId) {
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(progress) = leader.progress.get_mut(&peer)
+        {
+            progress.left_behind = true;
+            self.advance_replicated_everywhere();
+        }
+    }
+
+    /// Whether a member's log is full, as far as this leader knows.
+    #[must_use]
+    pub fn has_full_member(&self) -> bool {
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
+        let mut progress = leader.progress.values();
+        progress.any(|progress| progress.room == Room::Full)
+    }
+
+    /// Whether the logs of so many members are full that nothing more could be committed. False
+    /// on a follower, and as far as this replica's own log goes.
+    pub fn lacks_room_elsewhere(&mut self) -> bool {
+        let Some((leader, view)) = self.leading() else {
+            return false;
+        };
+        let has_room = |voter: NodeId| {
+            let progress = leader.progress.get(&voter);
+            Some(progress.is_none_or(|progress| progress.room != Room::Full))
+        };
+        view.membership.vote_result(has_room) == VoteResult::Lost
+    }
+
+    /// The member that is best placed to lead instead of this one: a voter that answers, has room
+    /// in its log, and lacks the least. `None` if there is none, or this replica does not lead.
+    pub fn best_successor(&mut self) -> Option<NodeId> {
+        let (leader, view) = self.leading()?;
+        leader.best_successor(&view)
     }
 
     /// Transfers leadership to another voter, once it has the whole log (thesis 3.10).

@@ -1,5 +1,7 @@
 //! The groups of a core: replicas, the log they share, and what waits for either.
 
+use std::collections::VecDeque;
+
 use pontoon_raft::{GroupId, Message, NodeId, Output, Time};
 use pontoon_storage::{RecordBytes, SegmentLog};
 
@@ -13,6 +15,7 @@ use super::propose::Proposing;
 use super::reads::Reads;
 use super::replica::Replica;
 use super::replicas::{ReplicaSlot, Replicas};
+use super::room::Room;
 use super::space::Space;
 use super::timers::Timers;
 use crate::definition::Definition;
@@ -21,6 +24,8 @@ use crate::outcome::Unknown;
 use crate::proposals::Replies;
 use crate::request::{CreateError, GroupStatus, TransferError};
 use crate::statistics::CoreStatistics;
+
+const NEVER: Time = Time(u64::MAX);
 
 /// Everything of a shard but its connections and its inbox.
 pub(super) struct Groups {
@@ -32,6 +37,7 @@ pub(super) struct Groups {
     pub(super) log: SegmentLog,
     pub(super) timers: Timers,
     pub(super) space: Space,
+    pub(super) room: Room,
     pub(super) durability: Durability,
     pub(super) reads: Reads,
     pub(super) catch_ups: CatchUps,
@@ -39,7 +45,9 @@ pub(super) struct Groups {
     /// Messages that may leave, in order: of which replica, to whom, what.
     pub(super) outbox: Vec<(ReplicaSlot, NodeId, Message)>,
     /// Replicas with committed entries that are not applied.
-    pub(super) to_apply: Vec<ReplicaSlot>,
+    pub(super) to_apply: VecDeque<ReplicaSlot>,
+    /// Those of them whose entries are to be read back first.
+    pub(super) to_read: VecDeque<ReplicaSlot>,
     /// Outcomes of this turn that are not sent yet.
     pub(super) replies: Replies,
     /// What the call into a replica that is under way asks for. Keeps its memory.
@@ -60,8 +68,12 @@ impl Groups {
 
     /// When a group, or the log, next has something to do.
     pub(super) fn deadline(&self) -> Time {
+        if self.failed {
+            return NEVER;
+        }
         let timers = self.timers.next();
-        timers.min(self.space.deadline(&self.log))
+        let room = self.room_deadline().unwrap_or(timers);
+        timers.min(room).min(self.space.deadline(&self.log))
     }
 
     pub(super) fn is(&self, mutant: Mutant) -> bool {
@@ -79,6 +91,7 @@ impl Groups {
 
     /// A write of the log ended.
     pub(super) fn on_written(&mut self, id: u64, result: Result<usize, i32>) {
+        self.room.on_write_done(self.now);
         match self.log.on_complete(id, result) {
             Ok(()) => self.on_durable(),
             Err(error) => {
@@ -113,6 +126,7 @@ impl Groups {
         self.durability.abandon();
         self.outbox.clear();
         self.to_apply.clear();
+        self.to_read.clear();
     }
 
     /// Makes a group; answers once it is durable.
@@ -215,7 +229,7 @@ impl Groups {
     }
 
     pub(super) fn campaign(&mut self, slot: ReplicaSlot) {
-        let admitted = self.log.admit(STEP_BYTES).is_ok();
+        let admitted = self.log.admit_reserved(STEP_BYTES).is_ok();
         let replica = &mut self.replicas[slot];
         if replica.machine.is_some() && admitted && !self.failed {
             replica.raft.campaign(self.now, &mut self.output);

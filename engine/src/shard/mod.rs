@@ -12,6 +12,7 @@ mod apply;
 mod catch_up;
 mod durability;
 mod groups;
+mod link;
 mod mutant;
 mod open;
 mod peers;
@@ -22,6 +23,7 @@ mod receive;
 mod replica;
 mod replicas;
 mod requests;
+mod room;
 mod send;
 mod space;
 mod timers;
@@ -61,11 +63,12 @@ pub struct ShardConfig {
     pub frame_limits: FrameLimits,
     /// Largest command, in bytes.
     pub command_bytes_max: usize,
-    /// Bytes of commands that this core has taken and not answered, above which it takes none.
-    pub proposals_pending_bytes_max: usize,
-    /// Bytes that wait to be sent to one peer, above which entries for it are left to be sent
-    /// again later.
+    /// Bytes that may wait to be sent to one peer: half for entries, above which they stay in the
+    /// log, and half for messages without, above which they are dropped. With a quarter taken by
+    /// these, nothing is received from it.
     pub peer_queue_bytes_max: usize,
+    /// Bytes of its log that a group keeps for a member that lags, when the log is short of room.
+    pub lag_bytes_max: u64,
     /// Most groups of this core.
     pub groups_max: usize,
     /// Rules to break: none but in tests and in the simulator.
@@ -116,6 +119,7 @@ impl Shard {
         self.groups.fire_timers();
         let requests_left = self.take_requests();
         self.groups.maintain_log(operations);
+        self.groups.look_after_room();
         // The write goes first: sends run inline and copy, and it would wait for them.
         self.groups.seal(operations);
         self.groups.flush(&mut self.peers, operations);
@@ -137,17 +141,17 @@ impl Shard {
     /// before waiting.
     #[must_use]
     pub fn has_requests(&self) -> bool {
-        !self.holds_back_requests() && !self.inbox.requests.is_empty()
+        self.inbox.has_requests() || !self.holds_back_proposals() && self.inbox.has_proposals()
     }
 
     /// Back-pressure: true while as many writes are in flight as may be and proposals of this core
-    /// are unanswered. Requests then stay in the inbox, where they form larger batches; they could
+    /// are unanswered. Proposals then stay in the inbox, where they form larger batches; they could
     /// not be written sooner.
     ///
     /// It ends when a write completes or the last proposal is answered, whichever is first, so that
     /// a slow disk of ours holds up nothing that a quorum of others can commit.
     #[must_use]
-    pub fn holds_back_requests(&self) -> bool {
+    pub fn holds_back_proposals(&self) -> bool {
         self.groups.has_unanswered_proposals() && !self.groups.log.can_seal()
     }
 
@@ -162,6 +166,7 @@ impl Shard {
         CoreStatistics {
             log: self.groups.log.statistics(),
             messages_sent: self.peers.messages_sent,
+            messages_unsent: self.peers.messages_unsent,
             frames_skipped: self.peers.skipped_frames(),
             connections_closed: self.peers.closed.clone(),
             ..self.groups.statistics.clone()
@@ -234,21 +239,27 @@ impl Shard {
         let Some((from, connection)) = self.peers.by_socket(socket) else {
             return;
         };
+        let (mut frames, mut answers) = (0, false);
         let reason = match connection.on_received(buffer, result) {
             Err(error) => Some(CloseReason::from(&error)),
             Ok(()) => loop {
                 match connection.next_frame() {
                     Ok(None) => break None,
                     Ok(Some(frame)) => {
+                        frames += 1;
                         let stepped = self.groups.receive_frame(from, &frame, &mut self.received);
-                        if let Err(error) = stepped {
-                            break Some(error.into());
+                        match stepped {
+                            Ok(answered) => answers |= answered,
+                            Err(error) => break Some(error.into()),
                         }
                     }
                     Err(error) => break Some((&error).into()),
                 }
             },
         };
+        if frames > 0 {
+            self.peers.on_frames(from, answers);
+        }
         if let Some(reason) = reason {
             let ended = self
                 .peers
@@ -259,8 +270,10 @@ impl Shard {
 
     /// Dials who is to be dialled, and starts the sends and receives of this turn.
     fn drive_connections(&mut self, operations: &mut Vec<Operation>) {
+        let others_wait = self.groups.lacks_memory();
         for peer in 0..self.peers.len() {
-            let ended = self.peers.drive(self.groups.now, peer, operations);
+            let (now, peer) = (self.groups.now, (peer, others_wait));
+            let ended = self.peers.drive(now, peer, operations);
             self.disconnected(ended);
         }
     }

@@ -1,7 +1,8 @@
 //! The replicas of a core: what each group has beside its log.
 
-use pontoon_raft::{GroupId, LogIndex, NodeId, Raft, Term};
+use pontoon_raft::{GroupId, LogIndex, NodeId, Raft, Term, Time};
 
+use super::durability::HeldResponse;
 use crate::definition::Definition;
 use crate::machine::{Event, StateMachine};
 use crate::outcome::Unknown;
@@ -15,14 +16,22 @@ pub(super) struct Replica {
     /// `None` if no machine of this kind is registered: then nothing is done for the group.
     pub(super) machine: Option<Box<dyn StateMachine>>,
     pub(super) proposals: Proposals,
+    /// A majority of others has no room for more, as of the last look at the room of all.
+    pub(super) lacks_room_elsewhere: bool,
+    /// The last change of its commit index that was looked at, and when that was.
+    pub(super) commit_seen: (LogIndex, Time),
     /// Commands taken in this turn, not yet in the log.
     pub(super) batch: Vec<TakenCommand>,
     /// Last entry given to the machine.
     pub(super) applied: LogIndex,
+    /// Last command given to the machine, in this life or before.
+    pub(super) last_command: LogIndex,
     /// It stands in the list of slots with something to apply.
     pub(super) queued_to_apply: bool,
     /// Entries to be applied are being read from the disk.
     pub(super) reading: bool,
+    /// Where its newest responses wait.
+    pub(super) held_responses: Vec<HeldResponse>,
     /// The youngest frame that holds anything of this group. Answers wait for it.
     pub(super) last_frame: u64,
     /// The term in which it leads, as the machine was told.
@@ -40,16 +49,21 @@ impl Replica {
         applied: LogIndex,
         last_frame: u64,
     ) -> Self {
+        let durable = machine.as_ref().and_then(|machine| machine.durable_index());
         Self {
             id,
             definition,
             raft,
             machine,
+            last_command: durable.unwrap_or_default(),
             proposals: Proposals::default(),
+            lacks_room_elsewhere: false,
+            commit_seen: (LogIndex(0), Time(0)),
             batch: Vec::new(),
             applied,
             queued_to_apply: false,
             reading: false,
+            held_responses: Vec::new(),
             last_frame,
             leading: None,
             following: None,
@@ -110,6 +124,20 @@ impl Replica {
         }
         if self.following.is_some() && following.is_none() && leading.is_none() {
             tracing::info!(%node, %group, term = %newest, "has no leader");
+        }
+    }
+
+    /// The machine can do without the log up to here. Empty entries, of which it sees nothing,
+    /// count as released once all commands before them are.
+    pub(super) fn machine_releases(&self) -> LogIndex {
+        let Some(machine) = &self.machine else {
+            return LogIndex(0);
+        };
+        let released = machine.released_index();
+        if released >= self.last_command {
+            released.max(self.applied)
+        } else {
+            released
         }
     }
 

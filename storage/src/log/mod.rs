@@ -127,7 +127,7 @@ impl SegmentLog {
             .map_err(OpenError::io("allocating the arena"))?;
         let frame = (config.frame_bytes_max as usize).max(recovered.frame_bytes_longest);
         let read_slab = frame + 2 * block;
-        let read_pool = SlabPool::new(config.read_bytes.max(read_slab), read_slab)
+        let read_pool = SlabPool::new(config.read_bytes.max(2 * read_slab), read_slab)
             .map_err(OpenError::io("allocating read buffers"))?;
         let relocation_pool = SlabPool::new(read_slab, read_slab)
             .map_err(OpenError::io("allocating a buffer for relocation"))?;

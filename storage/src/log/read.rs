@@ -11,6 +11,9 @@ use crate::mutant::Mutant;
 use crate::record;
 use crate::slab::{ReadBuffer, RecordBytes};
 
+/// Buffers that reads for peers leave alone.
+const BUFFERS_KEPT: usize = 1;
+
 /// Places of reads that failed that are remembered, newest first.
 const FAILED_READS_MAX: usize = 64;
 
@@ -43,12 +46,39 @@ impl SegmentLog {
     ///
     /// `None` when the entries are not on the disk (not durable yet, and then in memory; or
     /// compacted), or when all read buffers are in use: ask again after a completion.
+    ///
+    /// It is for entries that are to be applied here; those for others are read by
+    /// [`read_for_peer`](Self::read_for_peer).
     pub fn read(
         &mut self,
         group: GroupId,
         entries: RangeInclusive<LogIndex>,
         bytes_max: usize,
     ) -> Option<DiskOp> {
+        self.read_leaving(0, group, entries, bytes_max)
+    }
+
+    /// The same, for entries that a peer lacks. It leaves a buffer for [`read`](Self::read), so that
+    /// peers, which may be slow to take what was read, never keep entries from being applied.
+    pub fn read_for_peer(
+        &mut self,
+        group: GroupId,
+        entries: RangeInclusive<LogIndex>,
+        bytes_max: usize,
+    ) -> Option<DiskOp> {
+        self.read_leaving(BUFFERS_KEPT, group, entries, bytes_max)
+    }
+
+    fn read_leaving(
+        &mut self,
+        buffers_left: usize,
+        group: GroupId,
+        entries: RangeInclusive<LogIndex>,
+        bytes_max: usize,
+    ) -> Option<DiskOp> {
+        if self.read_pool.slabs_free() <= buffers_left {
+            return None;
+        }
         let (first, last) = entries.into_inner();
         let id = self.id();
         let found = self

@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use pontoon_types::{GroupId, LogIndex};
+
 use super::SegmentLog;
 use crate::config::LogConfig;
 use crate::error::AppendError;
@@ -46,6 +48,10 @@ pub(crate) struct Space {
     pub(crate) free: VecDeque<u32>,
     /// The slot that is being prepared elsewhere.
     preparing: Option<u32>,
+    /// It was asked for once more.
+    hurried: bool,
+    /// Free segments wanted besides one that entries can use next.
+    ahead: usize,
     /// The slot whose header is being written: no longer free, not yet live.
     rolling: Option<u32>,
     /// The next segment is to be begun although this one is not full.
@@ -81,6 +87,8 @@ impl Space {
             freed: VecDeque::new(),
             free,
             preparing: None,
+            hurried: false,
+            ahead: 0,
             rolling: None,
             roll_early: false,
             preparation_failed: false,
@@ -269,14 +277,28 @@ impl SegmentLog {
 
     /// A slot to prepare, when too few segments are free and more are allowed.
     ///
-    /// Asked again after a failure, so whoever prepares waits a little before it tries again.
+    /// Asked again after a failure, so whoever prepares waits a little before it tries again. Asked
+    /// once more while it is being prepared, when entries have no room until it is there: whoever
+    /// prepares should make haste then.
     pub fn segments_wanted(&mut self) -> Option<u32> {
-        let enough = self.space.free.len() > SEGMENTS_KEPT;
-        if enough || self.space.preparing.is_some() || self.writer.poisoned.is_some() {
+        let enough = self.space.free.len() > SEGMENTS_KEPT + self.space.ahead;
+        if enough || self.writer.poisoned.is_some() {
             return None;
         }
+        if self.space.preparing.is_some() {
+            let waits = !self.space.hurried && !self.space.has_room(1, &self.config);
+            self.space.hurried |= waits;
+            return self.space.preparing.filter(|_| waits);
+        }
+        self.space.hurried = false;
         self.space.preparing = self.space.new_slot();
         self.space.preparing
+    }
+
+    /// Sets how many more segments should be free than one that entries can use next; none, unless
+    /// this is called.
+    pub fn set_segments_ahead(&mut self, ahead: usize) {
+        self.space.ahead = ahead;
     }
 
     /// Takes a segment that [`segments_wanted`](Self::segments_wanted) asked for; `ok` is false
@@ -297,6 +319,52 @@ impl SegmentLog {
     pub fn is_short_of_room(&self) -> bool {
         let space = &self.space;
         !space.can_grow() && space.free.len() <= space.kept() + SEGMENTS_SHORT
+    }
+
+    /// Whether most of the room there may be is used, or none can be made: what holds the oldest
+    /// segment should let go of it.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        4 * self.used() >= 3 * self.segments_for_entries() || self.is_full()
+    }
+
+    /// Whether at most one more segment can be used: what is held for those who may never come is
+    /// to be let go of now.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        self.used() + 1 >= self.segments_for_entries() || self.is_full()
+    }
+
+    fn used(&self) -> u32 {
+        self.space.segments() - self.space.free.len() as u32
+    }
+
+    /// Most segments that entries may use.
+    fn segments_for_entries(&self) -> u32 {
+        self.space.segments_max - SEGMENTS_KEPT as u32
+    }
+
+    fn is_full(&self) -> bool {
+        matches!(self.admit(0), Err(AppendError::NoSpace { .. }))
+    }
+
+    /// Bytes of all segments there may be.
+    #[must_use]
+    pub fn bytes_max(&self) -> u64 {
+        u64::from(self.space.segments_max) * self.config.segment_bytes
+    }
+
+    /// How many bytes a group's entries have: runs of them, each by its last index, ascending.
+    pub fn entry_runs(&self, group: GroupId) -> impl Iterator<Item = (LogIndex, u64)> {
+        let group = self.groups.get(&group);
+        group.into_iter().flat_map(|group| group.extents.runs())
+    }
+
+    /// Bytes of a group's entries from `first` on, in whole extents.
+    #[must_use]
+    pub fn bytes_from(&self, group: GroupId, first: LogIndex) -> u64 {
+        let group = self.groups.get(&group);
+        group.map_or(0, |group| group.extents.bytes_from(first))
     }
 
     /// A slot that holds nothing that is needed, for measuring the disk.

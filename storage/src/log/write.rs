@@ -13,15 +13,26 @@ use crate::layout::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, Salt};
 use crate::mutant::Mutant;
 use crate::slab::{RecordBytes, Slab};
 
+/// So many writes in a row that the system does not carry out are as good as a failure.
+const AGAIN_MAX: u32 = 1000;
+
 /// A write that is under way, or that waits for an older one to be durable.
 #[derive(Debug)]
 struct InFlight {
     id: u64,
     slot: u32,
     offset: u64,
-    bytes: usize,
+    bytes: RecordBytes,
     purpose: Purpose,
-    complete: bool,
+    progress: Progress,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    UnderWay,
+    /// The system did not carry it out and did not fail either: it is to be written again.
+    Again,
+    Complete,
 }
 
 #[derive(Debug)]
@@ -48,6 +59,8 @@ pub(super) struct Writer {
     pub(super) poisoned: Option<Poisoned>,
     /// Memory for segment headers.
     headers: Option<Rc<Slab>>,
+    /// Writes that had to be made again since one was durable.
+    written_again: u32,
 }
 
 impl Writer {
@@ -61,6 +74,7 @@ impl Writer {
             unwitnessed: false,
             poisoned: None,
             headers: None,
+            written_again: 0,
         }
     }
 }
@@ -73,8 +87,12 @@ impl SegmentLog {
     /// frame, and segments that are not needed are freed. Where the frame does not fit the segment,
     /// the write is the next segment's header instead; the frame follows when that is complete.
     pub fn seal(&mut self) -> Option<DiskOp> {
-        if self.writer.poisoned.is_some() || !self.can_seal() {
+        if self.writer.poisoned.is_some() {
             return None;
+        }
+        let again = self.write_again();
+        if again.is_some() || !self.can_seal() {
+            return again;
         }
         self.stage_compactions();
         if self.staging.closed.is_empty() && self.staging.open.is_some() {
@@ -200,9 +218,9 @@ impl SegmentLog {
             id,
             slot,
             offset,
-            bytes: bytes.len(),
+            bytes: bytes.clone(),
             purpose,
-            complete: false,
+            progress: Progress::UnderWay,
         });
         DiskOp::Write {
             id,
@@ -210,6 +228,19 @@ impl SegmentLog {
             offset,
             bytes,
         }
+    }
+
+    /// A write that the system has to be asked for once more.
+    fn write_again(&mut self) -> Option<DiskOp> {
+        let mut in_flight = self.writer.in_flight.iter_mut();
+        let write = in_flight.find(|write| write.progress == Progress::Again)?;
+        write.progress = Progress::UnderWay;
+        Some(DiskOp::Write {
+            id: write.id,
+            slot: write.slot,
+            offset: write.offset,
+            bytes: write.bytes.clone(),
+        })
     }
 
     /// Begins the next segment: its header must be durable before a frame in it counts.
@@ -260,7 +291,8 @@ impl SegmentLog {
     }
 
     /// Takes the completion of a write: its bytes are durable, or it has failed (`result` is the
-    /// count of bytes, or the system's error number). After a failure the log is closed for good:
+    /// count of bytes, or the system's error number). EAGAIN and EINTR are no failure: what was not
+    /// carried out is written again, which [`seal`](Self::seal) gives. After a failure the log is closed for good:
     /// the kernel may show the lost bytes until it forgets them, so trying again proves nothing.
     ///
     /// Writes may complete in any order; a frame counts once all before it are durable as well.
@@ -277,8 +309,15 @@ impl SegmentLog {
         let in_flight = &mut self.writer.in_flight;
         let write = in_flight.iter_mut().find(|write| write.id == id);
         let write = write.expect("a completion answers a write");
-        assert!(!write.complete, "a write completes once");
-        write.complete = true;
+        let under_way = write.progress == Progress::UnderWay;
+        assert!(under_way, "a write completes once");
+        let again = matches!(result, Err(libc::EAGAIN | libc::EINTR));
+        if again && self.writer.written_again < AGAIN_MAX {
+            write.progress = Progress::Again;
+            self.writer.written_again += 1;
+            return Ok(());
+        }
+        write.progress = Progress::Complete;
         if let Some(failure) = failure(write, result) {
             let (slot, offset) = (write.slot, write.offset);
             return Err(self.poison(slot, offset, failure));
@@ -308,7 +347,7 @@ impl SegmentLog {
             .writer
             .in_flight
             .iter()
-            .position(|write| write.complete);
+            .position(|write| write.progress == Progress::Complete);
         position.filter(|position| *position == 0 || self.config.is(Mutant::CountsOutOfOrder))
     }
 
@@ -324,6 +363,7 @@ impl SegmentLog {
                 oldest_live,
             } => {
                 self.writer.durable_frame = number;
+                self.writer.written_again = 0;
                 self.finish_moves(number);
                 self.space.oldest_is_durable(oldest_live);
                 self.evict();
@@ -334,10 +374,10 @@ impl SegmentLog {
 
 fn failure(write: &InFlight, result: Result<usize, i32>) -> Option<WriteFailure> {
     match result {
-        Ok(written) if written == write.bytes => None,
+        Ok(written) if written == write.bytes.len() => None,
         Ok(written) => Some(WriteFailure::Short {
             written,
-            expected: write.bytes,
+            expected: write.bytes.len(),
         }),
         Err(errno) => Some(WriteFailure::Errno(errno)),
     }

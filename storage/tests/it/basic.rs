@@ -547,3 +547,47 @@ fn frames_longer_than_the_limit_now_are_still_read() {
     let mut bench = Bench::open(bench.volume, config(8 << 10)).unwrap();
     assert_eq!(bench.entry(1, 2), Some((1, vec![7; 30_000])));
 }
+
+/// Neither says that anything is wrong with the disk.
+#[test]
+fn a_write_that_was_interrupted_is_written_again() {
+    for errno in [libc::EAGAIN, libc::EINTR] {
+        let mut bench = Bench::new();
+        bench.group_of(1, 2);
+        bench.append(1, 3, 1, b"at the third try");
+        let frame = bench.log.open_frame();
+        let operation = bench.log.seal().unwrap();
+        for _ in 0..2 {
+            assert_eq!(bench.log.on_complete(operation.id(), Err(errno)), Ok(()));
+            assert!(bench.log.durable_frame() < frame);
+            let again = bench.log.seal().unwrap();
+            assert_eq!(
+                (again.id(), again.slot()),
+                (operation.id(), operation.slot())
+            );
+            assert!(bench.log.seal().is_none(), "once");
+        }
+        let mut operation = operation;
+        let result = bench.volume.run(&mut operation);
+        bench.log.on_complete(operation.id(), result).unwrap();
+        assert_eq!(bench.log.durable_frame(), frame);
+        assert_eq!(bench.reopen().recovered(1).last_index.0, 3);
+    }
+}
+
+/// A peer that is slow to take what was read for it holds the buffers of its reads.
+#[test]
+fn reads_for_peers_leave_a_buffer_for_applying() {
+    let mut bench = Bench::new();
+    bench.group_of(1, 40);
+    let mut bench = bench.reopen();
+    let entry = |index| LogIndex(index)..=LogIndex(index);
+    let mut held = Vec::new();
+    while let Some(operation) = bench.log.read_for_peer(GroupId(1), entry(1), 1) {
+        held.push(operation);
+    }
+    assert!(!held.is_empty());
+    assert!(bench.log.read_for_peer(GroupId(1), entry(2), 1).is_none());
+    let applied = bench.log.read(GroupId(1), entry(2), 1);
+    assert!(applied.is_some(), "while {} are for peers", held.len());
+}

@@ -1,9 +1,11 @@
 //! Three shards in one thread, over disks and sockets in memory, driven through the public API.
 
 mod cluster;
+mod liveness;
 mod machine;
 mod persist_before_reply;
 mod protocol;
 mod reads;
 mod restart;
+mod room;
 mod wire;

@@ -1,0 +1,236 @@
+//! One established connection, and how much may wait on it: what the peer takes in a moment.
+//!
+//! Entries wait as ranges of indexes (`catch_up`), which cost no memory, until they fit the
+//! connection's window; bytes that wait behind others would hold up the heartbeats behind them.
+
+use pontoon_raft::Time;
+use pontoon_storage::RecordBytes;
+use pontoon_transport::{Connection, FrameLimits, Head, SendBatch};
+
+use crate::port::SocketId;
+use crate::reason::CloseReason;
+
+/// A peer must take `SEND_PROGRESS_MIN` bytes of what waits, or all of it, in every period of this
+/// length, in nanoseconds. Otherwise it is cut off: what it pins in memory is needed elsewhere.
+const SEND_TIMEOUT: u64 = 10_000_000_000;
+const SEND_PROGRESS_MIN: u64 = 4096;
+
+/// What a peer takes is measured over so many nanoseconds. Pieces that wait for a slow one are copied,
+/// so that they hold no slabs that others need.
+const MEASURE_TIME: u64 = 20_000_000;
+
+/// A send that takes this long is not waited for when others lack the memory that it pins.
+const STUCK_SEND: u64 = 1_000_000_000;
+
+/// A peer that has taken everything answers within this time, in nanoseconds, also over a slow way
+/// on which a part of it still travels.
+const SILENCE_MAX: u64 = 30_000_000_000;
+
+/// As many bytes of entries may wait as the peer took in so many nanoseconds: a bound on the delay
+/// of what is queued behind them.
+const WINDOW_TIME: u64 = 100_000_000;
+
+/// The smallest window, in bytes.
+const WINDOW_MIN: usize = 16 << 10;
+
+/// An established connection.
+pub(super) struct Link {
+    pub(super) socket: SocketId,
+    pub(super) connection: Connection<RecordBytes>,
+    /// Bytes that may wait for the peer, heads and entries alike.
+    queue_bytes_max: usize,
+    /// Bytes that wait, above which entries are held back.
+    window: usize,
+    /// When the send that is under way began.
+    sending_since: Option<Time>,
+    /// Since when something has been waiting without a break, or since the last measure of what
+    /// the peer takes; and the bytes sent before.
+    backlog: Option<(Time, u64)>,
+    /// What waits takes long to be sent.
+    is_slow: bool,
+    /// Since when the peer has owed an answer and said nothing.
+    owes_since: Option<Time>,
+    /// While something waits: when enough of it must be sent, and how much was sent before.
+    progress: Option<(Time, u64)>,
+}
+
+impl Link {
+    pub(super) fn new(socket: SocketId, limits: FrameLimits, queue_bytes_max: usize) -> Self {
+        Self {
+            socket,
+            connection: Connection::new(limits),
+            queue_bytes_max,
+            window: records_window_max(queue_bytes_max),
+            sending_since: None,
+            backlog: None,
+            is_slow: false,
+            owes_since: None,
+            progress: None,
+        }
+    }
+
+    /// Bytes of entries that may be pushed now; `None` if entries are to be held back.
+    pub(super) fn records_room(&self) -> Option<usize> {
+        let room = self.window.checked_sub(self.connection.unsent_bytes())?;
+        (room > 0).then_some(room)
+    }
+
+    /// Whether heads without entries may be pushed: otherwise they are dropped, as if lost on the
+    /// way. Half of the queue is theirs.
+    pub(super) fn has_head_room(&self) -> bool {
+        self.connection.unsent_head_bytes() < self.queue_bytes_max / 2
+    }
+
+    /// Whether more is received from the peer: not while the responses to what it sent before pile
+    /// up, because it does not take them.
+    fn may_receive(&self) -> bool {
+        self.connection.unsent_head_bytes() < self.queue_bytes_max / 4
+    }
+
+    pub(super) fn push_head(&mut self, head: &Head) {
+        self.connection.push_head(head);
+    }
+
+    pub(super) fn push_piece(&mut self, mut piece: RecordBytes) {
+        if self.is_slow {
+            piece.detach();
+        }
+        self.connection.push_piece(piece);
+    }
+
+    /// Starts a send, if none is under way and something waits.
+    pub(super) fn send(&mut self, now: Time) -> Option<SendBatch<RecordBytes>> {
+        self.connection.finish_frame();
+        if self.connection.unsent_bytes() > 0 && self.progress.is_none() {
+            self.restart_progress(now);
+            self.backlog = Some((now, self.connection.sent_bytes()));
+        }
+        let batch = self.connection.send();
+        if batch.is_some() {
+            self.sending_since = Some(now);
+        } else if !self.is_slow {
+            self.measure(now);
+        }
+        batch
+    }
+
+    /// The buffer to receive into, unless a receive is under way or the peer is to wait.
+    pub(super) fn receive(&mut self) -> Option<pontoon_transport::ReceiveBuffer> {
+        self.may_receive().then(|| self.connection.receive())?
+    }
+
+    /// A send is over: so many bytes, or an error number.
+    ///
+    /// # Errors
+    /// If the connection broke.
+    pub(super) fn on_sent(
+        &mut self,
+        now: Time,
+        batch: SendBatch<RecordBytes>,
+        result: Result<usize, i32>,
+    ) -> Result<(), CloseReason> {
+        self.sending_since = None;
+        let sent = self.connection.on_sent(batch, result);
+        sent.map_err(|error| CloseReason::from(&error))?;
+        if self.connection.unsent_bytes() == 0 {
+            (self.progress, self.backlog) = (None, None);
+            self.window = records_window_max(self.queue_bytes_max);
+            self.is_slow = false;
+        } else {
+            self.measure(now);
+        }
+        Ok(())
+    }
+
+    /// Sets the window by what the peer takes while something waits all the time: single sends end
+    /// as soon as the kernel has copied a part of them.
+    fn measure(&mut self, now: Time) {
+        let Some((since, before)) = self.backlog else {
+            return;
+        };
+        let took = now.since(since);
+        if took < MEASURE_TIME {
+            return;
+        }
+        let sent = self.connection.sent_bytes();
+        self.backlog = Some((now, sent));
+        self.window = window_after(sent - before, took, self.queue_bytes_max);
+        self.is_slow = self.window < records_window_max(self.queue_bytes_max);
+        if self.is_slow {
+            self.connection.for_each_waiting_piece(RecordBytes::detach);
+        }
+    }
+
+    /// A request left that the peer answers at once, if it is there.
+    pub(super) fn on_asked(&mut self, now: Time) {
+        self.owes_since.get_or_insert(now);
+    }
+
+    /// An answer came from the peer.
+    pub(super) fn on_answered(&mut self) {
+        self.owes_since = None;
+    }
+
+    /// Whether the peer has taken everything and owed an answer for long: the connection leads
+    /// nowhere, whoever acknowledges its bytes.
+    pub(super) fn is_silent(&self, now: Time) -> bool {
+        let owes = self.owes_since.filter(|_| self.connection.unsent_bytes() == 0);
+        owes.is_some_and(|since| now.since(since) >= SILENCE_MAX)
+    }
+
+    /// How long the send under way has taken so far, in nanoseconds.
+    fn sends_for(&self, now: Time) -> u64 {
+        self.sending_since.map_or(0, |since| now.since(since))
+    }
+
+    /// Whether the send under way pins memory for longer than others should wait for it.
+    pub(super) fn is_stuck(&self, now: Time) -> bool {
+        self.sends_for(now) >= STUCK_SEND
+    }
+
+    /// When it is to be looked at whether the peer takes enough.
+    pub(super) fn progress_deadline(&self) -> Option<Time> {
+        self.progress.map(|(deadline, _)| deadline)
+    }
+
+    /// Whether the peer has taken too little of what waits for it for too long.
+    pub(super) fn takes_too_little(&mut self, now: Time) -> bool {
+        let Some((_, before)) = self.progress.filter(|(deadline, _)| *deadline <= now) else {
+            return false;
+        };
+        let sent = self.connection.sent_bytes() - before;
+        self.restart_progress(now);
+        sent < SEND_PROGRESS_MIN
+    }
+
+    fn restart_progress(&mut self, now: Time) {
+        self.progress = Some((now.after(SEND_TIMEOUT), self.connection.sent_bytes()));
+    }
+}
+
+/// Half of a peer's queue is for heads.
+fn records_window_max(queue_bytes_max: usize) -> usize {
+    queue_bytes_max / 2
+}
+
+/// How many bytes may wait for a peer that took `bytes` in so many nanoseconds.
+fn window_after(bytes: u64, took: u64, queue_bytes_max: usize) -> usize {
+    let max = records_window_max(queue_bytes_max);
+    let in_time = bytes.saturating_mul(WINDOW_TIME).checked_div(took);
+    let in_time = in_time.map_or(max, |bytes| usize::try_from(bytes).unwrap_or(max));
+    in_time.clamp(WINDOW_MIN.min(max), max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_holds_what_the_peer_takes_in_a_tenth_of_a_second() {
+        let queue = 8 << 20;
+        let second = 1_000_000_000;
+        assert_eq!(window_after(300_000, second, queue), 30_000);
+        assert_eq!(window_after(1_000, second, queue), WINDOW_MIN);
+        assert_eq!(window_after(1 << 20, second / 100, queue), 4 << 20);
+    }
+}
