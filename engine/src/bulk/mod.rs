@@ -1,5 +1,6 @@
 //! The bulk lane: work that may wait, off the cores. One thread accepts, dials and exchanges
-//! hellos, another prepares segments; each result is sent to the core that needs it.
+//! hellos, and one for each core prepares its segments; each result is sent to the core that needs
+//! it.
 
 mod handshake;
 mod handshakes;
@@ -161,14 +162,20 @@ impl BulkLane {
         };
         let links = (0_u16..).zip(receivers).map(link).collect();
         let (running, stopping) = bounded(0);
-        let (segments, wanted) = unbounded();
-        let preparer = SegmentPreparer {
-            directories: config.directories,
-            segment_bytes: config.segment_bytes,
-            cores: cores.clone(),
-            wanted,
-            running: stopping.clone(),
-        };
+        let mut segments = Vec::new();
+        let mut preparers = Vec::new();
+        for (core, directory) in (0..).zip(config.directories) {
+            let (sender, wanted) = unbounded();
+            segments.push(sender);
+            preparers.push(SegmentPreparer {
+                core,
+                directory,
+                segment_bytes: config.segment_bytes,
+                cores: cores.clone(),
+                wanted,
+                running: stopping.clone(),
+            });
+        }
         let refused = Arc::new(Refused::default());
         let handshakes = Handshakes {
             hello: config.hello,
@@ -195,7 +202,9 @@ impl BulkLane {
             threads: Vec::new(),
         };
         lane.spawn("pontoon-reactor", move || reactor.run())?;
-        lane.spawn("pontoon-prepare", move || preparer.run())?;
+        for preparer in preparers {
+            lane.spawn("pontoon-prepare", move || preparer.run())?;
+        }
         Ok((lane, links))
     }
 
