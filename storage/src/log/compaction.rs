@@ -8,9 +8,10 @@ use crate::record::{HEADER_BYTES, RecordKind};
 impl SegmentLog {
     /// The entries of a group up to `compacted` may be freed.
     pub fn compact(&mut self, group: GroupId, compacted: EntryId) {
-        let Some(state) = self.groups.get_mut(&group).map(|group| &mut group.state) else {
+        let Some(found) = self.groups.get_mut(&group) else {
             return;
         };
+        let state = &mut found.state;
         if compacted.index <= state.compacted.index {
             return;
         }
@@ -18,7 +19,9 @@ impl SegmentLog {
         if compacted.index > state.last.index {
             state.last = compacted;
         }
-        self.pending_compactions.push(group);
+        if !std::mem::replace(&mut found.compaction_waits, true) {
+            self.pending_compactions.push(group);
+        }
         self.stage_compactions();
     }
 
@@ -40,6 +43,7 @@ impl SegmentLog {
             }
             let Self { groups, frames, .. } = self;
             let group = groups.get_mut(&id).expect("looked up above");
+            group.compaction_waits = false;
             group.forget(compacted.index, frames);
         }
     }

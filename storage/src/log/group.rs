@@ -89,6 +89,8 @@ pub(crate) struct Group {
     pub(crate) extents: Extents,
     /// The entries in memory. Those that are not durable yet are always here.
     pub(crate) cached: CachedEntries,
+    /// Its compaction is not in the log yet.
+    pub(crate) compaction_waits: bool,
 }
 
 impl Group {

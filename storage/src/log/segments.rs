@@ -3,7 +3,7 @@
 //! A segment is freed strictly oldest first, and used again only after a durable frame has said
 //! that it is not needed: until then recovery still looks for it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use pontoon_types::{GroupId, LogIndex};
 
@@ -52,6 +52,9 @@ pub(crate) struct Space {
     hurried: bool,
     /// Free segments wanted besides one that entries can use next.
     ahead: usize,
+    /// The slots that segments have, and one below which all are among them.
+    used_slots: BTreeSet<u32>,
+    next_slot: u32,
     /// The slot whose header is being written: no longer free, not yet live.
     rolling: Option<u32>,
     /// The next segment is to be begun although this one is not full.
@@ -83,6 +86,12 @@ impl Space {
         offset: u64,
     ) -> Self {
         Self {
+            used_slots: live
+                .iter()
+                .map(|segment| segment.slot)
+                .chain(free.iter().copied())
+                .collect(),
+            next_slot: 0,
             live,
             freed: VecDeque::new(),
             free,
@@ -232,21 +241,15 @@ impl Space {
         }
     }
 
-    fn new_slot(&self) -> Option<u32> {
+    /// The first slot that no segment has. Slots stay in use, so it is looked for only upwards.
+    fn new_slot(&mut self) -> Option<u32> {
         if self.segments() >= self.segments_max {
             return None;
         }
-        let used = |slot: &u32| {
-            let mut held = self
-                .live
-                .iter()
-                .chain(&self.freed)
-                .map(|segment| segment.slot);
-            held.any(|held| held == *slot)
-                || self.free.contains(slot)
-                || self.rolling == Some(*slot)
-        };
-        (0..self.segments_max).find(|slot| !used(slot))
+        while self.used_slots.contains(&self.next_slot) {
+            self.next_slot += 1;
+        }
+        Some(self.next_slot)
     }
 }
 
@@ -308,6 +311,7 @@ impl SegmentLog {
             self.space.preparing = None;
             self.space.preparation_failed = !ok;
             if ok {
+                self.space.used_slots.insert(slot);
                 self.space.free.push_back(slot);
             }
         }

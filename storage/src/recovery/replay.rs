@@ -17,7 +17,8 @@ pub(super) struct Replay {
     pub(super) groups: BTreeMap<GroupId, Replayed>,
     pub(super) frames: Frames,
     pub(super) next_incarnation: u64,
-    damaged: bool,
+    /// How many times frames that were durable were found to be missing.
+    damages: u64,
 }
 
 impl Replay {
@@ -31,10 +32,8 @@ impl Replay {
 
     /// Frames that were durable are missing here.
     pub(super) fn damage(&mut self) {
-        self.damaged = true;
-        for replayed in self.groups.values_mut() {
-            replayed.damage();
-        }
+        // Each group hears of it when its next record comes.
+        self.damages += 1;
     }
 
     /// Replays a frame. False when its records don't verify, or say what no log writes, though the
@@ -58,7 +57,7 @@ impl Replay {
                 return false;
             }
             if record.kind.is_entry() && relocated {
-                let replayed = known(&mut self.groups, self.damaged, record.group);
+                let replayed = known(&mut self.groups, self.damages, record.group);
                 if replayed.relocated(record.entry()) {
                     let next = Run::begin(number, &record, offset);
                     let same = run.as_mut().filter(|run| run.group == record.group);
@@ -74,7 +73,7 @@ impl Replay {
                     offset,
                     bytes,
                 };
-                let replayed = known(&mut self.groups, self.damaged, record.group);
+                let replayed = known(&mut self.groups, self.damages, record.group);
                 replayed.entry(&record, location, &mut self.frames);
             } else if !self.other_record(&record, run) {
                 return false;
@@ -107,7 +106,7 @@ impl Replay {
                     return false;
                 }
                 let voted = u64_at(record.payload, 8) & 1 != 0;
-                let replayed = known(&mut self.groups, self.damaged, record.group);
+                let replayed = known(&mut self.groups, self.damages, record.group);
                 let state = &mut replayed.group.state;
                 state.current_term = record.term;
                 state.voted_for = voted.then(|| NodeId(u64_at(record.payload, 0)));
@@ -118,15 +117,15 @@ impl Replay {
                     return false;
                 };
                 self.next_incarnation = self.next_incarnation.max(state.incarnation + 1);
-                let replayed = known(&mut self.groups, self.damaged, record.group);
+                let replayed = known(&mut self.groups, self.damages, record.group);
                 replayed.apply_state(state, &mut self.frames);
             }
             RecordKind::Truncate => {
-                let replayed = known(&mut self.groups, self.damaged, record.group);
+                let replayed = known(&mut self.groups, self.damages, record.group);
                 replayed.truncate_suffix(record.entry(), &mut self.frames);
             }
             RecordKind::CompactedTo => {
-                let replayed = known(&mut self.groups, self.damaged, record.group);
+                let replayed = known(&mut self.groups, self.damages, record.group);
                 replayed.compact(record.entry(), &mut self.frames);
             }
             RecordKind::GroupDropped => {
@@ -143,6 +142,7 @@ impl Replay {
     /// Cuts off what follows a gap and says which groups are tainted.
     pub(super) fn finish(&mut self) {
         for replayed in self.groups.values_mut() {
+            replayed.notice_damage(self.damages);
             replayed.finish(&mut self.frames);
         }
     }
@@ -175,10 +175,11 @@ impl Run {
 }
 
 /// The group, which was not known before if no record of it has been replayed.
-fn known(groups: &mut BTreeMap<GroupId, Replayed>, damaged: bool, group: GroupId) -> &mut Replayed {
-    groups
-        .entry(group)
-        .or_insert_with(|| Replayed::new(damaged))
+fn known(groups: &mut BTreeMap<GroupId, Replayed>, damages: u64, group: GroupId) -> &mut Replayed {
+    let replayed = groups.entry(group);
+    let replayed = replayed.or_insert_with(|| Replayed::new(damages));
+    replayed.notice_damage(damages);
+    replayed
 }
 
 /// Whether a log could have written this state.

@@ -22,6 +22,8 @@ pub(super) struct Replayed {
     /// Entries below this one may have been overridden by records that are missing.
     suspect_below: LogIndex,
     knowledge: Knowledge,
+    /// How many times frames that were durable were found to be missing, as far as is noticed.
+    damages: u64,
 }
 
 /// What the records replayed so far tell about a group's state.
@@ -106,15 +108,16 @@ impl Knowledge {
 }
 
 impl Replayed {
-    /// A group of which no record has been replayed. `damaged` says that durable frames before
-    /// its first record are missing.
-    pub(super) fn new(damaged: bool) -> Self {
+    /// A group of which no record has been replayed. So many times durable frames before its first
+    /// record are missing.
+    pub(super) fn new(damages: u64) -> Self {
         Self {
             group: Group::default(),
             terms: Vec::new(),
             gaps: Vec::new(),
             suspect_below: LogIndex(0),
-            knowledge: if damaged {
+            damages,
+            knowledge: if damages > 0 {
                 Knowledge::AFTER_LOST_STATE
             } else {
                 Knowledge::Unknown
@@ -122,9 +125,12 @@ impl Replayed {
         }
     }
 
-    /// Frames that were durable are missing here.
-    pub(super) fn damage(&mut self) {
-        self.knowledge = self.knowledge.after_damage();
+    /// So many times frames that were durable were missing up to here.
+    pub(super) fn notice_damage(&mut self, damages: u64) {
+        if damages > self.damages {
+            self.damages = damages;
+            self.knowledge = self.knowledge.after_damage();
+        }
     }
 
     /// Replays an entry.
@@ -271,7 +277,10 @@ impl Replayed {
         if another_life && self.knowledge.is_stated() {
             // What dropped the group and made it again is missing: its life before is over.
             self.group.truncate(LogIndex(0), frames);
-            *self = Self::new(true);
+            *self = Self {
+                damages: self.damages,
+                ..Self::new(1)
+            };
         }
         self.adopt_compacted(state.compacted, frames);
         let last = self.group.state.last;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod basic;
+mod costs;
 mod crash;
 mod damage;
 mod files;

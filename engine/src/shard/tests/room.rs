@@ -123,7 +123,8 @@ fn every_proposal_has_an_outcome_when_a_majority_has_no_room() {
     for node in [1, 2] {
         cluster.nodes[node].volume.set_slots_max(60);
     }
-    cluster.run(2_000);
+    // The longest wait before a segment is tried again.
+    cluster.run(33_000);
     let proposal = cluster.group(0).propose(numbered(1));
     cluster.wait(proposal).unwrap();
 }
