@@ -444,8 +444,7 @@ impl SegmentLog {
         let end = target.end().min(current.end());
         target.count = (end.0 - target.first.0) as u32;
         group.extents.relocate(moved.group, target, frames);
-        let compacted = group.state.compacted.index;
-        group.extents.forget(compacted, frames);
+        group.forget_compacted(frames);
         // What is being read from the old place is still what the entries are.
         for read in reads.iter_mut().filter(|read| read.group == moved.group) {
             if read.place == place && (target.first..end).contains(&read.first) {
