@@ -224,8 +224,8 @@ impl SegmentLog {
     /// Whether relocating what holds the oldest segment frees more than it writes: the segment
     /// holds little itself, or little is held by all together, so that going round once pays.
     ///
-    /// The room that is kept for votes and the like comes back at a higher price: what lies in it is
-    /// not needed any more, but the segments before it must be freed first. It is paid once for
+    /// The room that is kept for votes and the like comes back at a higher price: what lies in it
+    /// is not needed any more, but the segments before it must be freed first. It is paid once for
     /// every quarter of a segment that is written.
     fn relocation_pays(&mut self, oldest: &LiveSegment) -> bool {
         let segment = self.config.segment_bytes;
