@@ -73,9 +73,9 @@
 //! over the wire); 16 hard state (vote u64, then 1 if there is one u64); 17 group state; 18
 //! truncate: entries above `index` are gone; 19 compacted to (`index`, `term`); 20 snapshot mark;
 //! 21 group dropped (incarnation u64); 22 epoch begun (at most 64 ends: epoch, sequence, frame and
-//! checksum, all u64), alone in its frame. A group state is incarnation, vote, commit, compacted index,
-//! compacted term, last index, last term, all u64; flags u32 (1 voted, 2 tainted); definition
-//! length u32; definition; the current term is in the record's header.
+//! checksum, all u64), alone in its frame. A group state is incarnation, vote, commit, compacted
+//! index, compacted term, last index, last term, all u64; flags u32 (1 voted, 2 tainted);
+//! definition length u32; definition; the current term is in the record's header.
 //!
 //! The *salt* of a frame is the checksum of cluster u128, node u64, core u16, epoch u64, sequence
 //! u64 and offset u64: bytes of a frame that turn up anywhere else (in a payload, in a recycled
@@ -106,9 +106,9 @@
 //! - **A relocated entry** changes nothing but where its bytes lie. In a replay it fills an index
 //!   that is missing, or one whose entry has its term; it overrides and truncates nothing. Where
 //!   another entry is known, what replaced that one is missing: the group is tainted.
-//! - Entries keep clear of two free segments. What must always find room uses them: term and vote, a
-//!   leader's empty entry, state, compaction, marks. What these fill is not needed once the state of
-//!   all groups is repeated, and comes back by relocating what lies before it.
+//! - Entries keep clear of two free segments. What must always find room uses them: term and vote,
+//!   a leader's empty entry, state, compaction, marks. What these fill is not needed once the
+//!   state of all groups is repeated, and comes back by relocating what lies before it.
 //! - An error or a short count closes the log for good ([`Poisoned`]).
 //!
 //! Everything here belongs to one thread.

@@ -16,7 +16,8 @@ const ZEROS: [u8; record::ALIGN] = [0; record::ALIGN];
 pub(super) const SLABS_KEPT: usize = 1;
 
 impl SegmentLog {
-    /// Whether this many bytes of a client's records, or of entries of a leader, would be taken now.
+    /// Whether this many bytes of a client's records, or of entries of a leader, would be taken
+    /// now.
     ///
     /// It is careful, for it must hold for records of any size up to a frame: a slab may be left
     /// half empty by the last record that did not fit.

@@ -98,6 +98,15 @@ impl Group {
     pub(crate) fn truncate(&mut self, index: LogIndex, frames: &mut Frames) {
         self.extents.truncate(index, frames);
         self.cached.truncate(index);
+        self.forget_compacted(frames);
+    }
+
+    /// Forgets extents of which nothing is kept any more after a change, unless the log does not
+    /// say yet that they are compacted.
+    pub(crate) fn forget_compacted(&mut self, frames: &mut Frames) {
+        if !self.compaction_waits {
+            self.extents.forget(self.state.compacted.index, frames);
+        }
     }
 
     /// Forgets the entries up to `index`.

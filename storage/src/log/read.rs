@@ -58,8 +58,8 @@ impl SegmentLog {
         self.read_leaving(0, group, entries, bytes_max)
     }
 
-    /// The same, for entries that a peer lacks. It leaves a buffer for [`read`](Self::read), so that
-    /// peers, which may be slow to take what was read, never keep entries from being applied.
+    /// The same, for entries that a peer lacks. It leaves a buffer for [`read`](Self::read), so
+    /// that peers, which may be slow to take what was read, never keep entries from being applied.
     pub fn read_for_peer(
         &mut self,
         group: GroupId,

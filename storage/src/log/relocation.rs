@@ -224,8 +224,8 @@ impl SegmentLog {
     /// Whether relocating what holds the oldest segment frees more than it writes: the segment
     /// holds little itself, or little is held by all together, so that going round once pays.
     ///
-    /// The room that is kept for votes and the like comes back at a higher price: what lies in it is
-    /// not needed any more, but the segments before it must be freed first. It is paid once for
+    /// The room that is kept for votes and the like comes back at a higher price: what lies in it
+    /// is not needed any more, but the segments before it must be freed first. It is paid once for
     /// every quarter of a segment that is written.
     fn relocation_pays(&mut self, oldest: &LiveSegment) -> bool {
         let segment = self.config.segment_bytes;
@@ -444,8 +444,7 @@ impl SegmentLog {
         let end = target.end().min(current.end());
         target.count = (end.0 - target.first.0) as u32;
         group.extents.relocate(moved.group, target, frames);
-        let compacted = group.state.compacted.index;
-        group.extents.forget(compacted, frames);
+        group.forget_compacted(frames);
         // What is being read from the old place is still what the entries are.
         for read in reads.iter_mut().filter(|read| read.group == moved.group) {
             if read.place == place && (target.first..end).contains(&read.first) {

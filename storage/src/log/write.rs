@@ -291,9 +291,10 @@ impl SegmentLog {
     }
 
     /// Takes the completion of a write: its bytes are durable, or it has failed (`result` is the
-    /// count of bytes, or the system's error number). EAGAIN and EINTR are no failure: what was not
-    /// carried out is written again, which [`seal`](Self::seal) gives. After a failure the log is closed for good:
-    /// the kernel may show the lost bytes until it forgets them, so trying again proves nothing.
+    /// count of bytes, or the system's error number). EAGAIN and EINTR are no failure: what was
+    /// not carried out is written again, which [`seal`](Self::seal) gives. After a failure the log
+    /// is closed for good: the kernel may show the lost bytes until it forgets them, so trying
+    /// again proves nothing.
     ///
     /// Writes may complete in any order; a frame counts once all before it are durable as well.
     ///

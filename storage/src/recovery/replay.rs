@@ -90,6 +90,7 @@ impl Replay {
         {
             let extents = &mut replayed.group.extents;
             extents.relocate(group, extent, &mut self.frames);
+            replayed.group.forget_compacted(&mut self.frames);
         }
     }
 

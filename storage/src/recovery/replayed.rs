@@ -248,8 +248,12 @@ impl Replayed {
     /// Replays that the entries above `last` are gone.
     pub(super) fn truncate_suffix(&mut self, last: EntryId, frames: &mut Frames) {
         self.assume_compacted_below(last.index.next());
-        if last.index < self.group.state.last.index {
+        let known = self.group.state.last.index;
+        if last.index < known {
             self.truncate(last.index.next(), frames);
+        }
+        // Where only the index was assumed, this says the term, too.
+        if last.index < known || (last.index == known && !self.knowledge.is_stated()) {
             self.group.state.last = last;
         }
     }

@@ -102,7 +102,12 @@ impl Run {
     /// staged meanwhile, and they complete in any order.
     fn flush(&mut self) {
         let mut in_flight = Vec::new();
-        loop {
+        for round in 0.. {
+            assert!(
+                round < 2000,
+                "what is staged is written, and relocation ends: {:?}",
+                self.bench.log.statistics()
+            );
             while let Some(operation) = self.bench.log.seal() {
                 in_flight.push(self.submit(operation));
             }

@@ -86,9 +86,9 @@ fn a_follower_that_has_lost_what_it_is_to_apply_gives_up() {
 /// sent behind it.
 ///
 /// A follower has entries and its disk is slow to say so. Its connection breaks, and the leader is
-/// to send them again, from its disk. One group takes the read buffer that is not kept for applying,
-/// the others wait for it.
-/// The follower's disk is done, so that everybody holds the entries, and the log lets go of them.
+/// to send them again, from its disk. One group takes the read buffer that is not kept for
+/// applying, the others wait for it. The follower's disk is done, so that everybody holds the
+/// entries, and the log lets go of them.
 #[test]
 fn a_follower_goes_on_after_what_it_was_to_be_sent_is_compacted() {
     let groups = [GROUP, GroupId(100), GroupId(101)];
