@@ -225,8 +225,10 @@ impl SegmentLog {
     /// holds little itself, or little is held by all together, so that going round once pays.
     ///
     /// The room that is kept for votes and the like comes back at a higher price: what lies in it
-    /// is not needed any more, but the segments before it must be freed first. It is paid once for
-    /// every quarter of a segment that is written.
+    /// is not needed any more, but the segments before it must be freed first.
+    ///
+    /// A way round all segments begins at most once for every quarter of one that is written: where
+    /// much is held in small pieces, each in a block of its own, packing them would end nowhere.
     fn relocation_pays(&mut self, oldest: &LiveSegment) -> bool {
         let segment = self.config.segment_bytes;
         let states = self.checkpoint.bytes();
@@ -235,7 +237,7 @@ impl SegmentLog {
         let packed = live + live / 32 + states * self.space.live.len() as u64;
         let superfluous = used.saturating_sub(packed);
         let eaten = self.space.is_reserve_eaten() && superfluous >= segment / ROUND_DIVISOR;
-        little || 2 * live <= used || (eaten && self.goes_round(oldest))
+        (little || 2 * live <= used || eaten) && self.goes_round(oldest)
     }
 
     /// Whether the oldest segment is relocated on a way round, which may begin with it.
