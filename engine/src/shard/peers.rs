@@ -111,6 +111,14 @@ impl Peers {
         self.limits.frame_bytes_max as usize / 2
     }
 
+    /// Bytes that wait for the peer for which most wait.
+    #[cfg(feature = "simulation")]
+    pub(super) fn unsent_bytes_max(&self) -> usize {
+        let links = self.peers.iter().filter_map(|peer| peer.link.as_ref());
+        let unsent = links.map(|link| link.connection.unsent_bytes());
+        unsent.max().unwrap_or(0)
+    }
+
     fn position(&self, id: NodeId) -> Option<usize> {
         self.peers.binary_search_by_key(&id, |peer| peer.id).ok()
     }
