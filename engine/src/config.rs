@@ -151,6 +151,9 @@ pub struct Limits {
     pub proposals_pending_bytes_max: ByteSize,
     /// Bytes that wait to be sent to one peer.
     pub peer_queue_bytes_max: ByteSize,
+    /// Bytes of its log that a group keeps for a member that lags, when the log is short of room:
+    /// at most a quarter of the log, whatever this says.
+    pub lag_bytes_max: ByteSize,
     /// Groups of one core.
     pub groups_max: usize,
 }
@@ -162,6 +165,7 @@ impl Default for Limits {
             requests_waiting_max: 16_384,
             proposals_pending_bytes_max: ByteSize::mib(64),
             peer_queue_bytes_max: ByteSize::mib(8),
+            lag_bytes_max: ByteSize::gib(1),
             groups_max: 10_000,
         }
     }

@@ -127,6 +127,7 @@ pub(crate) fn shard_config(config: &Config) -> ShardConfig {
         command_bytes_max: bytes(limits.command_bytes_max),
         proposals_pending_bytes_max: bytes(limits.proposals_pending_bytes_max),
         peer_queue_bytes_max: bytes(limits.peer_queue_bytes_max),
+        lag_bytes_max: limits.lag_bytes_max.0,
         groups_max: limits.groups_max,
         mutants: Mutants::default(),
     }

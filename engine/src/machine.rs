@@ -63,6 +63,10 @@ pub trait StateMachine {
     /// machine (thesis 3.5, "applied").
     ///
     /// Commands that are not taken out of the batch count as applied, with an empty reply.
+    ///
+    /// When the log is short of room and this machine holds it, it is called with an empty batch
+    /// now and then: a machine that saves what it has applied from time to time saves it then, so
+    /// that the log can let go of it.
     fn apply(&mut self, batch: &mut Batch<'_>);
 
     /// Something about the group's role has changed. Does nothing by default.
@@ -129,6 +133,8 @@ pub struct Batch<'a> {
     replies: &'a mut Replies,
     /// The command taken last, and its reply.
     current: Option<(LogIndex, Vec<u8>)>,
+    /// Index of the command taken last.
+    last_command: Option<LogIndex>,
 }
 
 impl<'a> Batch<'a> {
@@ -143,6 +149,7 @@ impl<'a> Batch<'a> {
             proposals,
             replies,
             current: None,
+            last_command: None,
         }
     }
 
@@ -161,6 +168,7 @@ impl<'a> Batch<'a> {
             if record.kind == RecordKind::Command {
                 let index = record.index;
                 self.current = Some((index, Vec::new()));
+                self.last_command = Some(index);
                 return Some(Command {
                     index,
                     term: record.term,
@@ -185,9 +193,10 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Answers whatever is left.
-    pub(crate) fn finish(mut self) {
+    /// Answers whatever is left. Gives the index of the last command, if there was one.
+    pub(crate) fn finish(mut self) -> Option<LogIndex> {
         while self.next().is_some() {}
+        self.last_command
     }
 }
 

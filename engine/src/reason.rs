@@ -76,7 +76,8 @@ impl DropReason {
 pub enum CloseReason {
     /// The same peer has connected anew.
     Replaced,
-    /// The peer took nothing of what was sent to it for ten seconds.
+    /// The peer took too little of what was sent to it for ten seconds, or nothing for one while
+    /// others needed the memory that it pinned.
     SendTimeout,
     /// A frame was refused.
     Frame(FrameError),

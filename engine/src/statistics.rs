@@ -17,6 +17,8 @@ pub struct CoreStatistics {
     pub applied: u64,
     /// Messages of groups given to connections.
     pub messages_sent: u64,
+    /// Messages without entries that were dropped because too many waited for their peer.
+    pub messages_unsent: u64,
     /// Messages of groups taken from frames.
     pub messages_received: u64,
     /// Frames of kinds that only newer versions of the wire know, which were skipped.

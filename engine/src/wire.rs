@@ -17,6 +17,8 @@ const REPAIRED: u8 = 6;
 const FLAG_YES: u8 = 1;
 /// The follower's disk lost something durable.
 const FLAG_TAINTED: u8 = 2;
+/// The follower's log takes no entries at present.
+const FLAG_LOG_FULL: u8 = 4;
 const KIND_SHIFT: u8 = 1;
 
 /// The head that says this about a group.
@@ -65,7 +67,7 @@ pub(crate) fn head(group: GroupId, message: &Message) -> Head {
 fn append_response_head(head: Head, response: AppendResponse) -> Head {
     let head = Head {
         kind: APPEND_RESPONSE,
-        flags: if response.tainted { FLAG_TAINTED } else { 0 },
+        flags: flag(response.tainted, FLAG_TAINTED) | flag(response.log_full, FLAG_LOG_FULL),
         round: response.round,
         extra: response.log_epoch,
         ..head
@@ -86,6 +88,10 @@ fn append_response_head(head: Head, response: AppendResponse) -> Head {
             ..head
         },
     }
+}
+
+fn flag(is_set: bool, bit: u8) -> u8 {
+    if is_set { bit } else { 0 }
 }
 
 /// What a head says; `None` if that is nothing this version knows.
@@ -140,6 +146,7 @@ fn append_response(head: &Head) -> AppendResponse {
         outcome,
         log_epoch: head.extra,
         tainted: head.flags & FLAG_TAINTED != 0,
+        log_full: head.flags & FLAG_LOG_FULL != 0,
     }
 }
 
@@ -206,6 +213,7 @@ mod tests {
                 outcome,
                 log_epoch: 5,
                 tainted: outcome == accepted,
+                log_full: outcome == rejected,
             };
             comes_back(response.into());
         }

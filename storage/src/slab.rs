@@ -231,7 +231,7 @@ impl Slab {
     pub(crate) fn view(self: &Rc<Self>, range: Range<usize>) -> RecordBytes {
         self.assert_written(range.start, range.end);
         RecordBytes {
-            slab: Rc::clone(self),
+            memory: Memory::Slab(Rc::clone(self)),
             start: u32::try_from(range.start).expect("slabs are shorter than 4 GiB"),
             end: u32::try_from(range.end).expect("slabs are shorter than 4 GiB"),
         }
@@ -255,12 +255,22 @@ impl fmt::Debug for Slab {
     }
 }
 
-/// Bytes in a slab, shared by reference count. Cloning copies no data.
+/// Bytes of records, shared by reference count. Cloning copies no data.
+///
+/// They lie in a slab, which is free for others only when the last reference to any of its bytes is
+/// dropped. Whoever may hold them for long calls [`detach`](Self::detach).
 #[derive(Clone)]
 pub struct RecordBytes {
-    slab: Rc<Slab>,
+    memory: Memory,
     start: u32,
     end: u32,
+}
+
+#[derive(Clone)]
+enum Memory {
+    Slab(Rc<Slab>),
+    /// A copy. Boxed once more so that a reference is one word, as that to a slab is.
+    Copy(Rc<Box<[u8]>>),
 }
 
 impl RecordBytes {
@@ -287,7 +297,26 @@ impl RecordBytes {
             "a slice lies inside"
         );
         let start = self.start as usize;
-        self.slab.view(start + range.start..start + range.end)
+        let range = start + range.start..start + range.end;
+        match &self.memory {
+            Memory::Slab(slab) => slab.view(range),
+            Memory::Copy(_) => Self {
+                memory: self.memory.clone(),
+                start: u32::try_from(range.start).expect("within the copy"),
+                end: u32::try_from(range.end).expect("within the copy"),
+            },
+        }
+    }
+
+    /// Copies the bytes, unless they are a copy already, and lets go of their slab: a small piece
+    /// then holds no more memory than its own.
+    pub fn detach(&mut self) {
+        if let Memory::Slab(_) = self.memory {
+            let copy: Box<[u8]> = self.as_ref().into();
+            self.end = u32::try_from(copy.len()).expect("slabs are shorter than 4 GiB");
+            self.start = 0;
+            self.memory = Memory::Copy(Rc::new(copy));
+        }
     }
 
     /// Where the bytes lie, for handing them to the kernel.
@@ -298,22 +327,32 @@ impl RecordBytes {
 
     /// True when `frontier` of slab `slab` is where these bytes end.
     pub(crate) fn ends_at(&self, slab: &Rc<Slab>, frontier: usize) -> bool {
-        Rc::ptr_eq(&self.slab, slab) && self.end as usize == frontier
+        let same = matches!(&self.memory, Memory::Slab(own) if Rc::ptr_eq(own, slab));
+        same && self.end as usize == frontier
     }
 
     /// Takes in the next `bytes` bytes of the slab.
     pub(crate) fn grow(&mut self, bytes: usize) {
         let end = self.end as usize + bytes;
-        self.slab.assert_written(self.end as usize, end);
+        let Memory::Slab(slab) = &self.memory else {
+            unreachable!("only the newest bytes of a slab grow");
+        };
+        slab.assert_written(self.end as usize, end);
         self.end = u32::try_from(end).expect("slabs are shorter than 4 GiB");
     }
 }
 
 impl AsRef<[u8]> for RecordBytes {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: `view` and `grow` checked that the range is written and free of reservations;
-        // such bytes are never written again while the slab lives, and `self` keeps it alive.
-        unsafe { std::slice::from_raw_parts(self.slab.base().add(self.start as usize), self.len()) }
+        let start = self.start as usize;
+        match &self.memory {
+            // SAFETY: `view` and `grow` checked that the range is written and free of reservations;
+            // such bytes are never written again while the slab lives, and `self` keeps it alive.
+            Memory::Slab(slab) => unsafe {
+                std::slice::from_raw_parts(slab.base().add(start), self.len())
+            },
+            Memory::Copy(copy) => &copy[start..self.end as usize],
+        }
     }
 }
 
@@ -390,6 +429,19 @@ mod tests {
         assert_eq!(view.as_ref(), b"ello");
         drop(view);
         assert_eq!(pool.bytes_free(), 8192);
+    }
+
+    #[test]
+    fn a_detached_view_keeps_its_bytes_and_lets_go_of_its_slab() {
+        let pool = SlabPool::new(4096, 4096).unwrap();
+        let slab = Rc::new(pool.take().unwrap());
+        slab.append(b"hello");
+        let mut view = slab.view(1..5);
+        drop(slab);
+        view.detach();
+        assert_eq!(pool.bytes_free(), 4096);
+        assert_eq!(view.as_ref(), b"ello");
+        assert_eq!(view.slice(1..3).as_ref(), b"ll");
     }
 
     #[test]

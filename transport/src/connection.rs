@@ -17,6 +17,12 @@ pub struct FrameLimits {
     pub receive_ahead_bytes: u32,
 }
 
+/// Most bytes of one send, a last frame excepted.
+pub const SEND_BYTES_MAX: usize = 1 << 20;
+
+/// Most emptied frames that keep their memory for the next ones.
+const POOLED_FRAMES_MAX: usize = 16;
+
 /// One connection to a peer's core. Owned by the shard; never touches a socket.
 ///
 /// At most one send and one receive are under way; the operations own their memory meanwhile.
@@ -26,7 +32,12 @@ pub struct Connection<P> {
     limits: FrameLimits,
     open: OutgoingFrame<P>,
     queue: VecDeque<OutgoingFrame<P>>,
-    queued_bytes: usize,
+    /// Of everything pushed and not sent, a send under way included.
+    unsent_bytes: usize,
+    /// The part of them that are heads, counted until their whole frame is sent.
+    unsent_head_bytes: usize,
+    /// All bytes sent so far.
+    sent_bytes: u64,
     pool: Vec<OutgoingFrame<P>>,
     /// `None` while a send is under way.
     batch: Option<SendBatch<P>>,
@@ -50,7 +61,9 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
             limits,
             open: OutgoingFrame::default(),
             queue: VecDeque::new(),
-            queued_bytes: 0,
+            unsent_bytes: 0,
+            unsent_head_bytes: 0,
+            sent_bytes: 0,
             pool: Vec::new(),
             batch: Some(SendBatch::new()),
             next_sequence: 0,
@@ -66,14 +79,19 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
         if self.open.head_bytes.is_empty() {
             self.open.head_bytes.resize(FRAME_HEADER_BYTES, 0);
             self.open.bytes = FRAME_HEADER_BYTES;
+            self.unsent_bytes += FRAME_HEADER_BYTES;
+            self.unsent_head_bytes += FRAME_HEADER_BYTES;
         }
         head.encode(&mut self.open.head_bytes);
         self.open.bytes += HEAD_BYTES;
+        self.unsent_bytes += HEAD_BYTES;
+        self.unsent_head_bytes += HEAD_BYTES;
     }
 
     /// Adds records, in the order of the heads.
     pub fn push_piece(&mut self, piece: P) {
         self.open.bytes += piece.as_ref().len();
+        self.unsent_bytes += piece.as_ref().len();
         self.open.pieces.push(piece);
     }
 
@@ -94,10 +112,33 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
             / HEAD_BYTES
     }
 
-    /// Bytes waiting to be sent, without those of a send under way.
+    /// Bytes that were pushed and are not sent, those of a send under way included.
     #[must_use]
-    pub fn queued_bytes(&self) -> usize {
-        self.queued_bytes
+    pub fn unsent_bytes(&self) -> usize {
+        self.unsent_bytes
+    }
+
+    /// The part of [`unsent_bytes`](Self::unsent_bytes) that are heads.
+    #[must_use]
+    pub fn unsent_head_bytes(&self) -> usize {
+        self.unsent_head_bytes
+    }
+
+    /// All bytes sent so far.
+    #[must_use]
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+
+    /// Calls `change` with every piece of records that waits, those that the kernel reads for a
+    /// send under way excepted. Their bytes must stay the same.
+    pub fn for_each_waiting_piece(&mut self, change: impl FnMut(&mut P)) {
+        let batch = self.batch.iter_mut().flat_map(SendBatch::pieces_mut);
+        let queue = self.queue.iter_mut().flat_map(|frame| &mut frame.pieces);
+        batch
+            .chain(queue)
+            .chain(&mut self.open.pieces)
+            .for_each(change);
     }
 
     /// Seals the open frame, if it says anything.
@@ -124,17 +165,21 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
         };
         header.seal(&mut frame.head_bytes);
         self.next_sequence += 1;
-        self.queued_bytes += frame.bytes;
         self.queue.push_back(frame);
     }
 
-    /// What is to be sent now, unless a send is under way or there is nothing.
+    /// What is to be sent now, unless a send is under way or there is nothing: at least one frame,
+    /// and few bytes more than [`SEND_BYTES_MAX`], because their memory is not at hand until the
+    /// peer takes them.
     pub fn send(&mut self) -> Option<SendBatch<P>> {
         let batch = self.batch.as_mut()?;
-        for frame in self.queue.drain(..) {
+        let mut bytes = batch.bytes();
+        while bytes < SEND_BYTES_MAX
+            && let Some(frame) = self.queue.pop_front()
+        {
+            bytes += frame.bytes;
             batch.push(frame);
         }
-        self.queued_bytes = 0;
         if batch.is_empty() {
             None
         } else {
@@ -152,7 +197,15 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
         result: Result<usize, i32>,
     ) -> Result<(), ConnectionError> {
         let count = result.map_err(|errno| ConnectionError::Socket { errno })?;
-        batch.advance(count, &mut self.pool);
+        self.unsent_bytes -= count;
+        self.sent_bytes += count as u64;
+        for mut frame in batch.advance(count) {
+            self.unsent_head_bytes -= frame.head_bytes.len();
+            if self.pool.len() < POOLED_FRAMES_MAX && frame.is_small() {
+                frame.clear();
+                self.pool.push(frame);
+            }
+        }
         self.batch = Some(batch);
         Ok(())
     }

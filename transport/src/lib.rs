@@ -40,7 +40,7 @@ mod receive;
 mod reconnect;
 mod send;
 
-pub use connection::{Connection, FrameLimits};
+pub use connection::{Connection, FrameLimits, SEND_BYTES_MAX};
 pub use error::{ConnectionError, HelloError};
 pub use frame::{FRAME_HEADER_BYTES, Frame, FrameKind};
 pub use handshake::{Agreement, Handshake};

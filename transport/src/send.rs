@@ -5,12 +5,31 @@ use std::collections::VecDeque;
 /// Most pieces one sendmsg(2) is given; below UIO_MAXIOV of writev(2).
 const IOVECS_MAX: usize = 256;
 
+/// Most memory that an emptied frame keeps: bytes of heads, and pieces.
+const POOLED_HEAD_BYTES_MAX: usize = 64 << 10;
+const POOLED_PIECES_MAX: usize = 1024;
+
 /// A sealed frame: its header and heads, and the pieces of records behind them.
 #[derive(Debug)]
 pub(crate) struct OutgoingFrame<P> {
     pub(crate) head_bytes: Vec<u8>,
     pub(crate) pieces: Vec<P>,
     pub(crate) bytes: usize,
+}
+
+impl<P> OutgoingFrame<P> {
+    /// Forgets what it says and keeps its memory.
+    pub(crate) fn clear(&mut self) {
+        self.head_bytes.clear();
+        self.pieces.clear();
+        self.bytes = 0;
+    }
+
+    /// Whether its memory is worth keeping: a burst's is given back.
+    pub(crate) fn is_small(&self) -> bool {
+        self.head_bytes.capacity() <= POOLED_HEAD_BYTES_MAX
+            && self.pieces.capacity() <= POOLED_PIECES_MAX
+    }
 }
 
 impl<P> Default for OutgoingFrame<P> {
@@ -70,25 +89,23 @@ impl<P> SendBatch<P> {
         self.frames.iter().map(|frame| frame.bytes).sum::<usize>() - self.sent
     }
 
-    /// `count` bytes more are sent. Frames that are done go back into the pool.
-    pub(crate) fn advance(&mut self, count: usize, pool: &mut Vec<OutgoingFrame<P>>) {
+    /// `count` bytes more are sent: takes out the frames that are done.
+    pub(crate) fn advance(&mut self, count: usize) -> impl Iterator<Item = OutgoingFrame<P>> {
         assert!(
             count <= self.bytes(),
             "the kernel sent more than it was given"
         );
         self.sent += count;
-        while self
-            .frames
-            .front()
-            .is_some_and(|frame| frame.bytes <= self.sent)
-        {
-            if let Some(mut frame) = self.frames.pop_front() {
-                self.sent -= frame.bytes;
-                frame.head_bytes.clear();
-                frame.pieces.clear();
-                pool.push(frame);
-            }
-        }
+        std::iter::from_fn(|| {
+            let first = self.frames.front()?.bytes;
+            self.sent = self.sent.checked_sub(first)?;
+            self.frames.pop_front()
+        })
+    }
+
+    /// The pieces of records of all its frames. Not to be changed while the kernel reads them.
+    pub(crate) fn pieces_mut(&mut self) -> impl Iterator<Item = &mut P> {
+        self.frames.iter_mut().flat_map(|frame| &mut frame.pieces)
     }
 }
 

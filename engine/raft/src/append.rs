@@ -25,22 +25,36 @@ impl Raft {
         };
         self.reset_election_timer();
 
-        let outcome = if self.match_term(request.prev_log) {
+        let (outcome, asserted) = if self.match_term(request.prev_log) {
             self.maybe_append(request.prev_log.index, entries, output);
             self.verified = self.verified.max(request.last_index());
             self.advance_commit_index(&request);
             self.advance_everywhere(&request);
-            // What is committed here the leader has as well (Leader Completeness).
-            AppendOutcome::Accepted {
-                match_index: request.last_index().max(self.commit_index),
-            }
+            let match_index = self.asserted_index(&request);
+            (AppendOutcome::Accepted { match_index }, match_index)
         } else {
-            self.reject(request.prev_log)
+            // A rejection asserts no entry.
+            (self.reject(request.prev_log), LogIndex(0))
         };
         if !self.log_failed {
             let tainted = self.tainted && !self.is(Mutant::TaintedTakesPart);
             let response = self.append_response(request.round, outcome, tainted);
-            output.send_after_persist(from, response);
+            let durable = self.promises_are_durable() && asserted <= self.log.durable_index();
+            output.send_once(durable, from, response);
+        }
+    }
+
+    /// The last entry that the response to an accepted request says is held.
+    ///
+    /// What came with it, and what is committed here, for the leader has that as well (Leader
+    /// Completeness). The response to a heartbeat names what is durable already, so that it waits
+    /// for no disk: its leader learns of the rest from the responses to the entries.
+    fn asserted_index(&self, request: &AppendEntries) -> LogIndex {
+        let index = request.last_index().max(self.commit_index);
+        if request.count == 0 {
+            index.min(self.log.durable_index())
+        } else {
+            index
         }
     }
 
@@ -69,6 +83,7 @@ impl Raft {
             outcome,
             log_epoch: self.log_epoch,
             tainted,
+            log_full: self.log_full,
         };
         Message::new(self.current_term, response)
     }

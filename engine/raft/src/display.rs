@@ -80,6 +80,9 @@ impl fmt::Display for AppendResponse {
         if self.tainted {
             write!(formatter, ", tainted since epoch {}", self.log_epoch)?;
         }
+        if self.log_full {
+            formatter.write_str(", log full")?;
+        }
         Ok(())
     }
 }

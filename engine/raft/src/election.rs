@@ -119,7 +119,8 @@ impl Raft {
         // A refusal carries our term, so that a candidate left behind learns of it.
         let term = if granted { term } else { self.current_term };
         let kind = VoteKind::PreVote;
-        output.send_after_persist(from, Message::new(term, VoteResponse { granted, kind }));
+        let response = Message::new(term, VoteResponse { granted, kind });
+        output.send_once(self.promises_are_durable(), from, response);
     }
 
     /// RequestVote of figure 3.1, in the current term.
@@ -145,7 +146,8 @@ impl Raft {
         }
         let kind = request.kind;
         let response = VoteResponse { granted, kind };
-        output.send_after_persist(from, Message::new(self.current_term, response));
+        let response = Message::new(self.current_term, response);
+        output.send_once(self.promises_are_durable(), from, response);
     }
 
     pub(crate) fn handle_vote_response(
@@ -232,6 +234,6 @@ impl Raft {
             }
             _ => return,
         };
-        output.send_after_persist(from, response);
+        output.send_once(self.promises_are_durable(), from, response);
     }
 }

@@ -5,10 +5,10 @@ use alloc::collections::BTreeMap;
 use crate::config::RaftConfig;
 use crate::log::Log;
 use crate::membership::{Membership, VoteResult};
-use crate::message::{AppendEntries, AppendOutcome, Body, Message};
+use crate::message::{AppendEntries, AppendResponse, Body, Message};
 use crate::mutant::Mutant;
 use crate::output::Output;
-use crate::progress::{Flow, Progress};
+use crate::progress::{Learned, Progress};
 use crate::role::{Leader, Transfer};
 use pontoon_types::{EntryId, LogIndex, NodeId, Term, Time};
 
@@ -56,17 +56,6 @@ impl LeaderView<'_> {
         }
         (count, bytes)
     }
-}
-
-/// What a result of AppendEntries told its leader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Learned {
-    /// Nothing: it speaks of what is no longer asked, or of what nobody has.
-    Nothing,
-    /// That the follower lives, or where to probe next.
-    Alive,
-    /// That it holds more than was known: something may be committed.
-    HoldsMore,
 }
 
 impl Leader {
@@ -117,8 +106,10 @@ impl Leader {
         }
     }
 
-    /// Sends a heartbeat to every follower that is owed one. Each is an AppendEntries without entries, at the place of the
-    /// follower's next one: it also finds out whether what was sent before has arrived.
+    /// Sends a heartbeat to every follower that is owed one.
+    ///
+    /// Each is an AppendEntries without entries, at the place of the follower's next one: it also
+    /// finds out whether what was sent before has arrived.
     pub(crate) fn send_heartbeats(&mut self, view: &LeaderView<'_>, output: &mut Output) {
         let is_due = |progress: &Progress| progress.heartbeat_deadline <= view.now;
         if !self.progress.values().any(is_due) {
@@ -157,40 +148,21 @@ impl Leader {
     pub(crate) fn on_append_response(
         &mut self,
         from: NodeId,
-        outcome: AppendOutcome,
+        response: AppendResponse,
         view: &LeaderView<'_>,
     ) -> Learned {
         let Some(progress) = self.progress.get_mut(&from) else {
             return Learned::Nothing;
         };
         progress.responded_at = view.now;
-        match outcome {
-            // Nobody can agree to what we do not have.
-            AppendOutcome::Accepted { match_index } if match_index > view.log.last_index() => {
-                Learned::Nothing
-            }
-            AppendOutcome::Accepted { match_index } if progress.on_accepted(match_index) => {
-                Learned::HoldsMore
-            }
-            AppendOutcome::Accepted { .. } => Learned::Alive,
-            AppendOutcome::Rejected {
-                prev_log_index,
-                hint,
-            } => {
-                // A response to a probe no longer under way, or to what has been accepted since.
-                let expected = match progress.flow {
-                    Flow::Probe { .. } => prev_log_index == progress.next_index.previous(),
-                    Flow::Pipeline => prev_log_index > progress.match_index,
-                };
-                if !expected {
-                    return Learned::Nothing;
-                }
-                // Section 3.5: one rejection per term in conflict, not one per entry.
-                let agreed = view.log.find_conflict_by_term(hint.index, hint.term).index;
-                progress.become_probe(agreed.min(prev_log_index.previous()).next());
-                Learned::Alive
-            }
+        let learned = progress.on_outcome(response.outcome, view.log);
+        if response.log_full || progress.log_full {
+            progress.set_log_full(response.log_full);
         }
+        if progress.match_index >= view.log.compacted().index {
+            progress.left_behind = false;
+        }
+        learned
     }
 
     /// The greatest index that a quorum holds durably, this node counted like every other.
@@ -203,11 +175,28 @@ impl Leader {
             })
     }
 
-    /// The greatest index that every member holds durably; `None` if there are no others. This
-    /// node's own disk may be the slowest: what others compact it could not get back.
-    pub(crate) fn everywhere_index(&self, view: &LeaderView<'_>) -> Option<LogIndex> {
-        let others = self.progress.values().map(Progress::counted_index).min();
-        others.map(|index| index.min(view.log.durable_index()))
+    /// The greatest index that every member holds durably, those left behind excepted. This node's
+    /// own disk may be the slowest: what others compact it could not get back.
+    pub(crate) fn everywhere_index(&self, view: &LeaderView<'_>) -> LogIndex {
+        let waits_for = self
+            .progress
+            .values()
+            .filter(|progress| !progress.left_behind);
+        let others = waits_for.map(Progress::counted_index).min();
+        let own = view.log.durable_index();
+        others.map_or(own, |index| index.min(own))
+    }
+
+    /// The member that is best placed to lead instead: a voter that answers, has room in its log,
+    /// and lacks the least.
+    pub(crate) fn best_successor(&self, view: &LeaderView<'_>) -> Option<NodeId> {
+        let fit = self.progress.iter().filter(|(peer, progress)| {
+            let answers = view.now.since(progress.responded_at) < view.config.election_timeout;
+            let sound = progress.repair.is_none() && !progress.log_full && !progress.left_behind;
+            answers && sound && view.membership.is_voter(**peer)
+        });
+        let best = fit.max_by_key(|(_, progress)| progress.match_index);
+        best.map(|(peer, _)| *peer)
     }
 
     /// Asks the target of a leadership transfer to campaign, once it holds the whole log.

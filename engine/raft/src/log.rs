@@ -192,6 +192,13 @@ impl Log {
         }
     }
 
+    /// Whether a write has been acknowledged, and everything before it.
+    pub(crate) fn is_persisted(&self, sequence: WriteSequence) -> bool {
+        self.writes
+            .front()
+            .is_none_or(|oldest| sequence < oldest.sequence)
+    }
+
     pub(crate) fn stale_acknowledgements(&self) -> u64 {
         self.stale_acknowledgements
     }

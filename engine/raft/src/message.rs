@@ -145,6 +145,9 @@ pub struct AppendResponse {
     /// The damage report: in that epoch something durable was missing, so that the follower
     /// counts in no quorum until it is repaired.
     pub tainted: bool,
+    /// Its log takes no entries at present. Those that came with the request were left out, and
+    /// none are to be sent until a response says otherwise.
+    pub log_full: bool,
 }
 
 /// How a follower found the entry before the new ones.

@@ -85,6 +85,15 @@ impl Output {
         });
     }
 
+    /// Sends a message whose promises are durable already, or holds it until they are.
+    pub(crate) fn send_once(&mut self, durable: bool, to: NodeId, message: Message) {
+        self.messages.push(Outgoing {
+            to,
+            message,
+            after_persist: !durable,
+        });
+    }
+
     pub(crate) fn send_after_persist(&mut self, to: NodeId, message: Message) {
         self.messages.push(Outgoing {
             to,

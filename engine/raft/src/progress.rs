@@ -2,6 +2,8 @@
 
 use alloc::collections::VecDeque;
 
+use crate::log::Log;
+use crate::message::AppendOutcome;
 use pontoon_types::{LogIndex, Time};
 
 /// How entries are sent to a follower.
@@ -36,6 +38,21 @@ pub(crate) struct Progress {
     pub(crate) log_epoch: u64,
     /// Its damage is being repaired: it counts in no quorum.
     pub(crate) repair: Option<Repair>,
+    /// It said that its log takes no entries: it is sent none until it says otherwise.
+    pub(crate) log_full: bool,
+    /// The log no longer waits for it: what it lacks may be compacted.
+    pub(crate) left_behind: bool,
+}
+
+/// What a result of AppendEntries told its leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Learned {
+    /// Nothing: it speaks of what is no longer asked, or of what nobody has.
+    Nothing,
+    /// That the follower lives, or where to probe next.
+    Alive,
+    /// That it holds more than was known: something may be committed.
+    HoldsMore,
 }
 
 /// What must be so before a damaged follower counts again.
@@ -58,6 +75,8 @@ impl Progress {
             heartbeat_deadline,
             log_epoch: 0,
             repair: None,
+            log_full: false,
+            left_behind: false,
         }
     }
 
@@ -75,6 +94,7 @@ impl Progress {
 
     pub(crate) fn may_send(&self, messages_max: u32, bytes_max: u64) -> bool {
         match self.flow {
+            _ if self.log_full => false,
             Flow::Probe { sent } => sent.is_none(),
             Flow::Pipeline => {
                 self.in_flight.len() < messages_max as usize && self.bytes_in_flight < bytes_max
@@ -94,8 +114,52 @@ impl Progress {
         }
     }
 
+    /// Whether an unanswered message ends with this entry.
+    pub(crate) fn awaits(&self, last: LogIndex) -> bool {
+        match self.flow {
+            Flow::Probe { sent } => sent.is_some_and(|(sent, _)| sent == last),
+            Flow::Pipeline => {
+                let sent = self
+                    .in_flight
+                    .binary_search_by_key(&last, |(sent, _)| *sent);
+                sent.is_ok()
+            }
+        }
+    }
+
+    /// Takes the outcome of an AppendEntries.
+    pub(crate) fn on_outcome(&mut self, outcome: AppendOutcome, log: &Log) -> Learned {
+        match outcome {
+            // Nobody can agree to what we do not have.
+            AppendOutcome::Accepted { match_index } if match_index > log.last_index() => {
+                Learned::Nothing
+            }
+            AppendOutcome::Accepted { match_index } if self.on_accepted(match_index) => {
+                Learned::HoldsMore
+            }
+            AppendOutcome::Accepted { .. } => Learned::Alive,
+            AppendOutcome::Rejected {
+                prev_log_index,
+                hint,
+            } => {
+                // A response to a probe no longer under way, or to what has been accepted since.
+                let expected = match self.flow {
+                    Flow::Probe { .. } => prev_log_index == self.next_index.previous(),
+                    Flow::Pipeline => prev_log_index > self.match_index,
+                };
+                if !expected {
+                    return Learned::Nothing;
+                }
+                // Section 3.5: one rejection per term in conflict, not one per entry.
+                let agreed = log.find_conflict_by_term(hint.index, hint.term).index;
+                self.become_probe(agreed.min(prev_log_index.previous()).next());
+                Learned::Alive
+            }
+        }
+    }
+
     /// The follower agrees up to `match_index`. True if that is news.
-    pub(crate) fn on_accepted(&mut self, match_index: LogIndex) -> bool {
+    fn on_accepted(&mut self, match_index: LogIndex) -> bool {
         let news = match_index > self.match_index;
         self.match_index = self.match_index.max(match_index);
         // Agreed at the place of the probe: its entries are under way, and not to be sent again.
@@ -117,6 +181,14 @@ impl Progress {
             }
         }
         news
+    }
+
+    /// It left out the entries that came with a request, or has room for them again.
+    pub(crate) fn set_log_full(&mut self, log_full: bool) {
+        if log_full {
+            self.become_probe(self.match_index.next());
+        }
+        self.log_full = log_full;
     }
 
     /// Back to one message at a time, from `next_index` on.

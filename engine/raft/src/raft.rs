@@ -47,6 +47,10 @@ pub struct Raft {
     pub(crate) verified: LogIndex,
     /// The log failed while running: this replica leads and campaigns no more.
     pub(crate) log_failed: bool,
+    /// The log takes no entries of a leader at present.
+    pub(crate) log_full: bool,
+    /// The write that holds the newest term, vote or end of a repair.
+    pub(crate) promised_by: WriteSequence,
     jitter: Pcg32,
 }
 
@@ -84,6 +88,8 @@ impl Raft {
             tainted: boot.tainted,
             verified: compacted,
             log_failed: false,
+            log_full: false,
+            promised_by: WriteSequence(0),
         };
         raft.commit_index = raft.commit_index.max(raft.last_applied);
         raft.reset_election_timer();
@@ -219,6 +225,11 @@ impl Raft {
         }
     }
 
+    /// Whether the log takes entries of a leader at present: its responses say so.
+    pub fn set_log_full(&mut self, log_full: bool) {
+        self.log_full = log_full;
+    }
+
     /// Gives up leadership and never campaigns again: this node's log failed.
     pub fn step_down(&mut self, now: Time, output: &mut Output) {
         self.now = now;
@@ -314,7 +325,13 @@ impl Raft {
             current_term: self.current_term,
             voted_for: self.voted_for,
         });
-        self.log.begin_write()
+        self.promised_by = self.log.begin_write();
+        self.promised_by
+    }
+
+    /// Whether the current term, the vote in it, and the end of a repair are durable.
+    pub(crate) fn promises_are_durable(&self) -> bool {
+        self.log.is_persisted(self.promised_by)
     }
 
     /// Thesis 3.4: timeouts are chosen randomly from [t, 2t).

@@ -84,7 +84,7 @@ impl Raft {
         let of_this_epoch = repaired.log_epoch == self.log_epoch;
         if self.tainted && of_this_epoch && self.leader() == Some(from) {
             self.tainted = false;
-            self.log.begin_write();
+            self.promised_by = self.log.begin_write();
             output.repaired = true;
         }
     }

@@ -2,10 +2,11 @@
 
 use core::fmt;
 
-use crate::leader::{LeaderView, Learned};
+use crate::leader::LeaderView;
 use crate::message::{AppendResponse, EntryKind, EntryMeta};
 use crate::mutant::Mutant;
 use crate::output::{Appended, Output};
+use crate::progress::Learned;
 use crate::raft::Raft;
 use crate::role::{Leader, Role};
 use pontoon_types::{LogIndex, NodeId, Term, Time};
@@ -162,7 +163,7 @@ impl Raft {
         let Some((leader, view)) = self.leading() else {
             return;
         };
-        match leader.on_append_response(from, response.outcome, &view) {
+        match leader.on_append_response(from, response, &view) {
             Learned::Nothing => return,
             Learned::Alive => {}
             Learned::HoldsMore => self.maybe_commit(),
@@ -201,9 +202,8 @@ impl Raft {
         let Some((leader, view)) = self.leading() else {
             return;
         };
-        let everywhere = leader.everywhere_index(&view);
         // What is not committed may still be replaced.
-        let index = everywhere.map_or(self.commit_index, |index| index.min(self.commit_index));
+        let index = leader.everywhere_index(&view).min(view.commit_index);
         self.replicated_everywhere = self.replicated_everywhere.max(index);
     }
 
@@ -218,6 +218,17 @@ impl Raft {
         }
     }
 
+    /// Whether this replica leads and awaits a response to an AppendEntries whose last entry was
+    /// `last`: one that need not be sent any more is not.
+    #[must_use]
+    pub fn awaits_response(&self, peer: NodeId, last: LogIndex) -> bool {
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
+        let progress = leader.progress.get(&peer);
+        progress.is_some_and(|progress| progress.awaits(last))
+    }
+
     /// An AppendEntries with entries really left for a peer: it needs no heartbeat for a while.
     ///
     /// Entries that wait, to be read back or for room in a queue, or that are dropped, keep nobody
@@ -229,6 +240,26 @@ impl Raft {
         {
             progress.heartbeat_deadline = deadline;
         }
+    }
+
+    /// The log is short of room and waits no longer for a member: what it lacks may be compacted,
+    /// and from then on only a snapshot brings it up to date. Does nothing on a follower.
+    ///
+    /// The log waits for it again once it answers and what it lacks is still there.
+    pub fn leave_behind(&mut self, peer: NodeId) {
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(progress) = leader.progress.get_mut(&peer)
+        {
+            progress.left_behind = true;
+            self.advance_replicated_everywhere();
+        }
+    }
+
+    /// The member that is best placed to lead instead of this one: a voter that answers, has room
+    /// in its log, and lacks the least. `None` if there is none, or this replica does not lead.
+    pub fn best_successor(&mut self) -> Option<NodeId> {
+        let (leader, view) = self.leading()?;
+        leader.best_successor(&view)
     }
 
     /// Transfers leadership to another voter, once it has the whole log (thesis 3.10).

@@ -70,6 +70,11 @@ pub struct PeerStatus {
     pub responded_at: Time,
     /// Its disk lost something durable; it is being repaired and counts in no quorum.
     pub tainted: bool,
+    /// Its log takes no entries at present: it is sent none.
+    pub log_full: bool,
+    /// The log was short of room and waits for it no longer. Once what it lacks is compacted, only
+    /// a snapshot could bring it up to date.
+    pub left_behind: bool,
 }
 
 impl Raft {
@@ -116,6 +121,8 @@ impl Raft {
             messages_in_flight: progress.in_flight(),
             responded_at: progress.responded_at,
             tainted: progress.repair.is_some(),
+            log_full: progress.log_full,
+            left_behind: progress.left_behind,
         });
         peers.collect()
     }

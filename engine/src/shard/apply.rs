@@ -71,7 +71,9 @@ impl Groups {
         };
         let mut batch = Batch::new(&self.pieces, &mut replica.proposals, &mut self.replies);
         machine.apply(&mut batch);
-        batch.finish();
+        if let Some(command) = batch.finish() {
+            replica.last_command = command;
+        }
         self.statistics.applied += through.0 - replica.applied.0;
         replica.applied = through;
         replica.raft.on_applied(through);

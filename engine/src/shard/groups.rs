@@ -13,6 +13,7 @@ use super::propose::Proposing;
 use super::reads::Reads;
 use super::replica::Replica;
 use super::replicas::{ReplicaSlot, Replicas};
+use super::room::Room;
 use super::space::Space;
 use super::timers::Timers;
 use crate::definition::Definition;
@@ -32,6 +33,7 @@ pub(super) struct Groups {
     pub(super) log: SegmentLog,
     pub(super) timers: Timers,
     pub(super) space: Space,
+    pub(super) room: Room,
     pub(super) durability: Durability,
     pub(super) reads: Reads,
     pub(super) catch_ups: CatchUps,
@@ -61,7 +63,8 @@ impl Groups {
     /// When a group, or the log, next has something to do.
     pub(super) fn deadline(&self) -> Time {
         let timers = self.timers.next();
-        timers.min(self.space.deadline(&self.log))
+        let room = self.room_deadline().unwrap_or(timers);
+        timers.min(room).min(self.space.deadline(&self.log))
     }
 
     pub(super) fn is(&self, mutant: Mutant) -> bool {
@@ -79,6 +82,7 @@ impl Groups {
 
     /// A write of the log ended.
     pub(super) fn on_written(&mut self, id: u64, result: Result<usize, i32>) {
+        self.room.on_write_done(self.now);
         match self.log.on_complete(id, result) {
             Ok(()) => self.on_durable(),
             Err(error) => {
@@ -215,7 +219,7 @@ impl Groups {
     }
 
     pub(super) fn campaign(&mut self, slot: ReplicaSlot) {
-        let admitted = self.log.admit(STEP_BYTES).is_ok();
+        let admitted = self.log.admit_reserved(STEP_BYTES).is_ok();
         let replica = &mut self.replicas[slot];
         if replica.machine.is_some() && admitted && !self.failed {
             replica.raft.campaign(self.now, &mut self.output);

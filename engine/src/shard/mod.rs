@@ -12,6 +12,7 @@ mod apply;
 mod catch_up;
 mod durability;
 mod groups;
+mod link;
 mod mutant;
 mod open;
 mod peers;
@@ -22,6 +23,7 @@ mod receive;
 mod replica;
 mod replicas;
 mod requests;
+mod room;
 mod send;
 mod space;
 mod timers;
@@ -63,9 +65,12 @@ pub struct ShardConfig {
     pub command_bytes_max: usize,
     /// Bytes of commands that this core has taken and not answered, above which it takes none.
     pub proposals_pending_bytes_max: usize,
-    /// Bytes that wait to be sent to one peer, above which entries for it are left to be sent
-    /// again later.
+    /// Bytes that may wait to be sent to one peer: half for entries, above which they stay in the
+    /// log, and half for messages without, above which they are dropped. With a quarter taken by
+    /// these, nothing is received from it.
     pub peer_queue_bytes_max: usize,
+    /// Bytes of its log that a group keeps for a member that lags, when the log is short of room.
+    pub lag_bytes_max: u64,
     /// Most groups of this core.
     pub groups_max: usize,
     /// Rules to break: none but in tests and in the simulator.
@@ -116,6 +121,7 @@ impl Shard {
         self.groups.fire_timers();
         let requests_left = self.take_requests();
         self.groups.maintain_log(operations);
+        self.groups.look_after_room();
         // The write goes first: sends run inline and copy, and it would wait for them.
         self.groups.seal(operations);
         self.groups.flush(&mut self.peers, operations);
@@ -162,6 +168,7 @@ impl Shard {
         CoreStatistics {
             log: self.groups.log.statistics(),
             messages_sent: self.peers.messages_sent,
+            messages_unsent: self.peers.messages_unsent,
             frames_skipped: self.peers.skipped_frames(),
             connections_closed: self.peers.closed.clone(),
             ..self.groups.statistics.clone()
@@ -259,8 +266,10 @@ impl Shard {
 
     /// Dials who is to be dialled, and starts the sends and receives of this turn.
     fn drive_connections(&mut self, operations: &mut Vec<Operation>) {
+        let others_wait = self.groups.lacks_memory();
         for peer in 0..self.peers.len() {
-            let ended = self.peers.drive(self.groups.now, peer, operations);
+            let (now, peer) = (self.groups.now, (peer, others_wait));
+            let ended = self.peers.drive(now, peer, operations);
             self.disconnected(ended);
         }
     }

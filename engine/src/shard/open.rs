@@ -14,6 +14,7 @@ use super::reads::Reads;
 use super::receive::Received;
 use super::replica::Replica;
 use super::replicas::Replicas;
+use super::room::Room;
 use super::space::Space;
 use super::timers::Timers;
 use super::{Shard, ShardConfig};
@@ -97,6 +98,7 @@ impl Shard {
             log,
             timers: Timers::default(),
             space: Space::new(),
+            room: Room::default(),
             reads: Reads::default(),
             catch_ups: CatchUps::default(),
             outbox: Vec::new(),

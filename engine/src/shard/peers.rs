@@ -7,6 +7,7 @@ use pontoon_storage::RecordBytes;
 use pontoon_transport::{Connection, FrameLimits, HEAD_BYTES, Head, Reconnect, SendBatch};
 
 use super::ShardConfig;
+use super::link::Link;
 use crate::port::{Operation, SocketId};
 use crate::rate_limited::RateLimited;
 use crate::reason::CloseReason;
@@ -15,22 +16,10 @@ use crate::reason::CloseReason;
 const REDIAL_MIN: u64 = 20_000_000;
 const REDIAL_MAX: u64 = 1_000_000_000;
 
-/// A peer that takes none of what was sent for this long, in nanoseconds, is cut off: what it pins
-/// in memory is needed elsewhere, and it is served from the disk later.
-const SEND_TIMEOUT: u64 = 10_000_000_000;
-
 /// Most heads in one frame, well below what its header can say.
 const HEADS_PER_FRAME_MAX: usize = 4096;
 
 const NEVER: Time = Time(u64::MAX);
-
-/// An established connection.
-struct Link {
-    socket: SocketId,
-    connection: Connection<RecordBytes>,
-    /// When the send that is under way began.
-    sending_since: Option<Time>,
-}
 
 /// One other node.
 struct Peer {
@@ -58,6 +47,8 @@ pub(super) struct Peers {
     queue_bytes_max: usize,
     /// Messages of groups given to connections.
     pub(super) messages_sent: u64,
+    /// Messages without entries that were dropped because the peer's queue was full.
+    pub(super) messages_unsent: u64,
     /// Connections that were closed.
     pub(super) closed: BTreeMap<CloseReason, u64>,
     /// Frames of unknown kinds on connections that were closed since.
@@ -87,6 +78,7 @@ impl Peers {
             limits: config.frame_limits,
             queue_bytes_max: config.peer_queue_bytes_max,
             messages_sent: 0,
+            messages_unsent: 0,
             closed: BTreeMap::new(),
             skipped_frames: 0,
             lines: RateLimited::default(),
@@ -107,9 +99,9 @@ impl Peers {
     /// When a peer is to be dialled, or looked at because it takes nothing.
     pub(super) fn deadline(&self) -> Time {
         let due = |peer: &Peer| {
-            let sending_since = peer.link.as_ref().and_then(|link| link.sending_since);
-            let stuck = sending_since.map_or(NEVER, |since| since.after(SEND_TIMEOUT));
-            stuck.min(peer.dial_at)
+            let link = peer.link.as_ref();
+            let progress = link.and_then(Link::progress_deadline);
+            progress.unwrap_or(NEVER).min(peer.dial_at)
         };
         self.peers.iter().map(due).min().unwrap_or(NEVER)
     }
@@ -123,10 +115,22 @@ impl Peers {
         self.peers.binary_search_by_key(&id, |peer| peer.id).ok()
     }
 
-    pub(super) fn connection(&mut self, id: NodeId) -> Option<&mut Connection<RecordBytes>> {
+    fn link_to(&mut self, id: NodeId) -> Option<&mut Link> {
         let position = self.position(id)?;
-        let link = self.peers[position].link.as_mut()?;
-        Some(&mut link.connection)
+        self.peers[position].link.as_mut()
+    }
+
+    pub(super) fn is_connected(&self, id: NodeId) -> bool {
+        let position = self.position(id);
+        position.is_some_and(|position| self.peers[position].link.is_some())
+    }
+
+    /// Bytes of entries that a peer may be sent now: at most what one frame takes beside heads.
+    /// `None` if entries are to be held back, or it is not connected.
+    pub(super) fn records_room(&mut self, id: NodeId) -> Option<usize> {
+        let most = self.records_bytes_max();
+        let room = self.link_to(id)?.records_room()?;
+        Some(room.min(most))
     }
 
     /// Who is at the other end of a socket, and the connection; `None` if it was closed since.
@@ -144,38 +148,42 @@ impl Peers {
         links.find(|(_, link)| link.socket == socket)
     }
 
-    /// Whether more waits to be sent to a peer than may; `None` if it is not connected.
-    pub(super) fn is_full(&mut self, id: NodeId) -> Option<bool> {
-        let queue_bytes_max = self.queue_bytes_max;
-        let connection = self.connection(id)?;
-        Some(connection.queued_bytes() > queue_bytes_max)
+    /// Sends a message without entries, or drops it if too many wait for that peer already.
+    pub(super) fn push_head(&mut self, to: NodeId, head: &Head) {
+        let has_room = self.link_to(to).map(|link| link.has_head_room());
+        match has_room {
+            Some(true) => self.push_head_before(to, head, 0),
+            Some(false) => self.messages_unsent += 1,
+            None => {}
+        }
     }
 
     /// Adds a head to the open frame of a connection, or to the next one if `bytes` of records
     /// after it would not fit.
-    pub(super) fn push_head(&mut self, to: NodeId, head: &Head, bytes: usize) {
+    fn push_head_before(&mut self, to: NodeId, head: &Head, bytes: usize) {
         let limit = self.limits.frame_bytes_max as usize;
-        let Some(connection) = self.connection(to) else {
+        let Some(link) = self.link_to(to) else {
             return;
         };
+        let connection = &mut link.connection;
         let heads = connection.open_frame_heads();
         if connection.open_frame_bytes() + HEAD_BYTES + bytes > limit
             || heads >= HEADS_PER_FRAME_MAX
         {
             connection.finish_frame();
         }
-        connection.push_head(head);
+        link.push_head(head);
         self.messages_sent += 1;
     }
 
-    /// Adds a head and the records that belong to it, which are taken out of `pieces`.
+    /// Sends a message and the records that belong to it, which are taken out of `pieces`. Asked
+    /// for [`records_room`](Self::records_room) before.
     pub(super) fn push_records(&mut self, to: NodeId, head: &Head, pieces: &mut Vec<RecordBytes>) {
         let bytes = pieces.iter().map(|piece| piece.len()).sum();
-        self.push_head(to, head, bytes);
-        let connection = self.connection(to);
-        if let Some(connection) = connection {
+        self.push_head_before(to, head, bytes);
+        if let Some(link) = self.link_to(to) {
             for piece in pieces.drain(..) {
-                connection.push_piece(piece);
+                link.push_piece(piece);
             }
         }
         pieces.clear();
@@ -196,11 +204,7 @@ impl Peers {
         let peer = &mut self.peers[position];
         peer.reconnect.on_connected();
         peer.dial_at = NEVER;
-        peer.link = Some(Link {
-            socket,
-            connection: Connection::new(self.limits),
-            sending_since: None,
-        });
+        peer.link = Some(Link::new(socket, self.limits, self.queue_bytes_max));
         if let Some(suppressed) = self.lines.admit("connected", now) {
             tracing::info!(node = %self.node, peer = %id, suppressed, "connected");
         }
@@ -224,10 +228,9 @@ impl Peers {
         operations: &mut Vec<Operation>,
     ) -> Option<Disconnected> {
         let (peer, link) = self.link(socket)?;
-        link.sending_since = None;
-        match link.connection.on_sent(batch, result) {
+        match link.on_sent(now, batch, result) {
             Ok(()) => None,
-            Err(error) => self.disconnect(now, peer, (&error).into(), operations),
+            Err(reason) => self.disconnect(now, peer, reason, operations),
         }
     }
 
@@ -255,11 +258,12 @@ impl Peers {
         Some(Disconnected { peer })
     }
 
-    /// Dials a peer if it is to be dialled, and starts its send and receive of this turn.
+    /// Dials a peer if it is to be dialled, and starts its send and receive of this turn. With
+    /// `others_wait`, memory that a stuck send pins is needed: it is cut off.
     pub(super) fn drive(
         &mut self,
         now: Time,
-        position: usize,
+        (position, others_wait): (usize, bool),
         operations: &mut Vec<Operation>,
     ) -> Option<Disconnected> {
         let peer = &mut self.peers[position];
@@ -269,17 +273,14 @@ impl Peers {
         }
         let id = peer.id;
         let link = peer.link.as_mut()?;
-        let since = link.sending_since;
-        if since.is_some_and(|since| now.since(since) >= SEND_TIMEOUT) {
+        if link.takes_too_little(now) || others_wait && link.is_stuck(now) {
             return self.disconnect(now, id, CloseReason::SendTimeout, operations);
         }
         let socket = link.socket;
-        link.connection.finish_frame();
-        if let Some(batch) = link.connection.send() {
-            link.sending_since = Some(now);
+        if let Some(batch) = link.send(now) {
             operations.push(Operation::Send { socket, batch });
         }
-        if let Some(buffer) = link.connection.receive() {
+        if let Some(buffer) = link.receive() {
             operations.push(Operation::Receive { socket, buffer });
         }
         None

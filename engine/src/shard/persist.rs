@@ -162,9 +162,15 @@ impl Groups {
         }
     }
 
+    /// Whether memory for records that are not durable yet is used up.
+    pub(super) fn lacks_memory(&self) -> bool {
+        matches!(self.log.admit(STEP_BYTES), Err(AppendError::StagingFull { .. }))
+    }
+
     /// Group commit: one frame with the records of all groups, as soon as a place is free.
     pub(super) fn seal(&mut self, operations: &mut Vec<Operation>) {
         while let Some(operation) = self.log.seal() {
+            self.room.on_write_begun(self.now);
             operations.push(Operation::Disk(operation));
         }
     }

@@ -58,7 +58,7 @@ impl Groups {
         match self.reads.end(id) {
             Some(ReadPurpose::Apply(slot)) => self.on_read_to_apply(slot, records),
             Some(ReadPurpose::CatchUp { slot, to }) => {
-                self.on_read_for_follower(peers, (slot, to), id, &records);
+                self.on_read_for_follower(peers, (slot, to), id, records);
             }
             None => {}
         }

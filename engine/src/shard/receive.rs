@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pontoon_raft::{Body, EntryKind, EntryMeta, GroupId, Message, NodeId, Raft};
+use pontoon_raft::{AppendEntries, Body, EntryKind, EntryMeta, GroupId, Message, NodeId, Raft};
 use pontoon_storage::{RecordKind, record};
 use pontoon_transport::Frame;
 
@@ -74,15 +74,37 @@ impl Groups {
         if !replica.definition.has_member(from) {
             return Err(DropReason::NotAMember);
         }
-        if may_persist(&message, &replica.raft) {
-            let bytes: usize = entries.iter().map(|entry| entry.bytes as usize).sum();
-            let admitted = self.log.admit(bytes + STEP_BYTES);
+        let raft = &mut replica.raft;
+        let bytes: usize = entries.iter().map(|entry| entry.bytes as usize).sum();
+        let log_full = self.log.admit(bytes + STEP_BYTES).is_err();
+        raft.set_log_full(log_full);
+        let (message, entries) = if log_full {
+            // Its leader is heard of all the same, and learns why its entries are not taken.
+            (as_heartbeat(message), &[][..])
+        } else {
+            (message, entries)
+        };
+        if log_full && may_persist(&message, raft) {
+            let admitted = self.log.admit_reserved(STEP_BYTES);
             admitted.map_err(|_| DropReason::LogFull)?;
         }
-        let raft = &mut replica.raft;
         raft.step(self.now, from, message, entries, &mut self.output);
         self.process_output(slot, source);
         Ok(())
+    }
+}
+
+/// An AppendEntries without its entries; other messages as they are.
+fn as_heartbeat(message: Message) -> Message {
+    match message.body {
+        Body::AppendEntries(request) => {
+            let heartbeat = AppendEntries {
+                count: 0,
+                ..request
+            };
+            Message::new(message.term, heartbeat)
+        }
+        _ => message,
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Replica {
     pub(super) batch: Vec<TakenCommand>,
     /// Last entry given to the machine.
     pub(super) applied: LogIndex,
+    /// Last command given to the machine, in this life or before.
+    pub(super) last_command: LogIndex,
     /// It stands in the list of slots with something to apply.
     pub(super) queued_to_apply: bool,
     /// Entries to be applied are being read from the disk.
@@ -40,11 +42,13 @@ impl Replica {
         applied: LogIndex,
         last_frame: u64,
     ) -> Self {
+        let durable = machine.as_ref().and_then(|machine| machine.durable_index());
         Self {
             id,
             definition,
             raft,
             machine,
+            last_command: durable.unwrap_or_default(),
             proposals: Proposals::default(),
             batch: Vec::new(),
             applied,
@@ -110,6 +114,20 @@ impl Replica {
         }
         if self.following.is_some() && following.is_none() && leading.is_none() {
             tracing::info!(%node, %group, term = %newest, "has no leader");
+        }
+    }
+
+    /// The machine can do without the log up to here. Empty entries, of which it sees nothing,
+    /// count as released once all commands before them are.
+    pub(super) fn machine_releases(&self) -> LogIndex {
+        let Some(machine) = &self.machine else {
+            return LogIndex(0);
+        };
+        let released = machine.released_index();
+        if released >= self.last_command {
+            released.max(self.applied)
+        } else {
+            released
         }
     }
 

@@ -116,6 +116,12 @@ impl Replicas {
             .filter_map(|entry| entry.replica.as_ref())
     }
 
+    /// The slots of replicas that lead.
+    pub(super) fn leading(&self) -> impl Iterator<Item = ReplicaSlot> {
+        let leads = |slot: &ReplicaSlot| self[*slot].raft.is_leader();
+        self.by_id.values().copied().filter(leads)
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Replica> {
         let entries = self.entries.iter_mut();
         entries.filter_map(|entry| entry.replica.as_mut())

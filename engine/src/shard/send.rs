@@ -1,7 +1,7 @@
 //! From messages to frames: heads, and entries where they lie in the log's memory.
 
-use pontoon_raft::{AppendEntries, Body, EntryId, LogIndex, Message, NodeId, Term};
-use pontoon_storage::{CacheRead, ReadError, RecordBytes, SegmentLog};
+use pontoon_raft::{AppendEntries, Body, EntryId, LogIndex, Message, NodeId, Term, Time};
+use pontoon_storage::{CacheRead, DiskOp, ReadError, RecordBytes, SegmentLog};
 
 use super::catch_up::CatchUps;
 use super::groups::Groups;
@@ -29,6 +29,7 @@ pub(super) struct Sender<'a> {
     pub(super) replicas: &'a mut Replicas,
     pub(super) log: &'a mut SegmentLog,
     pub(super) peers: &'a mut Peers,
+    now: Time,
     /// Scratch.
     pieces: &'a mut Vec<RecordBytes>,
     mutants: Mutants,
@@ -47,6 +48,7 @@ impl Groups {
             replicas: &mut self.replicas,
             log: &mut self.log,
             peers,
+            now: self.now,
             pieces: &mut self.pieces,
             mutants: self.config.mutants,
         };
@@ -62,12 +64,13 @@ impl Groups {
         peers: &mut Peers,
         follower: (ReplicaSlot, NodeId),
         id: u64,
-        records: &Result<RecordBytes, ReadError>,
+        records: Result<RecordBytes, ReadError>,
     ) {
         let mut sender = Sender {
             replicas: &mut self.replicas,
             log: &mut self.log,
             peers,
+            now: self.now,
             pieces: &mut self.pieces,
             mutants: self.config.mutants,
         };
@@ -80,66 +83,110 @@ impl Sender<'_> {
         let Some(replica) = self.replicas.get_mut(slot) else {
             return;
         };
-        let append = match message.body {
+        match message.body {
             Body::AppendEntries(request) if request.count > 0 => {
                 let term = message.term;
-                Some(Append { term, request })
+                let append = Append { term, request };
+                if !self.peers.is_connected(to) {
+                    replica.raft.report_unreachable(to);
+                } else if catch_ups.contains(slot, to) {
+                    catch_ups.queue(slot, to, append);
+                } else if let Some(rest) = self.send_cached(slot, to, append) {
+                    catch_ups.queue(slot, to, rest);
+                }
             }
-            _ => None,
-        };
-        if self.peers.connection(to).is_none() {
-            if append.is_some() {
-                replica.raft.report_unreachable(to);
+            Body::AppendEntries(heartbeat) => {
+                let first = catch_ups.first_place(self, (slot, to), message.term);
+                let prev_log = first.unwrap_or(heartbeat.prev_log);
+                let heartbeat = AppendEntries {
+                    prev_log,
+                    ..heartbeat
+                };
+                self.send_head(slot, to, &Message::new(message.term, heartbeat));
             }
-            return;
-        }
-        let Some(append) = append else {
-            let head = wire::head(replica.id, &message);
-            return self.peers.push_head(to, &head, 0);
-        };
-        if !self.still_leads(slot, append.term) {
-            return;
-        }
-        if catch_ups.contains(slot, to) {
-            catch_ups.queue(slot, to, append);
-        } else if let Some(rest) = self.send_cached(slot, to, append) {
-            catch_ups.queue(slot, to, rest);
+            _ => self.send_head(slot, to, &message),
         }
     }
 
-    /// A leader's log only grows, so that the entries an AppendEntries names are those it named
-    /// when it was made; a replica that leads no more may have overridden them since.
-    pub(super) fn still_leads(&self, slot: ReplicaSlot, term: Term) -> bool {
-        let leads = |raft: &pontoon_raft::Raft| raft.is_leader() && raft.current_term() == term;
+    fn send_head(&mut self, slot: ReplicaSlot, to: NodeId, message: &Message) {
+        let head = wire::head(self.replicas[slot].id, message);
+        self.peers.push_head(to, &head);
+    }
+
+    /// Whether the leader that made an AppendEntries still leads and awaits a response to it.
+    ///
+    /// A leader's log only grows, so that the entries it names are those it named when it was made;
+    /// a replica that leads no more may have overridden them since.
+    pub(super) fn awaits(&self, (slot, to): (ReplicaSlot, NodeId), append: &Append) -> bool {
+        let last = append.request.last_index();
+        let awaits = |raft: &pontoon_raft::Raft| {
+            raft.current_term() == append.term && raft.awaits_response(to, last)
+        };
         let replica = self.replicas.get(slot);
-        replica.is_some_and(|replica| leads(&replica.raft))
+        replica.is_some_and(|replica| awaits(&replica.raft))
             || self.mutants.is(Mutant::SendsOverridden)
     }
 
-    /// Sends what memory has of an AppendEntries; gives the rest of it, if any.
-    pub(super) fn send_cached(
+    /// Whether the log has let go of the first entry of an AppendEntries.
+    pub(super) fn is_compacted(&self, slot: ReplicaSlot, append: &Append) -> bool {
+        let compacted = self.replicas[slot].raft.compacted().index;
+        append.request.prev_log.index < compacted
+    }
+
+    pub(super) fn report_unreachable(&mut self, slot: ReplicaSlot, to: NodeId) {
+        if let Some(replica) = self.replicas.get_mut(slot) {
+            replica.raft.report_unreachable(to);
+        }
+    }
+
+    /// Most bytes that are read ahead of what a peer takes.
+    pub(super) fn read_ahead_max(&self) -> usize {
+        self.peers.records_bytes_max()
+    }
+
+    /// Begins to read the entries of an AppendEntries back, if a buffer is free.
+    pub(super) fn begin_read(&mut self, slot: ReplicaSlot, append: &Append) -> Option<DiskOp> {
+        let (first, last) = append.request.range()?;
+        let bytes_max = self.peers.records_bytes_max();
+        self.log.read(self.replicas[slot].id, first..=last, bytes_max)
+    }
+
+    /// Sends what memory has of an AppendEntries and the peer takes; gives the rest of it, if any.
+    fn send_cached(&mut self, slot: ReplicaSlot, to: NodeId, append: Append) -> Option<Append> {
+        if !self.awaits((slot, to), &append) {
+            return None;
+        }
+        let mut append = append;
+        while let Some(room) = self.peers.records_room(to) {
+            match self.send_cached_piece(slot, to, append, room) {
+                Ok(rest) => append = rest?,
+                Err(append) => return Some(append),
+            }
+        }
+        Some(append)
+    }
+
+    /// Sends the first entries of an AppendEntries, as many as fit into `room` bytes, if they are
+    /// in memory; gives the rest of it, if any.
+    ///
+    /// # Errors
+    /// The whole of it, if its first entry is not in memory.
+    pub(super) fn send_cached_piece(
         &mut self,
         slot: ReplicaSlot,
         to: NodeId,
-        mut append: Append,
-    ) -> Option<Append> {
+        append: Append,
+        room: usize,
+    ) -> Result<Option<Append>, Append> {
         let group = self.replicas[slot].id;
-        let bytes_max = self.peers.records_bytes_max();
-        while let Some((first, last)) = append.request.range() {
-            if self.peers.is_full(to)? {
-                self.replicas[slot].raft.report_unreachable(to);
-                return None;
-            }
-            let found = self.log.cached(group, first..=last, bytes_max, self.pieces);
-            let CacheRead::Hit { through } = found else {
-                return Some(append);
-            };
-            let (part, rest) = self.split(slot, append, through);
-            let head = wire::head(group, &part.message());
-            self.peers.push_records(to, &head, self.pieces);
-            append = rest?;
-        }
-        None
+        let Some((first, last)) = append.request.range() else {
+            return Ok(None);
+        };
+        let found = self.log.cached(group, first..=last, room, self.pieces);
+        let CacheRead::Hit { through } = found else {
+            return Err(append);
+        };
+        Ok(self.send_pieces(slot, to, append, through))
     }
 
     /// Sends entries that were read back; gives the rest of their AppendEntries, if any.
@@ -148,12 +195,24 @@ impl Sender<'_> {
         slot: ReplicaSlot,
         to: NodeId,
         append: Append,
-        (records, through): (&RecordBytes, LogIndex),
+        (records, through): (RecordBytes, LogIndex),
+    ) -> Option<Append> {
+        self.pieces.push(records);
+        self.send_pieces(slot, to, append, through)
+    }
+
+    /// Sends the entries in `pieces`, which end at `through`; gives the rest of their AppendEntries.
+    fn send_pieces(
+        &mut self,
+        slot: ReplicaSlot,
+        to: NodeId,
+        append: Append,
+        through: LogIndex,
     ) -> Option<Append> {
         let (part, rest) = self.split(slot, append, through);
         let head = wire::head(self.replicas[slot].id, &part.message());
-        self.pieces.push(records.clone());
         self.peers.push_records(to, &head, self.pieces);
+        self.replicas[slot].raft.on_sent(self.now, to);
         rest
     }
 

@@ -1,6 +1,6 @@
 //! Room in the log: segments made ready in time, marks when it falls idle, compaction.
 
-use pontoon_raft::{LogIndex, Time};
+use pontoon_raft::Time;
 use pontoon_storage::{AppendError, SegmentLog};
 
 use super::groups::Groups;
@@ -108,6 +108,7 @@ impl Groups {
             match self.log.idle() {
                 // A new segment's header may have to go first.
                 Some(operation) => {
+                    self.room.on_write_begun(self.now);
                     operations.push(Operation::Disk(operation));
                     self.space.mark_at = self.now.after(MARK_DELAY);
                 }
@@ -132,9 +133,7 @@ impl Groups {
                 continue;
             };
             let replica = &mut self.replicas[slot];
-            let machine = replica.machine.as_ref();
-            let released = machine.map_or(LogIndex(0), |machine| machine.released_index());
-            let index = released.min(replica.raft.replicated_everywhere());
+            let index = replica.machine_releases().min(replica.raft.replicated_everywhere());
             let before = replica.raft.compacted();
             replica.raft.compact(index);
             let compacted = replica.raft.compacted();

@@ -61,7 +61,7 @@ impl Groups {
             };
             if replica.machine.is_some()
                 && replica.raft.next_deadline() <= self.now
-                && (replica.raft.is_leader() || self.log.admit(super::persist::STEP_BYTES).is_ok())
+                && (replica.raft.is_leader() || self.log.admit_reserved(super::persist::STEP_BYTES).is_ok())
             {
                 replica.raft.tick(self.now, &mut self.output);
                 self.process_output(slot, super::persist::Source::None);

@@ -50,6 +50,15 @@ impl SegmentLog {
         Ok(())
     }
 
+    /// Whether this many bytes of records would be taken that make room or keep a group led: terms,
+    /// votes, empty entries, compactions. Room is kept back for them.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit).
+    pub fn admit_reserved(&self, bytes: usize) -> Result<(), AppendError> {
+        self.check_headroom(bytes)
+    }
+
     /// Encodes an entry and stages it. An index up to the last one overrides the entries from it
     /// on.
     ///

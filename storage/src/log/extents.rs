@@ -62,6 +62,16 @@ impl Extents {
         self.0.get(position).filter(|extent| extent.first <= index)
     }
 
+    /// Bytes of the extents from the one that holds `first` on.
+    pub(crate) fn bytes_from(&self, first: LogIndex) -> u64 {
+        let after = self
+            .0
+            .iter()
+            .rev()
+            .take_while(|extent| extent.end() > first);
+        after.map(|extent| u64::from(extent.bytes)).sum()
+    }
+
     /// Adds an entry above all others: to the last extent, if it follows that in the same frame,
     /// else as a new one.
     pub(crate) fn push(&mut self, index: LogIndex, location: RecordLocation, frames: &mut Frames) {

@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 
-use pontoon_types::GroupId;
+use pontoon_types::{GroupId, LogIndex};
 
 use super::SegmentLog;
 use super::group::Group;
 use crate::config::LogConfig;
+use crate::error::AppendError;
 use crate::layout::{ENDS_MAX, EpochEnd, SegmentHeader};
 use crate::mutant::Mutant;
 
@@ -240,6 +241,28 @@ impl SegmentLog {
         };
         let groups = self.groups.iter().filter(|(_, group)| holds(group));
         groups.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether most of the room there may be is used, or none can be made: what holds the oldest
+    /// segment should let go of it.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        let used = self.space.segments() - self.space.free.len() as u32;
+        let full = || matches!(self.admit(0), Err(AppendError::NoSpace { .. }));
+        4 * used >= 3 * self.space.segments_max || full()
+    }
+
+    /// Bytes of all segments there may be.
+    #[must_use]
+    pub fn bytes_max(&self) -> u64 {
+        u64::from(self.space.segments_max) * self.config.segment_bytes
+    }
+
+    /// Bytes of a group's entries from `first` on, in whole extents.
+    #[must_use]
+    pub fn bytes_from(&self, group: GroupId, first: LogIndex) -> u64 {
+        let group = self.groups.get(&group);
+        group.map_or(0, |group| group.extents.bytes_from(first))
     }
 
     /// A slot that holds nothing that is needed, for measuring the disk.

@@ -22,6 +22,7 @@ fn accepted(match_index: u64, log_epoch: u64, tainted: bool) -> Message {
         outcome: AppendOutcome::Accepted { match_index },
         log_epoch,
         tainted,
+        log_full: false,
     };
     Message::new(Term(2), response)
 }

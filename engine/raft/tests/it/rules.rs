@@ -124,6 +124,7 @@ fn append_response(match_index: u64) -> Message {
         },
         log_epoch: 0,
         tainted: false,
+        log_full: false,
     };
     Message::new(Term(2), response)
 }
@@ -137,6 +138,7 @@ fn acknowledge(raft: &mut Raft, from: NodeId, term: u64, match_index: u64) -> Ou
         outcome,
         log_epoch: 0,
         tainted: false,
+        log_full: false,
     };
     step(raft, from, Message::new(Term(term), response), &[])
 }

@@ -8,8 +8,8 @@ use std::task::{Context, Poll, Waker};
 
 use pontoon_raft::{GroupId, NodeId, Status, Time};
 use pontoon_storage::memory::{MemoryVolume, SectorFate};
-use pontoon_storage::{DiskOp, LogConfig, LogIdentity, Recovery, SegmentLog, Volume};
-use pontoon_transport::FrameLimits;
+use pontoon_storage::{DiskOp, LogConfig, LogIdentity, RecordBytes, Recovery, SegmentLog, Volume};
+use pontoon_transport::{FrameLimits, SendBatch};
 
 use super::machine::{Journal, SharedJournal, recorders};
 use super::wire::Wire;
@@ -58,8 +58,29 @@ pub(super) fn shard_config(node: usize, nodes: usize) -> ShardConfig {
         command_bytes_max: 4 << 10,
         proposals_pending_bytes_max: 64 << 10,
         peer_queue_bytes_max: 128 << 10,
+        lag_bytes_max: 1 << 30,
         groups_max: 16,
         mutants: Mutants::default(),
+    }
+}
+
+/// What differs from the usual sizes and times.
+#[derive(Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) log: fn(&mut LogConfig),
+    pub(super) shard: fn(&mut ShardConfig),
+}
+
+impl Settings {
+    pub(super) const USUAL: Self = Self {
+        log: |_| {},
+        shard: |_| {},
+    };
+
+    pub(super) fn log_config(self, node: usize) -> LogConfig {
+        let mut config = log_config(node);
+        (self.log)(&mut config);
+        config
     }
 }
 
@@ -83,12 +104,21 @@ pub(super) struct TestNode {
 }
 
 impl TestNode {
-    fn start(node: usize, nodes: usize, mut volume: MemoryVolume, now: Time) -> Self {
-        let journal = Rc::new(RefCell::new(Journal::default()));
+    fn start(
+        node: usize,
+        nodes: usize,
+        settings: Settings,
+        journal: Journal,
+        mut volume: MemoryVolume,
+        now: Time,
+    ) -> Self {
+        let journal = Rc::new(RefCell::new(journal));
         let doorbell = Arc::new(Doorbell::new().unwrap());
-        let config = shard_config(node, nodes);
+        let mut config = shard_config(node, nodes);
+        (settings.shard)(&mut config);
         let (core, inbox) = channel(config.node, doorbell, 64, config.command_bytes_max);
-        let (log, recovery) = SegmentLog::open(&mut volume, log_config(node)).unwrap();
+        let log_config = settings.log_config(node);
+        let (log, recovery) = SegmentLog::open(&mut volume, log_config).unwrap();
         let machines = recorders(&journal);
         let shard = Shard::open(config, log, &recovery, machines, inbox, now).unwrap();
         Self {
@@ -125,25 +155,48 @@ pub(super) struct Cluster {
     pub(super) watch: Option<Watch>,
     /// Most bytes one send takes.
     pub(super) send_bytes_max: usize,
+    /// Bytes that go from one node to another in a millisecond; those not named are not limited.
+    pub(super) bandwidth: BTreeMap<(usize, usize), usize>,
+    /// Sends under way where the bandwidth is limited.
+    sending: Vec<(usize, SocketId, SendBatch<RecordBytes>)>,
+    /// Dials so far.
+    pub(super) dials: usize,
+    pub(super) settings: Settings,
 }
 
 impl Cluster {
     /// Nodes without groups.
     pub(super) fn new(nodes: usize) -> Self {
+        Self::with(nodes, Settings::USUAL)
+    }
+
+    /// Nodes without groups that differ from the usual.
+    pub(super) fn with(nodes: usize, settings: Settings) -> Self {
         let now = Time(MILLISECOND);
-        let start = |node| TestNode::start(node, nodes, MemoryVolume::new(SEGMENT_BYTES), now);
+        let start = |node| {
+            let volume = MemoryVolume::new(settings.log_config(node).segment_bytes);
+            TestNode::start(node, nodes, settings, Journal::default(), volume, now)
+        };
         Self {
             nodes: (0..nodes).map(start).collect(),
             wire: Wire::default(),
             now,
             watch: None,
             send_bytes_max: usize::MAX,
+            bandwidth: BTreeMap::new(),
+            sending: Vec::new(),
+            dials: 0,
+            settings,
         }
     }
 
     /// Nodes with `GROUP` on all of them, led by node 0.
     pub(super) fn led_by_first(nodes: usize) -> Self {
-        let mut cluster = Self::new(nodes);
+        Self::led_by_first_with(nodes, Settings::USUAL)
+    }
+
+    pub(super) fn led_by_first_with(nodes: usize, settings: Settings) -> Self {
+        let mut cluster = Self::with(nodes, settings);
         cluster.create(GROUP);
         cluster.elect(0);
         cluster
@@ -155,9 +208,14 @@ impl Cluster {
 
     pub(super) fn create(&mut self, group: GroupId) {
         let members = self.members();
-        for node in 0..self.nodes.len() {
+        self.create_on(group, &members);
+    }
+
+    pub(super) fn create_on(&mut self, group: GroupId, members: &[NodeId]) {
+        for id in members {
+            let node = id.0 as usize - 1;
             let core = &self.nodes[node].core;
-            let mut answer = core.create_group(group, "recorder", &members).unwrap();
+            let mut answer = core.create_group(group, "recorder", members).unwrap();
             self.until("the group is created", |_| {
                 poll(&mut answer) == Some(Ok(()))
             });
@@ -210,6 +268,9 @@ impl Cluster {
     fn carry(&mut self, node: usize, operation: Operation) {
         let completion = match operation {
             Operation::Disk(operation) => return self.carry_disk(node, operation),
+            Operation::Send { socket, batch } if self.bandwidth_of(node, socket).is_some() => {
+                return self.sending.push((node, socket, batch));
+            }
             Operation::Send { socket, batch } => {
                 let bytes: Vec<u8> = batch.slices().flatten().copied().collect();
                 if let Some(mut watch) = self.watch.take() {
@@ -220,7 +281,10 @@ impl Cluster {
             }
             Operation::Receive { socket, buffer } => return self.wire.receive(socket, buffer),
             Operation::Close { socket } => return self.wire.close(socket),
-            Operation::Dial { peer } => self.dial(node, peer),
+            Operation::Dial { peer } => {
+                self.dials += 1;
+                self.dial(node, peer)
+            }
             Operation::Prepare { slot } => {
                 let ready = self.nodes[node].volume.prepare(slot).is_ok();
                 self.nodes[node].image_version += 1;
@@ -228,6 +292,24 @@ impl Cluster {
             }
         };
         self.nodes[node].completions.push(completion);
+    }
+
+    fn bandwidth_of(&self, node: usize, socket: SocketId) -> Option<usize> {
+        let way = (node, self.wire.peer_of(socket));
+        self.bandwidth.get(&way).copied()
+    }
+
+    /// Sends of slow ways end with what passed in a millisecond; where nothing passes, they hang.
+    fn move_slow_sends(&mut self) {
+        for (node, socket, batch) in std::mem::take(&mut self.sending) {
+            let passes = self.bandwidth_of(node, socket).unwrap_or(usize::MAX);
+            if passes == 0 && !self.wire.is_closed(socket) {
+                self.sending.push((node, socket, batch));
+            } else {
+                let sent = self.wire.send(socket, batch, passes);
+                self.nodes[node].completions.push(sent);
+            }
+        }
     }
 
     fn dial(&mut self, node: usize, peer: NodeId) -> Completion {
@@ -272,6 +354,20 @@ impl Cluster {
     /// How many reads are held.
     pub(super) fn held_reads(&self, node: usize) -> usize {
         self.nodes[node].held_reads.len()
+    }
+
+    /// Reads that a node's log began so far.
+    pub(super) fn reads(&self, node: usize) -> u64 {
+        let shard = self.nodes[node].shard.as_ref();
+        shard.map_or(0, |shard| shard.statistics().log.reads)
+    }
+
+    /// Connections that a node closed for this reason.
+    pub(super) fn closed(&self, node: usize, reason: &str) -> u64 {
+        let shard = self.nodes[node].shard.as_ref().expect("it runs");
+        let closed = shard.statistics().connections_closed;
+        let of_reason = closed.iter().filter(|(each, _)| each.label() == reason);
+        of_reason.map(|(_, count)| *count).sum()
     }
 
     /// Answers the reads that were held, and holds none any more.
@@ -323,6 +419,7 @@ impl Cluster {
             for node in 0..self.nodes.len() {
                 self.turn(node);
             }
+            self.move_slow_sends();
         }
     }
 
@@ -354,6 +451,7 @@ impl Cluster {
         this.held.clear();
         this.volume.power_loss(|_| SectorFate::Old);
         this.image_version += 1;
+        self.sending.retain(|(sender, _, _)| *sender != node);
         self.wire.close_all_of(node);
     }
 
@@ -363,7 +461,9 @@ impl Cluster {
             self.nodes[node].volume.clone(),
             self.nodes[node].image_version,
         );
-        self.nodes[node] = TestNode::start(node, nodes, volume, self.now);
+        let journal = self.nodes[node].journal.borrow().of_next_life();
+        let settings = self.settings;
+        self.nodes[node] = TestNode::start(node, nodes, settings, journal, volume, self.now);
         self.nodes[node].image_version = version + 1;
     }
 

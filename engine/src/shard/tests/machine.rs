@@ -16,6 +16,19 @@ pub(super) struct Journal {
     pub(super) events: Vec<(u64, Event)>,
     /// The machines can do without everything that they have applied.
     pub(super) releases: bool,
+    /// But these groups' machines can't.
+    pub(super) keeps: Vec<u64>,
+}
+
+impl Journal {
+    /// What a node's machines begin with after a restart: they are volatile.
+    pub(super) fn of_next_life(&self) -> Self {
+        Self {
+            releases: self.releases,
+            keeps: self.keeps.clone(),
+            ..Self::default()
+        }
+    }
 }
 
 pub(super) type SharedJournal = Rc<RefCell<Journal>>;
@@ -40,7 +53,7 @@ impl StateMachine for Recorder {
         let applied = journal
             .applied
             .get(&self.group)
-            .filter(|_| journal.releases);
+            .filter(|_| journal.releases && !journal.keeps.contains(&self.group));
         let last = applied.and_then(|applied| applied.last());
         last.map_or(LogIndex(0), |(index, _, _)| *index)
     }

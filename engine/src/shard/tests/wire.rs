@@ -26,6 +26,8 @@ pub(super) struct Wire {
     next: u64,
     /// Pairs of nodes between which nothing passes.
     pub(super) cut: Vec<(usize, usize)>,
+    /// Bytes that were sent from one node to another.
+    pub(super) carried: BTreeMap<(usize, usize), usize>,
 }
 
 impl Wire {
@@ -71,6 +73,8 @@ impl Wire {
                 end.arrived.extend(part);
             }
         }
+        let way = (self.ends[&socket].node, self.ends[&other].node);
+        *self.carried.entry(way).or_default() += sent;
         let result = if gone { Err(libc::EPIPE) } else { Ok(sent) };
         Completion::Sent {
             socket,
@@ -142,6 +146,12 @@ impl Wire {
             });
         }
         completions
+    }
+
+    /// Whether either end is closed.
+    pub(super) fn is_closed(&self, socket: SocketId) -> bool {
+        let end = &self.ends[&socket];
+        end.closed || self.ends[&end.other].closed
     }
 
     pub(super) fn peer_of(&self, socket: SocketId) -> usize {

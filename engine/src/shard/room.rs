@@ -1,0 +1,148 @@
+//! A log that is short of room, or a disk that stands still: what is done so that others go on.
+//!
+//! Members that do not answer, or lag too far, are no longer waited for. Machines that hold the log
+//! get a call in which they can let go of it. A leader whose own log takes nothing hands over.
+
+use pontoon_raft::{GroupId, NodeId, Time};
+use pontoon_storage::AppendError;
+
+use super::groups::Groups;
+use super::persist::STEP_BYTES;
+use super::replicas::ReplicaSlot;
+use crate::machine::Batch;
+
+/// How often it is looked after, in nanoseconds.
+const INTERVAL: u64 = 50_000_000;
+
+/// What is remembered between two looks.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    next_look: Time,
+    /// Since when a write has been under way without one being durable.
+    writing_since: Option<Time>,
+    writes: usize,
+    /// Since when the log takes no commands.
+    full_since: Option<Time>,
+    /// Until then leadership was given away, or nobody could take it.
+    handed_over_until: Time,
+}
+
+impl Room {
+    /// A write has begun.
+    pub(super) fn on_write_begun(&mut self, now: Time) {
+        self.writes += 1;
+        self.writing_since.get_or_insert(now);
+    }
+
+    /// A write has ended.
+    pub(super) fn on_write_done(&mut self, now: Time) {
+        self.writes -= 1;
+        self.writing_since = (self.writes > 0).then_some(now);
+    }
+}
+
+impl Groups {
+    /// Looks, now and then, whether the log has room and the disk moves.
+    pub(super) fn look_after_room(&mut self) {
+        if self.failed || self.now < self.room.next_look {
+            return;
+        }
+        self.room.next_look = self.now.after(INTERVAL);
+        if self.log.is_short() {
+            for group in self.log.oldest_segment_groups() {
+                self.let_go_of(group);
+            }
+        }
+        let full = matches!(self.log.admit(STEP_BYTES), Err(AppendError::NoSpace { .. }));
+        let since = self.room.full_since.unwrap_or(self.now);
+        self.room.full_since = full.then_some(since);
+        let lasts = |since: Option<Time>| {
+            since.is_some_and(|since| self.now.since(since) >= self.config.election_timeout)
+        };
+        if lasts(self.room.full_since) || lasts(self.room.writing_since) {
+            self.hand_over();
+        }
+    }
+
+    /// When that is looked at next.
+    pub(super) fn room_deadline(&self) -> Option<Time> {
+        let waits = self.log.is_short() || self.room.writing_since.is_some();
+        let waits = waits || self.room.full_since.is_some();
+        waits.then_some(self.room.next_look)
+    }
+
+    /// Does what can be done so that a group holds the oldest segment no longer.
+    fn let_go_of(&mut self, group: GroupId) {
+        let Some(slot) = self.slot(group) else {
+            return;
+        };
+        self.leave_laggards_behind(slot);
+        self.tick_machine(slot);
+    }
+
+    /// Members that do not answer, or for which too much is kept, are no longer waited for.
+    fn leave_laggards_behind(&mut self, slot: ReplicaSlot) {
+        let replica = &self.replicas[slot];
+        if !replica.raft.is_leader() {
+            return;
+        }
+        let (group, timeout) = (replica.id, self.config.election_timeout);
+        let lag_bytes_max = self.config.lag_bytes_max.min(self.log.bytes_max() / 4);
+        let held = replica.machine_releases();
+        let mut laggards: Vec<NodeId> = Vec::new();
+        for peer in replica.raft.status().peers {
+            // What the machine, or a majority, still needs is not held for this member.
+            if peer.left_behind || peer.match_index >= held.min(replica.raft.commit_index()) {
+                continue;
+            }
+            let silent = self.now.since(peer.responded_at) >= timeout;
+            let lags = peer.match_index.0 > 0
+                && self.log.bytes_from(group, peer.match_index.next()) > lag_bytes_max;
+            if silent || lags {
+                laggards.push(peer.id);
+            }
+        }
+        for peer in laggards {
+            let node = self.config.node;
+            tracing::warn!(%node, %peer, %group, "left behind: the log is short of room");
+            self.replicas[slot].raft.leave_behind(peer);
+        }
+    }
+
+    /// An empty batch for a machine that holds the log, which may save what it has applied in it:
+    /// without room nothing else is applied that would give it the occasion.
+    fn tick_machine(&mut self, slot: ReplicaSlot) {
+        let replica = &mut self.replicas[slot];
+        if replica.machine_releases() >= replica.applied {
+            return;
+        }
+        if let Some(machine) = &mut replica.machine {
+            let mut batch = Batch::new(&[], &mut replica.proposals, &mut self.replies);
+            machine.apply(&mut batch);
+            batch.finish();
+        }
+    }
+
+    /// Gives every group that this node leads to the member that is best placed for it.
+    fn hand_over(&mut self) {
+        if self.now < self.room.handed_over_until {
+            return;
+        }
+        let pause = 2 * self.config.election_timeout;
+        self.room.handed_over_until = self.now.after(pause);
+        let leads: Vec<ReplicaSlot> = self.replicas.leading().collect();
+        for slot in leads {
+            let replica = &mut self.replicas[slot];
+            let Some(to) = replica.raft.best_successor() else {
+                continue;
+            };
+            let (node, group) = (self.config.node, replica.id);
+            let full = self.room.full_since.is_some();
+            let reason = if full { "the log is full" } else { "the disk stands still" };
+            tracing::info!(%node, %group, %to, reason, "hands over leadership");
+            // It leads, and the successor is another voter.
+            let asked = self.transfer(group, to);
+            debug_assert!(asked.is_ok(), "{asked:?}");
+        }
+    }
+}
