@@ -76,6 +76,7 @@ pub(crate) fn run(arguments: &CatchUpArguments) -> Result<()> {
     let missed = sum(&cluster.progress(1)?) - at_kill;
     let begun = Instant::now();
     cluster.restart(RETURNING_NODE, &link)?;
+    cluster.adopt(RETURNING_NODE, arguments.groups)?;
     let level = get_level(&mut cluster, arguments, begun);
     let seconds = begun.elapsed().as_secs_f64();
     let carried_bytes = link.bytes_to_node() - carried_before;
@@ -84,7 +85,6 @@ pub(crate) fn run(arguments: &CatchUpArguments) -> Result<()> {
     let needed = level? - at_kill;
     link.limit(None);
     progress.set_message("the replicas are compared");
-    cluster.adopt(RETURNING_NODE, arguments.groups)?;
     cluster.check(loaded.unknown + unknown_burst)?;
     progress.finish_and_clear();
     let payload = arguments.payload as u64;
@@ -172,8 +172,7 @@ fn get_level(cluster: &mut Cluster, arguments: &CatchUpArguments, begun: Instant
     loop {
         let wanted = cluster.progress(1)?;
         std::thread::sleep(LOOK);
-        let mut there = cluster.progress(RETURNING_NODE)?;
-        there.resize(wanted.len(), 0);
+        let there = cluster.progress(RETURNING_NODE)?;
         if there
             .iter()
             .zip(&wanted)

@@ -72,3 +72,16 @@ fn a_load_that_fills_the_link_is_refused_with_the_remedy() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("lower --rate"), "{errors}");
 }
+
+#[test]
+fn a_node_that_was_down_gets_level_and_what_it_was_sent_is_counted() {
+    let (table, figures) = figures(&[
+        "catch-up", "--groups", "3", "--behind", "1000000", "--rate", "200",
+    ]);
+    assert!(table.contains("time to level"), "{table}");
+    let missed = figure(&figures, "/missed_bytes");
+    assert!(missed >= 1_000_000.0);
+    assert!(figure(&figures, "/needed_bytes") >= missed);
+    assert!(figure(&figures, "/carried_bytes") > 0.0);
+    assert!(figure(&figures, "/seconds") > 0.0);
+}
