@@ -1,50 +1,54 @@
-//! The bytes of proposals that a core has taken and not answered: counted by what holds them.
+//! The bytes of proposals that wait for a core, or that it has not answered: counted by what holds
+//! them, on whatever thread that is.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A number of bytes that may be held at the same time. Stays on its core's thread.
-#[derive(Debug)]
+/// A number of bytes that may be held at the same time.
+#[derive(Clone, Debug)]
 pub(crate) struct Budget {
     bytes_max: usize,
-    held: Rc<Cell<usize>>,
+    held: Arc<AtomicUsize>,
 }
 
 /// Some of a budget's bytes, given back when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     bytes: usize,
-    held: Rc<Cell<usize>>,
+    held: Arc<AtomicUsize>,
 }
 
 impl Budget {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        let held = Rc::default();
+        let held = Arc::default();
         Self { bytes_max, held }
     }
 
-    /// Whether anything is held.
-    pub(crate) fn is_held(&self) -> bool {
-        self.held.get() > 0
+    /// Bytes that can still be taken.
+    pub(crate) fn left(&self) -> usize {
+        let held = self.held.load(Ordering::Relaxed);
+        self.bytes_max.saturating_sub(held)
     }
 
-    /// Whether so many bytes more are within the budget.
-    pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.held.get() + bytes <= self.bytes_max
+    /// Takes bytes out of the budget, if it has so many.
+    pub(crate) fn take(&self, bytes: usize) -> Option<Permit> {
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        let held = Arc::clone(&self.held);
+        let permit = Permit { bytes, held };
+        // Dropped, a permit beyond the limit gives back what it added.
+        (before + bytes <= self.bytes_max).then_some(permit)
     }
+}
 
-    /// Takes bytes out of the budget. Ask [`has_room`](Self::has_room) first.
-    pub(crate) fn take(&self, bytes: usize) -> Permit {
-        debug_assert!(self.has_room(bytes), "asked first");
-        self.held.set(self.held.get() + bytes);
-        let held = Rc::clone(&self.held);
-        Permit { bytes, held }
+impl Permit {
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.held.set(self.held.get() - self.bytes);
+        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -55,12 +59,13 @@ mod tests {
     #[test]
     fn a_permit_gives_its_bytes_back_when_it_is_dropped() {
         let budget = Budget::new(10);
-        let first = budget.take(4);
-        let second = budget.take(6);
-        assert!(!budget.has_room(1) && budget.has_room(0));
+        let first = budget.take(4).unwrap();
+        let second = budget.take(6).unwrap();
+        assert!(budget.take(1).is_none() && budget.take(0).is_some());
         drop(first);
-        assert!(budget.has_room(4) && !budget.has_room(5));
+        assert!(budget.take(5).is_none());
+        assert!(budget.take(4).is_some());
         drop(second);
-        assert!(!budget.is_held());
+        assert!(budget.take(10).is_some());
     }
 }

@@ -147,7 +147,8 @@ pub struct Limits {
     pub command_bytes_max: ByteSize,
     /// Requests that wait for a core to take them.
     pub requests_waiting_max: usize,
-    /// Bytes of commands that a core has taken and not answered.
+    /// Bytes of commands that wait for a core, or that it has taken and not answered. One group may
+    /// hold half of it.
     pub proposals_pending_bytes_max: ByteSize,
     /// Bytes that wait to be sent to one peer.
     pub peer_queue_bytes_max: ByteSize,

@@ -125,7 +125,6 @@ pub(crate) fn shard_config(config: &Config) -> ShardConfig {
             receive_ahead_bytes: RECEIVE_AHEAD_BYTES,
         },
         command_bytes_max: bytes(limits.command_bytes_max),
-        proposals_pending_bytes_max: bytes(limits.proposals_pending_bytes_max),
         peer_queue_bytes_max: bytes(limits.peer_queue_bytes_max),
         lag_bytes_max: limits.lag_bytes_max.0,
         groups_max: limits.groups_max,

@@ -41,6 +41,13 @@ impl Doorbell {
         }
     }
 
+    /// Wakes the core also if it waits for something else than its queue.
+    pub fn ring_always(&self) {
+        self.parked.take();
+        // As often as there are requests, which a 64-bit counter holds.
+        let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
+    }
+
     /// Announces that the core is about to wait. It must look at its queues once more after this.
     pub fn park(&self) {
         self.parked.park();

@@ -1,50 +1,138 @@
-//! The bounded channel into a core, and the bell that wakes it.
+//! The bounded channels into a core, and the bell that wakes it.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use pontoon_raft::{GroupId, Membership, NodeId};
+use pontoon_storage::record;
 
+use crate::budget::Budget;
 use crate::definition::Definition;
 use crate::doorbell::Doorbell;
 use crate::outcome::{Proposal, Rejection};
-use crate::request::{CreateError, Request};
+use crate::proposals::reply;
+use crate::request::{CreateError, Propose, Request};
 
-/// A core's end of its channel.
+/// Most requests that wait besides proposals. Each turn takes all of them.
+const REQUESTS_MAX: usize = 1024;
+
+/// What waits for a core. Whoever puts something in sees to it that it is answered when the core
+/// has ended meanwhile.
+#[derive(Clone, Debug)]
+struct Queues {
+    proposals: Receiver<Propose>,
+    requests: Receiver<Request>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Queues {
+    /// Whatever waits is answered that the node has stopped.
+    fn drain(&self) {
+        while let Ok(proposal) = self.proposals.try_recv() {
+            reply(proposal.reply, Err(Rejection::Stopped.into()));
+        }
+        // Whoever asked finds its sender dropped.
+        while self.requests.try_recv().is_ok() {}
+    }
+}
+
+/// A core's end of its channels. Proposals may be held back while the disk is busy; the other
+/// requests never are.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    pub(crate) requests: Receiver<Request>,
+    queues: Queues,
+    budget: Budget,
+}
+
+impl Inbox {
+    pub(crate) fn next_proposal(&self) -> Option<Propose> {
+        self.queues.proposals.try_recv().ok()
+    }
+
+    pub(crate) fn next_request(&self) -> Option<Request> {
+        self.queues.requests.try_recv().ok()
+    }
+
+    pub(crate) fn has_proposals(&self) -> bool {
+        !self.queues.proposals.is_empty()
+    }
+
+    pub(crate) fn has_requests(&self) -> bool {
+        !self.queues.requests.is_empty()
+    }
+}
+
+impl Inbox {
+    /// Nothing more is taken: whoever waits is answered.
+    pub(crate) fn close(&self) {
+        // Whoever sends after this finds it closed, and what was sent before it is drained here.
+        self.queues.closed.store(true, Ordering::SeqCst);
+        self.queues.drain();
+    }
+
+    /// Bytes of commands that may still be proposed.
+    pub(crate) fn bytes_left(&self) -> usize {
+        self.budget.left()
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.close();
+    }
 }
 
 /// What application threads hold of a core.
 #[derive(Clone, Debug)]
 pub(crate) struct CoreHandle {
     pub(crate) node: NodeId,
+    proposals: Sender<Propose>,
     requests: Sender<Request>,
+    queues: Queues,
+    budget: Budget,
     doorbell: Arc<Doorbell>,
     command_bytes_max: usize,
 }
 
-/// Makes the channel into a core. At most `requests_waiting_max` requests wait in it; whoever
-/// comes then is told that the core is overloaded.
+/// Limits of what waits for a core.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InboxLimits {
+    /// Proposals that wait to be taken.
+    pub(crate) proposals_max: usize,
+    /// Bytes of commands that wait, or were taken and are not answered.
+    pub(crate) bytes_max: usize,
+    /// Bytes of one command.
+    pub(crate) command_bytes_max: usize,
+}
+
+/// Makes the channels into a core. Whoever finds a limit reached is told at once.
 pub(crate) fn channel(
     node: NodeId,
     doorbell: Arc<Doorbell>,
-    requests_waiting_max: usize,
-    command_bytes_max: usize,
+    limits: InboxLimits,
 ) -> (CoreHandle, Inbox) {
-    let (sender, receiver) = bounded(requests_waiting_max);
+    let (proposals, proposals_out) = bounded(limits.proposals_max);
+    let (requests, requests_out) = bounded(REQUESTS_MAX);
+    let queues = Queues {
+        proposals: proposals_out,
+        requests: requests_out,
+        closed: Arc::default(),
+    };
+    let budget = Budget::new(limits.bytes_max);
     let handle = CoreHandle {
         node,
-        requests: sender,
+        proposals,
+        requests,
+        queues: queues.clone(),
+        budget: budget.clone(),
         doorbell,
-        command_bytes_max,
+        command_bytes_max: limits.command_bytes_max,
     };
-    let inbox = Inbox { requests: receiver };
-    (handle, inbox)
+    (handle, Inbox { queues, budget })
 }
 
 impl CoreHandle {
@@ -55,21 +143,39 @@ impl CoreHandle {
                 limit: self.command_bytes_max,
             });
         }
+        let overloaded = |limit| Proposal::rejected(Rejection::Overloaded { limit });
+        if self.is_closed() {
+            return Proposal::rejected(Rejection::Stopped);
+        }
+        let Some(permit) = self.budget.take(record::encoded_bytes(command.len())) else {
+            return overloaded("limits.proposals_pending_bytes_max");
+        };
         let (reply, receiver) = oneshot::async_channel();
-        let request = Request::Propose {
+        let proposal = Propose {
             group,
             command,
             reply,
+            permit,
         };
-        match self.requests.try_send(request) {
+        match self.proposals.try_send(proposal) {
             Ok(()) => {
                 self.doorbell.ring();
+                self.drain_if_closed();
                 Proposal::waiting(receiver)
             }
-            Err(TrySendError::Full(_)) => Proposal::rejected(Rejection::Overloaded {
-                limit: "limits.requests_waiting_max",
-            }),
+            Err(TrySendError::Full(_)) => overloaded("limits.requests_waiting_max"),
             Err(TrySendError::Disconnected(_)) => Proposal::rejected(Rejection::Stopped),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.queues.closed.load(Ordering::SeqCst)
+    }
+
+    /// The core may have drained its queues before what was sent just now was in them.
+    fn drain_if_closed(&self) {
+        if self.is_closed() {
+            self.queues.drain();
         }
     }
 
@@ -109,8 +215,10 @@ impl CoreHandle {
 
     /// Sends a request to the core. That it has ended changes nothing for the caller.
     pub(crate) fn send(&self, request: Request) {
-        if self.requests.send(request).is_ok() {
-            self.doorbell.ring();
+        if !self.is_closed() && self.requests.send(request).is_ok() {
+            // Also when the core waits for its disk alone, holding proposals back.
+            self.doorbell.ring_always();
+            self.drain_if_closed();
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use bytesize::ByteSize;
 use pontoon_raft::{GroupId, NodeId};
 use pontoon_transport::{
     FORMAT_FINGERPRINT, Features, Hello, Purpose, WIRE_VERSION, WIRE_VERSION_MIN,
@@ -20,7 +21,7 @@ use crate::doorbell::Doorbell;
 use crate::driver::DriverError;
 use crate::group::Group;
 use crate::host;
-use crate::inbox::{CoreHandle, channel};
+use crate::inbox::{CoreHandle, InboxLimits, channel};
 use crate::machine::Machines;
 use crate::node_error::{StartError, StopError};
 use crate::placement::core_of;
@@ -134,11 +135,15 @@ impl Node {
         let (kind, core) = (builder.config.host, builder.core);
         let cpu = builder.config.pin.get(usize::from(core)).copied();
         let limits = &builder.config.limits;
+        let bytes = |size: ByteSize| usize::try_from(size.0).expect("a 64-bit machine");
         let (handle, inbox) = channel(
             self.id,
             Arc::clone(&builder.doorbell),
-            limits.requests_waiting_max,
-            usize::try_from(limits.command_bytes_max.0).expect("a 64-bit machine"),
+            InboxLimits {
+                proposals_max: limits.requests_waiting_max,
+                bytes_max: bytes(limits.proposals_pending_bytes_max),
+                command_bytes_max: bytes(limits.command_bytes_max),
+            },
         );
         self.cores.push(handle);
         let make = move || {

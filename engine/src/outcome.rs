@@ -54,6 +54,9 @@ pub enum Rejection {
     /// The log has no room: its segments are full, or the disk is.
     #[error("the log has no free segment; free disk space or raise log.segments_max")]
     NoSpace,
+    /// This node's log has room and those of a majority have not: nothing could be committed.
+    #[error("the logs of a majority have no room; free disk space there or raise log.segments_max")]
+    NoSpaceElsewhere,
     /// The group is not on this node.
     #[error("the group is not on this node; create it first")]
     UnknownGroup,
@@ -72,6 +75,10 @@ pub enum Unknown {
     /// Leadership was lost after the proposal was sent to others.
     #[error("leadership was lost before the command was committed")]
     LeadershipLost,
+    /// For ten election timeouts nothing of the group was committed: a majority of its members
+    /// does not write, because disks are full or stand still.
+    #[error("a majority did not write the command for a long time; it may still be applied")]
+    Stalled,
     /// The log of this core failed.
     #[error("the log of this core failed before the command was committed")]
     Failed,

@@ -1,6 +1,8 @@
 //! The proposals of one group that this node took and has not answered yet.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use pontoon_raft::LogIndex;
 
@@ -40,7 +42,42 @@ pub(crate) fn reply(sender: ReplySender, outcome: Outcome) {
 pub(crate) struct TakenCommand {
     pub(crate) command: Vec<u8>,
     pub(crate) sender: ReplySender,
-    pub(crate) permit: Permit,
+    pub(crate) permit: TakenPermit,
+}
+
+/// A permit of a command that was taken, counted for its core and its group until it is answered.
+#[derive(Debug)]
+pub(crate) struct TakenPermit {
+    permit: Permit,
+    counts: [Unanswered; 2],
+}
+
+impl TakenPermit {
+    pub(crate) fn new(permit: Permit, core: &Unanswered, group: &Unanswered) -> Self {
+        let counts = [core, group].map(|Unanswered(bytes)| {
+            bytes.set(bytes.get() + permit.bytes());
+            Unanswered(Rc::clone(bytes))
+        });
+        Self { permit, counts }
+    }
+}
+
+/// Bytes of the commands of one group, or of all of a core, that were taken and are not answered.
+#[derive(Debug, Default)]
+pub(crate) struct Unanswered(Rc<Cell<usize>>);
+
+impl Unanswered {
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.get()
+    }
+}
+
+impl Drop for TakenPermit {
+    fn drop(&mut self) {
+        for Unanswered(bytes) in &self.counts {
+            bytes.set(bytes.get() - self.permit.bytes());
+        }
+    }
 }
 
 /// A command in the log, not answered yet.
@@ -49,17 +86,19 @@ struct PendingProposal {
     index: LogIndex,
     sender: ReplySender,
     /// Holds the command's bytes in the core's budget.
-    _permit: Permit,
+    _permit: TakenPermit,
 }
 
 /// In the order of the log. Invariant: indexes ascend.
 #[derive(Debug, Default)]
 pub(crate) struct Proposals {
     pending: VecDeque<PendingProposal>,
+    /// Also those that are not in the log yet.
+    pub(crate) unanswered: Unanswered,
 }
 
 impl Proposals {
-    pub(crate) fn push(&mut self, index: LogIndex, sender: ReplySender, permit: Permit) {
+    pub(crate) fn push(&mut self, index: LogIndex, sender: ReplySender, permit: TakenPermit) {
         debug_assert!(self.pending.back().is_none_or(|last| last.index < index));
         self.pending.push_back(PendingProposal {
             index,

@@ -79,6 +79,8 @@ pub enum CloseReason {
     /// The peer took too little of what was sent to it for ten seconds, or nothing for one while
     /// others needed the memory that it pinned.
     SendTimeout,
+    /// The peer took everything, owed an answer for half a minute and said nothing.
+    Silent,
     /// A frame was refused.
     Frame(FrameError),
     /// The transport ended it. Holds the label of its [`ConnectionError`].
@@ -92,6 +94,7 @@ impl CloseReason {
         match self {
             Self::Replaced => "replaced",
             Self::SendTimeout => "send_timeout",
+            Self::Silent => "silent",
             Self::Frame(error) => error.label(),
             Self::Transport(label) => label,
         }
@@ -137,10 +140,14 @@ mod tests {
             FrameError::RecordMismatch,
             FrameError::TrailingBytes,
         ];
-        let closed = [CloseReason::Replaced, CloseReason::SendTimeout]
-            .into_iter()
-            .chain(frames.map(CloseReason::Frame))
-            .chain([CloseReason::from(&ConnectionError::Closed)]);
+        let closed = [
+            CloseReason::Replaced,
+            CloseReason::SendTimeout,
+            CloseReason::Silent,
+        ]
+        .into_iter()
+        .chain(frames.map(CloseReason::Frame))
+        .chain([CloseReason::from(&ConnectionError::Closed)]);
         let dropped = [
             DropReason::UnknownGroup,
             DropReason::NoStateMachine,

@@ -1,19 +1,25 @@
-//! What application threads ask of a core, over its bounded channel.
+//! What application threads ask of a core, over its bounded channels.
 
 use pontoon_raft::{GroupId, LeaderHint, NodeId, Status, TransferRejection};
 
+use crate::budget::Permit;
 use crate::definition::Definition;
 use crate::proposals::ReplySender;
 use crate::statistics::CoreStatistics;
 
-/// One request. Everything that waits for an answer brings where it goes.
+/// A command for a group.
+#[derive(Debug)]
+pub(crate) struct Propose {
+    pub(crate) group: GroupId,
+    pub(crate) command: Vec<u8>,
+    pub(crate) reply: ReplySender,
+    /// Holds the command's bytes in the core's budget until it is answered.
+    pub(crate) permit: Permit,
+}
+
+/// Everything else. What waits for an answer brings where it goes.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Propose {
-        group: GroupId,
-        command: Vec<u8>,
-        reply: ReplySender,
-    },
     CreateGroup {
         group: GroupId,
         definition: Definition,

@@ -9,7 +9,7 @@ use pontoon_transport::Head;
 
 use crate::doorbell::Doorbell;
 use crate::group::Group;
-use crate::inbox::{CoreHandle, Pending, channel};
+use crate::inbox::{CoreHandle, InboxLimits, Pending, channel};
 use crate::machine::Machines;
 use crate::port::{Completion, Operation};
 use crate::request::CreateError;
@@ -55,8 +55,12 @@ impl SimulatedCore {
         now: Time,
     ) -> Result<Self, ShardOpenError> {
         let doorbell = Arc::new(Doorbell::new().expect("a file descriptor"));
-        let waiting_max = 1024;
-        let (core, inbox) = channel(config.node, doorbell, waiting_max, config.command_bytes_max);
+        let limits = InboxLimits {
+            proposals_max: 1024,
+            bytes_max: 64 << 10,
+            command_bytes_max: config.command_bytes_max,
+        };
+        let (core, inbox) = channel(config.node, doorbell, limits);
         match mutant {
             Some(Mutant::Raft(mutant)) => config.mutants.raft = Some(mutant),
             Some(Mutant::Shard(mutant)) => config.mutants.shard = Some(mutant),

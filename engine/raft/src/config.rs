@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use crate::membership::Membership;
 use crate::output::HardState;
+use crate::sizes::EntryRun;
 use pontoon_types::{EntryId, LogIndex, NodeId};
 
 /// Settings of one replica. Durations are nanoseconds.
@@ -66,6 +67,9 @@ pub struct Boot {
     pub terms: Vec<EntryId>,
     /// Last entry of the log.
     pub last_index: LogIndex,
+    /// How many bytes the entries have, in any runs that together hold all of them. Left out, they
+    /// count as nothing: then only their number bounds a message.
+    pub sizes: Vec<EntryRun>,
     /// Epoch of this node's log: higher at every start of it.
     pub log_epoch: u64,
     /// The disk lost something durable: this replica must not vote, campaign or count. Of the log

@@ -46,7 +46,7 @@ impl LeaderView<'_> {
         let (mut count, mut bytes) = (0, 0);
         let mut index = first;
         while count < self.config.entries_per_message_max && index <= self.log.last_index() {
-            let next = u64::from(self.log.size_at(index));
+            let next = self.log.size_at(index);
             if count > 0 && bytes + next > self.config.bytes_per_message_max {
                 break;
             }

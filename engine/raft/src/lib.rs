@@ -60,6 +60,7 @@ mod raft;
 mod repair;
 mod replication;
 mod role;
+mod sizes;
 mod status;
 
 pub use config::{Boot, RaftConfig};
@@ -74,4 +75,5 @@ pub use output::{Appended, HardState, Outgoing, Output};
 pub use pontoon_types::{EntryId, GroupId, LogIndex, NodeId, Term, Time, WriteSequence};
 pub use raft::Raft;
 pub use replication::{LeaderHint, ProposeRejection, Proposed, TransferRejection};
+pub use sizes::EntryRun;
 pub use status::{PeerStatus, RoleName, Status};

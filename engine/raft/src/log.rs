@@ -13,13 +13,8 @@ use alloc::vec::Vec;
 
 use crate::config::Boot;
 use crate::message::EntryMeta;
+use crate::sizes::{EntryRun, Sizes};
 use pontoon_types::{EntryId, LogIndex, Term, WriteSequence};
-
-/// Sizes are kept for this many of the newest entries.
-const SIZES_MAX: usize = 1 << 16;
-
-/// Assumed size of an entry too old for its own to be known: large, so that few go at once.
-const OLD_ENTRY_BYTES: u32 = 16 << 10;
 
 /// One replica's log without its bytes.
 #[derive(Clone, Debug)]
@@ -29,8 +24,7 @@ pub(crate) struct Log {
     /// First entry of each run of equal terms. Invariant: indexes and terms strictly ascend.
     runs: Vec<EntryId>,
     last_index: LogIndex,
-    /// Sizes of the newest entries, the last one last.
-    sizes: VecDeque<u32>,
+    sizes: Sizes,
     /// Number of the newest write.
     sequence: WriteSequence,
     /// Writes not yet durable, with the last index each holds that no later one replaced.
@@ -56,7 +50,7 @@ impl Log {
             compacted: boot.compacted,
             runs: boot.terms.clone(),
             last_index: boot.last_index,
-            sizes: VecDeque::new(),
+            sizes: Sizes::new(boot.compacted.index, &boot.sizes),
             sequence: WriteSequence(0),
             writes: VecDeque::new(),
             durable_index: boot.last_index,
@@ -130,10 +124,10 @@ impl Log {
         if self.runs.last().is_none_or(|run| run.term < term) {
             self.runs.push(EntryId::new(self.last_index, term));
         }
-        if self.sizes.len() == SIZES_MAX {
-            self.sizes.pop_front();
-        }
-        self.sizes.push_back(bytes);
+        self.sizes.push(EntryRun {
+            last: self.last_index,
+            bytes: u64::from(bytes),
+        });
     }
 
     /// Forgets the entries from `first` on. They stop being durable: an acknowledgement of the
@@ -145,12 +139,7 @@ impl Log {
             first > self.compacted.index,
             "a compacted entry is committed"
         );
-        let removed = self.last_index.0 + 1 - first.0;
-        let kept = self
-            .sizes
-            .len()
-            .saturating_sub(usize::try_from(removed).unwrap_or(usize::MAX));
-        self.sizes.truncate(kept);
+        self.sizes.truncate(first);
         self.last_index = first.previous();
         while self.runs.last().is_some_and(|run| run.index >= first) {
             self.runs.pop();
@@ -225,12 +214,12 @@ impl Log {
             run.index = run.index.max(first_kept);
         }
         self.compacted = EntryId::new(index, term);
+        self.sizes.compact(index);
     }
 
-    pub(crate) fn size_at(&self, index: LogIndex) -> u32 {
-        let from_end = usize::try_from(self.last_index.0 - index.0).unwrap_or(usize::MAX);
-        let position = self.sizes.len().checked_sub(from_end.saturating_add(1));
-        position.map_or(OLD_ENTRY_BYTES, |position| self.sizes[position])
+    /// Bytes of an entry, on average among small ones.
+    pub(crate) fn size_at(&self, index: LogIndex) -> u64 {
+        self.sizes.size_at(index)
     }
 
     pub(crate) fn check_invariants(&self) {

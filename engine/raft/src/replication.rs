@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::leader::LeaderView;
+use crate::membership::VoteResult;
 use crate::message::{AppendResponse, EntryKind, EntryMeta};
 use crate::mutant::Mutant;
 use crate::output::{Appended, Output};
@@ -253,6 +254,19 @@ impl Raft {
             progress.left_behind = true;
             self.advance_replicated_everywhere();
         }
+    }
+
+    /// Whether the logs of so many members are full that nothing more could be committed. False
+    /// on a follower, and as far as this replica's own log goes.
+    pub fn lacks_room_elsewhere(&mut self) -> bool {
+        let Some((leader, view)) = self.leading() else {
+            return false;
+        };
+        let has_room = |voter: NodeId| {
+            let progress = leader.progress.get(&voter);
+            Some(progress.is_none_or(|progress| !progress.log_full))
+        };
+        view.membership.vote_result(has_room) == VoteResult::Lost
     }
 
     /// The member that is best placed to lead instead of this one: a voter that answers, has room

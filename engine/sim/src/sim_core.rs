@@ -148,7 +148,6 @@ fn shard_config(node: usize, swarm: &Swarm) -> ShardConfig {
         heartbeat_interval: HEARTBEAT_INTERVAL,
         frame_limits: LIMITS,
         command_bytes_max: 4 << 10,
-        proposals_pending_bytes_max: 24 << 10,
         peer_queue_bytes_max: 64 << 10,
         lag_bytes_max: 1 << 30,
         groups_max: 64,

@@ -3,7 +3,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pontoon_transport::Hello;
 use rustix::event::PollFlags;
@@ -17,6 +17,11 @@ use super::handshake::{Established, HandshakeError, HelloExchange, Origin, State
 /// Left to itself TCP tries for a quarter of an hour, at intervals that double: after the network
 /// is whole again, the peer would stay unheard for about as long as it had been cut off.
 const UNACKNOWLEDGED_MAX_MS: u32 = 5_000;
+
+/// A connection on which nothing was said for this long is asked whether it is still there, and so
+/// often again.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(2);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One such connection. Its socket never blocks.
 #[derive(Debug)]
@@ -121,6 +126,10 @@ impl PendingConnection {
         self.stream.set_nonblocking(false)?;
         self.stream.set_nodelay(true)?;
         rustix::net::sockopt::set_tcp_user_timeout(&self.stream, UNACKNOWLEDGED_MAX_MS)?;
+        // Two followers may have nothing to say to each other until their leader is gone.
+        rustix::net::sockopt::set_socket_keepalive(&self.stream, true)?;
+        rustix::net::sockopt::set_tcp_keepidle(&self.stream, KEEPALIVE_IDLE)?;
+        rustix::net::sockopt::set_tcp_keepintvl(&self.stream, KEEPALIVE_INTERVAL)?;
         Ok(self.stream)
     }
 }

@@ -140,10 +140,10 @@ impl<D: Driver> CoreLoop<D> {
         self.driver.exchange(operations, completions, Wait::No)
     }
 
-    /// Announces parking, unless requests are being held back for batching: then the completion of
-    /// a write wakes the core, and requests need not ring.
+    /// Announces parking, unless proposals are being held back for batching: then the completion of
+    /// a write wakes the core, and proposals need not ring.
     pub(crate) fn announce_parking(&self) {
-        if !self.shard.holds_back_requests() {
+        if !self.shard.holds_back_proposals() {
             self.doorbell.park();
         }
     }

@@ -15,7 +15,7 @@ use crate::core_builder::shard_config;
 use crate::doorbell::Doorbell;
 use crate::driver::Wait;
 use crate::driver::memory::MemoryDriver;
-use crate::inbox::{CoreHandle, channel};
+use crate::inbox::{CoreHandle, InboxLimits, channel};
 use crate::machine::{Batch, Machines, StateMachine};
 use crate::shard::Shard;
 
@@ -38,7 +38,15 @@ fn core(spin: Duration) -> (CoreLoop<MemoryDriver>, CoreHandle) {
     let mut volume = MemoryVolume::new(log_config.segment_bytes);
     let (log, recovery) = SegmentLog::open(&mut volume, log_config).expect("an empty volume");
     let doorbell = Arc::new(Doorbell::new().expect("a descriptor"));
-    let (handle, inbox) = channel(NodeId(1), Arc::clone(&doorbell), 8, 1 << 10);
+    let (handle, inbox) = channel(
+        NodeId(1),
+        Arc::clone(&doorbell),
+        InboxLimits {
+            proposals_max: 8,
+            bytes_max: 64 << 10,
+            command_bytes_max: 1 << 10,
+        },
+    );
     let machines = Machines::new().register("silent", |_| Ok(Box::new(Silent)));
     let shard = shard_config(&config);
     let shard = Shard::open(shard, log, &recovery, machines, inbox, Time(0));

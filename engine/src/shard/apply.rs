@@ -13,6 +13,10 @@ use crate::port::Operation;
 /// not hold up its neighbours.
 const APPLY_BYTES_MAX: usize = 1 << 20;
 
+/// Most bytes of entries applied in one turn before timers and completions are looked at again, one
+/// group's last batch excepted.
+const TURN_BYTES_MAX: usize = 2 << 20;
+
 impl Groups {
     /// Puts the group on the list if it has something to apply.
     pub(super) fn queue_to_apply(&mut self, slot: ReplicaSlot) {
@@ -20,47 +24,75 @@ impl Groups {
         let ready = !replica.queued_to_apply && !replica.reading && !self.failed;
         if ready && replica.applied < replica.apply_until() {
             replica.queued_to_apply = true;
-            self.to_apply.push(slot);
+            self.to_apply.push_back(slot);
         }
     }
 
     /// Applies what is committed. True if a group has more that can be applied at once.
     pub(super) fn apply(&mut self, operations: &mut Vec<Operation>) -> bool {
-        let mut more = false;
-        let waiting = self.to_apply.len();
-        for position in 0..waiting {
-            more |= self.apply_one(self.to_apply[position], operations);
+        let mut bytes = 0;
+        // Those that are not through are put behind, for the next turn.
+        for _ in 0..self.to_apply.len() {
+            if bytes >= TURN_BYTES_MAX {
+                break;
+            }
+            if let Some(slot) = self.to_apply.pop_front() {
+                bytes += self.apply_one(slot);
+            }
         }
-        // Those that are not through have been put behind.
-        self.to_apply.drain(..waiting.min(self.to_apply.len()));
+        self.read_to_apply(operations);
         self.replies.send_all();
-        more
+        !self.to_apply.is_empty()
     }
 
-    fn apply_one(&mut self, slot: ReplicaSlot, operations: &mut Vec<Operation>) -> bool {
+    /// Begins to read for the replicas whose entries are not in memory, in turn, as far as there
+    /// are buffers. A completion brings the next turn.
+    fn read_to_apply(&mut self, operations: &mut Vec<Operation>) {
+        while let Some(&slot) = self.to_read.front() {
+            let Some(replica) = self.replicas.get_mut(slot) else {
+                self.to_read.pop_front();
+                continue;
+            };
+            let entries = replica.applied.next()..=replica.apply_until();
+            if !entries.is_empty() && !self.failed {
+                let operation = self.log.read(replica.id, entries, APPLY_BYTES_MAX);
+                let Some(operation) = operation else {
+                    return self.to_read.rotate_left(1);
+                };
+                self.reads.begin(operation.id(), ReadPurpose::Apply(slot));
+                operations.push(Operation::Disk(operation));
+            } else {
+                replica.reading = false;
+            }
+            self.to_read.pop_front();
+        }
+    }
+
+    /// Gives how many bytes of entries its machine was given.
+    fn apply_one(&mut self, slot: ReplicaSlot) -> usize {
         let Some(replica) = self.replicas.get_mut(slot) else {
-            return false;
+            return 0;
         };
         replica.queued_to_apply = false;
         let (first, last) = (replica.applied.next(), replica.apply_until());
         if last < first || self.failed {
-            return false;
+            return 0;
         }
         let (group, entries) = (replica.id, first..=last);
         let pieces = &mut self.pieces;
         let found = self
             .log
             .cached(group, entries.clone(), APPLY_BYTES_MAX, pieces);
+        let bytes = self.pieces.iter().map(RecordBytes::len).sum();
         if let CacheRead::Hit { through } = found {
             self.apply_pieces(slot, through);
-        } else if let Some(operation) = self.log.read(group, entries, APPLY_BYTES_MAX) {
+        } else {
             replica.reading = true;
-            self.reads.begin(operation.id(), ReadPurpose::Apply(slot));
-            operations.push(Operation::Disk(operation));
+            self.to_read.push_back(slot);
         }
         self.pieces.clear();
         self.queue_to_apply(slot);
-        matches!(found, CacheRead::Hit { .. }) && self.replicas[slot].queued_to_apply
+        bytes
     }
 
     /// Gives the machine the entries in `pieces`, whose last index is `through`.

@@ -23,7 +23,7 @@ struct Waiting {
     appends: VecDeque<Append>,
     /// A read for the first one is under way.
     reading: Option<u64>,
-    /// The first of its entries, copied out of the read's buffer.
+    /// The first of its entries, and more behind them, copied out of the read's buffer.
     read: Option<RecordBytes>,
     /// It stands in its node's list of those that can be moved on.
     listed: bool,
@@ -35,6 +35,8 @@ struct Follower {
     by_replica: BTreeMap<ReplicaSlot, Waiting>,
     /// Those that wait for nothing but their turn, in the order in which they get it.
     ready: VecDeque<ReplicaSlot>,
+    /// Those whose next entries are to be read back, likewise.
+    to_read: VecDeque<ReplicaSlot>,
     /// Reads under way.
     reads: usize,
     /// Bytes that were read and wait to be sent.
@@ -132,7 +134,8 @@ impl CatchUps {
         operations: &mut Vec<Operation>,
     ) {
         for (&to, follower) in &mut self.followers {
-            follower.advance(to, sender, |operation, slot| {
+            follower.advance(to, sender);
+            follower.begin_reads(sender, |operation, slot| {
                 reads.begin(operation.id(), ReadPurpose::CatchUp { slot, to });
                 operations.push(Operation::Disk(operation));
             });
@@ -163,16 +166,9 @@ impl Follower {
         }
     }
 
-    /// One step for each replica in turn, while the peer takes entries.
-    fn advance(
-        &mut self,
-        to: NodeId,
-        sender: &mut Sender<'_>,
-        mut begin: impl FnMut(DiskOp, ReplicaSlot),
-    ) {
-        let mut without_buffer = 0;
-        while without_buffer < self.ready.len()
-            && let Some(room) = sender.peers.records_room(to)
+    /// One step after the other for each replica in turn, while the peer takes entries.
+    fn advance(&mut self, to: NodeId, sender: &mut Sender<'_>) {
+        while let Some(room) = sender.peers.records_room(to)
             && let Some(slot) = self.ready.pop_front()
         {
             let Some(waiting) = self.by_replica.get_mut(&slot) else {
@@ -183,22 +179,56 @@ impl Follower {
             let step = waiting.advance(sender, (slot, to), room);
             self.read_bytes -= before - waiting.read_bytes();
             if waiting.appends.is_empty() {
-                self.by_replica.remove(&slot);
+                // What was read beyond them is wanted next, as a rule.
+                if waiting.read.is_none() {
+                    self.by_replica.remove(&slot);
+                }
                 continue;
             }
-            if matches!(step, Step::NeedsRead) {
-                let may_read = self.reads < READS_MAX && self.read_bytes < sender.read_ahead_max();
-                let operation = may_read.then(|| waiting.begin_read(sender, slot)).flatten();
-                if let Some(operation) = operation {
-                    self.reads += 1;
-                    begin(operation, slot);
-                    continue;
+            match step {
+                Step::Moved => self.list(slot),
+                Step::NeedsRead => {
+                    waiting.listed = true;
+                    self.to_read.push_back(slot);
                 }
-                // A completion brings the next turn.
-                without_buffer += 1;
             }
-            self.list(slot);
         }
+    }
+
+    /// Begins reads as far as there are buffers, and as little was read ahead of what the peer
+    /// takes. A completion brings the next turn.
+    fn begin_reads(
+        &mut self,
+        sender: &mut Sender<'_>,
+        mut begin: impl FnMut(DiskOp, ReplicaSlot),
+    ) {
+        if !self.to_read.is_empty() && self.read_bytes >= sender.read_ahead_max() {
+            self.forget_unwanted();
+        }
+        while self.reads < READS_MAX
+            && self.read_bytes < sender.read_ahead_max()
+            && let Some(slot) = self.to_read.pop_front()
+        {
+            let Some(waiting) = self.by_replica.get_mut(&slot) else {
+                continue;
+            };
+            let Some(operation) = waiting.begin_read(sender, slot) else {
+                // No buffer is free, or the entries are not there any more: looked at anew.
+                return self.ready.push_back(slot);
+            };
+            waiting.listed = false;
+            self.reads += 1;
+            begin(operation, slot);
+        }
+    }
+
+    /// Forgets what was read for replicas for which nothing waits.
+    fn forget_unwanted(&mut self) {
+        self.by_replica.retain(|_, waiting| {
+            let wanted = !waiting.appends.is_empty() || waiting.reading.is_some();
+            self.read_bytes -= if wanted { 0 } else { waiting.read_bytes() };
+            wanted
+        });
     }
 }
 
@@ -217,7 +247,10 @@ impl Waiting {
         let Some(append) = self.appends.pop_front() else {
             return Step::Moved;
         };
+        // What was read may begin elsewhere, if appends were dropped since.
+        let first = append.request.prev_log.index.next();
         let read = self.read.take();
+        let read = read.filter(|records| first_index(records) == Some(first));
         if !sender.awaits((slot, to), &append) {
             return Step::Moved;
         }
@@ -229,7 +262,8 @@ impl Waiting {
         }
         let rest = match read {
             Some(records) => {
-                let (piece, through) = first_records(&records, room);
+                let last = append.request.last_index();
+                let (piece, through) = first_records(&records, room, last);
                 if piece.len() < records.len() {
                     self.read = Some(records.slice(piece.len()..records.len()));
                 }
@@ -243,27 +277,32 @@ impl Waiting {
                 }
             },
         };
-        match rest {
-            Some(rest) => self.appends.push_front(rest),
-            // What was read is of this append alone.
-            None => self.read = None,
+        if let Some(rest) = rest {
+            self.appends.push_front(rest);
         }
         Step::Moved
     }
 
-    /// Begins to read the entries of the first append, unless no buffer is free.
+    /// Begins to read the entries of the first append and those behind them, unless no buffer is
+    /// free.
     fn begin_read(&mut self, sender: &mut Sender<'_>, slot: ReplicaSlot) -> Option<DiskOp> {
-        let operation = sender.begin_read(slot, self.appends.front()?)?;
+        let first = self.appends.front()?.request.prev_log.index.next();
+        let operation = sender.begin_read(slot, first)?;
         self.reading = Some(operation.id());
         Some(operation)
     }
 }
 
-/// The first records that fit into so many bytes, at least one, and the index of the last of them.
-fn first_records(records: &RecordBytes, bytes_max: usize) -> (RecordBytes, LogIndex) {
+/// The first records that fit into so many bytes, at least one and none above `limit`, and the index
+/// of the last of them.
+fn first_records(
+    records: &RecordBytes,
+    bytes_max: usize,
+    limit: LogIndex,
+) -> (RecordBytes, LogIndex) {
     let bytes = records.as_ref();
     let (mut length, mut last) = (0, LogIndex(0));
-    while length < bytes.len() {
+    while length < bytes.len() && last < limit {
         let record = record::parse_unchecked(&bytes[length..]);
         let record = record.expect("records were checked when they were read");
         if length > 0 && length + record.encoded_bytes > bytes_max {
@@ -275,7 +314,14 @@ fn first_records(records: &RecordBytes, bytes_max: usize) -> (RecordBytes, LogIn
     (records.slice(0..length), last)
 }
 
+/// Index of the first record.
+fn first_index(records: &RecordBytes) -> Option<LogIndex> {
+    let record = record::parse_unchecked(records.as_ref());
+    record.ok().map(|record| record.index)
+}
+
 /// Index of the last record.
 pub(super) fn last_index(records: &RecordBytes) -> Option<LogIndex> {
-    (!records.is_empty()).then(|| first_records(records, usize::MAX).1)
+    let all = || first_records(records, usize::MAX, LogIndex(u64::MAX)).1;
+    (!records.is_empty()).then(all)
 }

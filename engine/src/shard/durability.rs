@@ -2,10 +2,14 @@
 
 use std::collections::VecDeque;
 
-use pontoon_raft::{Message, NodeId, WriteSequence};
+use pontoon_raft::{AppendOutcome, Body, Message, NodeId, WriteSequence};
 
 use super::replicas::ReplicaSlot;
 use crate::request::CreateError;
+
+/// Most items, and most frames, whose memory is kept for the next ones: a burst's is given back.
+const POOLED_MAX: usize = 4096;
+const FRAMES_POOLED_MAX: usize = 8;
 
 /// Everything that waits for one frame.
 #[derive(Debug, Default)]
@@ -16,6 +20,16 @@ pub(super) struct PendingFrame {
     pub(super) responses: Vec<(ReplicaSlot, NodeId, Message)>,
     /// Groups that exist once this frame is durable.
     pub(super) created: Vec<oneshot::Sender<Result<(), CreateError>>>,
+}
+
+/// Where the newest response of one replica to one member waits, so that the next one takes its
+/// place: a disk that stands still holds one response for each question, not one for each asking.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HeldResponse {
+    to: NodeId,
+    is_vote: bool,
+    frame: u64,
+    position: usize,
 }
 
 /// The frames that are not durable, oldest first, without gaps.
@@ -47,6 +61,46 @@ impl Durability {
         &mut self.frames[position]
     }
 
+    /// Holds a response until a frame is durable. It takes the place of an earlier one of the same
+    /// kind, to the same member; `held` are those of its replica.
+    pub(super) fn hold(
+        &mut self,
+        frame: u64,
+        held: &mut Vec<HeldResponse>,
+        response: (ReplicaSlot, NodeId, Message),
+    ) {
+        let (_, to, message) = response;
+        let is_vote = !matches!(message.body, Body::AppendResponse(_));
+        let responses = &mut self.at(frame).responses;
+        let of_kind = |earlier: &&mut HeldResponse| earlier.to == to && earlier.is_vote == is_vote;
+        let earlier = held.iter_mut().find(of_kind);
+        let position = responses.len();
+        match earlier {
+            Some(earlier)
+                if earlier.frame == frame
+                    && responses[earlier.position].2.term == message.term =>
+            {
+                let earlier = &mut responses[earlier.position].2;
+                *earlier = newer(*earlier, message);
+                return;
+            }
+            Some(earlier) => (earlier.frame, earlier.position) = (frame, position),
+            None => held.push(HeldResponse {
+                to,
+                is_vote,
+                frame,
+                position,
+            }),
+        }
+        responses.push(response);
+    }
+
+    /// Responses that wait.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn held_responses(&self) -> usize {
+        self.frames.iter().map(|frame| frame.responses.len()).sum()
+    }
+
     /// Notes that everything `slot` has written so far is in `frame` or before it.
     pub(super) fn persisted_by(&mut self, frame: u64, slot: ReplicaSlot, sequence: WriteSequence) {
         let pending = self.at(frame);
@@ -73,11 +127,30 @@ impl Durability {
 
     pub(super) fn recycle(&mut self, pending: PendingFrame) {
         debug_assert!(pending.persisted.is_empty() && pending.responses.is_empty());
-        self.pool.push(pending);
+        let most = pending.persisted.capacity().max(pending.responses.capacity());
+        if most <= POOLED_MAX && self.pool.len() < FRAMES_POOLED_MAX {
+            self.pool.push(pending);
+        }
     }
 
     /// Nothing becomes durable any more: nobody is answered.
     pub(super) fn abandon(&mut self) {
         self.frames.clear();
+    }
+}
+
+/// What two responses of the same kind and term say together: the later one, but an accepted
+/// request's entries are held whatever came after.
+fn newer(earlier: Message, later: Message) -> Message {
+    let accepted = |message: &Message| match message.body {
+        Body::AppendResponse(response) => match response.outcome {
+            AppendOutcome::Accepted { match_index } => Some(match_index),
+            AppendOutcome::Rejected { .. } => None,
+        },
+        _ => None,
+    };
+    match (accepted(&earlier), accepted(&later)) {
+        (Some(before), Some(after)) if before > after => earlier,
+        _ => later,
     }
 }

@@ -1,5 +1,7 @@
 //! The groups of a core: replicas, the log they share, and what waits for either.
 
+use std::collections::VecDeque;
+
 use pontoon_raft::{GroupId, Message, NodeId, Output, Time};
 use pontoon_storage::{RecordBytes, SegmentLog};
 
@@ -23,6 +25,8 @@ use crate::proposals::Replies;
 use crate::request::{CreateError, GroupStatus, TransferError};
 use crate::statistics::CoreStatistics;
 
+const NEVER: Time = Time(u64::MAX);
+
 /// Everything of a shard but its connections and its inbox.
 pub(super) struct Groups {
     pub(super) config: ShardConfig,
@@ -41,7 +45,9 @@ pub(super) struct Groups {
     /// Messages that may leave, in order: of which replica, to whom, what.
     pub(super) outbox: Vec<(ReplicaSlot, NodeId, Message)>,
     /// Replicas with committed entries that are not applied.
-    pub(super) to_apply: Vec<ReplicaSlot>,
+    pub(super) to_apply: VecDeque<ReplicaSlot>,
+    /// Those of them whose entries are to be read back first.
+    pub(super) to_read: VecDeque<ReplicaSlot>,
     /// Outcomes of this turn that are not sent yet.
     pub(super) replies: Replies,
     /// What the call into a replica that is under way asks for. Keeps its memory.
@@ -62,6 +68,9 @@ impl Groups {
 
     /// When a group, or the log, next has something to do.
     pub(super) fn deadline(&self) -> Time {
+        if self.failed {
+            return NEVER;
+        }
         let timers = self.timers.next();
         let room = self.room_deadline().unwrap_or(timers);
         timers.min(room).min(self.space.deadline(&self.log))
@@ -117,6 +126,7 @@ impl Groups {
         self.durability.abandon();
         self.outbox.clear();
         self.to_apply.clear();
+        self.to_read.clear();
     }
 
     /// Makes a group; answers once it is durable.

@@ -15,12 +15,16 @@ use crate::reason::CloseReason;
 const SEND_TIMEOUT: u64 = 10_000_000_000;
 const SEND_PROGRESS_MIN: u64 = 4096;
 
-/// A send that takes this long, in nanoseconds, shows that the peer is slow: pieces that wait for
-/// it are copied, so that they hold no slabs that others need.
-const SLOW_SEND: u64 = 20_000_000;
+/// What a peer takes is measured over so many nanoseconds. Pieces that wait for a slow one are copied,
+/// so that they hold no slabs that others need.
+const MEASURE_TIME: u64 = 20_000_000;
 
 /// A send that takes this long is not waited for when others lack the memory that it pins.
 const STUCK_SEND: u64 = 1_000_000_000;
+
+/// A peer that has taken everything answers within this time, in nanoseconds, also over a slow way
+/// on which a part of it still travels.
+const SILENCE_MAX: u64 = 30_000_000_000;
 
 /// As many bytes of entries may wait as the peer took in so many nanoseconds: a bound on the delay
 /// of what is queued behind them.
@@ -39,8 +43,13 @@ pub(super) struct Link {
     window: usize,
     /// When the send that is under way began.
     sending_since: Option<Time>,
-    /// The last send was slow, or the one under way is.
+    /// Since when something has been waiting without a break, or since the last measure of what
+    /// the peer takes; and the bytes sent before.
+    backlog: Option<(Time, u64)>,
+    /// What waits takes long to be sent.
     is_slow: bool,
+    /// Since when the peer has owed an answer and said nothing.
+    owes_since: Option<Time>,
     /// While something waits: when enough of it must be sent, and how much was sent before.
     progress: Option<(Time, u64)>,
 }
@@ -53,7 +62,9 @@ impl Link {
             queue_bytes_max,
             window: records_window_max(queue_bytes_max),
             sending_since: None,
+            backlog: None,
             is_slow: false,
+            owes_since: None,
             progress: None,
         }
     }
@@ -92,13 +103,13 @@ impl Link {
         self.connection.finish_frame();
         if self.connection.unsent_bytes() > 0 && self.progress.is_none() {
             self.restart_progress(now);
+            self.backlog = Some((now, self.connection.sent_bytes()));
         }
         let batch = self.connection.send();
         if batch.is_some() {
             self.sending_since = Some(now);
-        } else if self.sends_for(now) >= SLOW_SEND && !self.is_slow {
-            self.is_slow = true;
-            self.connection.for_each_waiting_piece(RecordBytes::detach);
+        } else if !self.is_slow {
+            self.measure(now);
         }
         batch
     }
@@ -118,19 +129,53 @@ impl Link {
         batch: SendBatch<RecordBytes>,
         result: Result<usize, i32>,
     ) -> Result<(), CloseReason> {
-        let took = self.sends_for(now);
         self.sending_since = None;
         let sent = self.connection.on_sent(batch, result);
         sent.map_err(|error| CloseReason::from(&error))?;
-        self.is_slow = took >= SLOW_SEND;
+        if self.connection.unsent_bytes() == 0 {
+            (self.progress, self.backlog) = (None, None);
+            self.window = records_window_max(self.queue_bytes_max);
+            self.is_slow = false;
+        } else {
+            self.measure(now);
+        }
+        Ok(())
+    }
+
+    /// Sets the window by what the peer takes while something waits all the time: single sends end
+    /// as soon as the kernel has copied a part of them.
+    fn measure(&mut self, now: Time) {
+        let Some((since, before)) = self.backlog else {
+            return;
+        };
+        let took = now.since(since);
+        if took < MEASURE_TIME {
+            return;
+        }
+        let sent = self.connection.sent_bytes();
+        self.backlog = Some((now, sent));
+        self.window = window_after(sent - before, took, self.queue_bytes_max);
+        self.is_slow = self.window < records_window_max(self.queue_bytes_max);
         if self.is_slow {
             self.connection.for_each_waiting_piece(RecordBytes::detach);
         }
-        self.window = window_after(result.unwrap_or(0), took, self.queue_bytes_max);
-        if self.connection.unsent_bytes() == 0 {
-            self.progress = None;
-        }
-        Ok(())
+    }
+
+    /// A request left that the peer answers at once, if it is there.
+    pub(super) fn on_asked(&mut self, now: Time) {
+        self.owes_since.get_or_insert(now);
+    }
+
+    /// An answer came from the peer.
+    pub(super) fn on_answered(&mut self) {
+        self.owes_since = None;
+    }
+
+    /// Whether the peer has taken everything and owed an answer for long: the connection leads
+    /// nowhere, whoever acknowledges its bytes.
+    pub(super) fn is_silent(&self, now: Time) -> bool {
+        let owes = self.owes_since.filter(|_| self.connection.unsent_bytes() == 0);
+        owes.is_some_and(|since| now.since(since) >= SILENCE_MAX)
     }
 
     /// How long the send under way has taken so far, in nanoseconds.
@@ -168,14 +213,10 @@ fn records_window_max(queue_bytes_max: usize) -> usize {
     queue_bytes_max / 2
 }
 
-/// How many bytes may wait after a send of `bytes` that took so many nanoseconds. Only a slow one
-/// shows what the peer takes: others end when the kernel has copied the bytes.
-fn window_after(bytes: usize, took: u64, queue_bytes_max: usize) -> usize {
+/// How many bytes may wait for a peer that took `bytes` in so many nanoseconds.
+fn window_after(bytes: u64, took: u64, queue_bytes_max: usize) -> usize {
     let max = records_window_max(queue_bytes_max);
-    if took < SLOW_SEND {
-        return max;
-    }
-    let in_time = (bytes as u64).saturating_mul(WINDOW_TIME).checked_div(took);
+    let in_time = bytes.saturating_mul(WINDOW_TIME).checked_div(took);
     let in_time = in_time.map_or(max, |bytes| usize::try_from(bytes).unwrap_or(max));
     in_time.clamp(WINDOW_MIN.min(max), max)
 }
@@ -190,7 +231,6 @@ mod tests {
         let second = 1_000_000_000;
         assert_eq!(window_after(300_000, second, queue), 30_000);
         assert_eq!(window_after(1_000, second, queue), WINDOW_MIN);
-        assert_eq!(window_after(64, 0, queue), 4 << 20);
-        assert_eq!(window_after(64, second / 1000, queue), 4 << 20);
+        assert_eq!(window_after(1 << 20, second / 100, queue), 4 << 20);
     }
 }

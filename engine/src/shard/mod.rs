@@ -63,8 +63,6 @@ pub struct ShardConfig {
     pub frame_limits: FrameLimits,
     /// Largest command, in bytes.
     pub command_bytes_max: usize,
-    /// Bytes of commands that this core has taken and not answered, above which it takes none.
-    pub proposals_pending_bytes_max: usize,
     /// Bytes that may wait to be sent to one peer: half for entries, above which they stay in the
     /// log, and half for messages without, above which they are dropped. With a quarter taken by
     /// these, nothing is received from it.
@@ -143,17 +141,17 @@ impl Shard {
     /// before waiting.
     #[must_use]
     pub fn has_requests(&self) -> bool {
-        !self.holds_back_requests() && !self.inbox.requests.is_empty()
+        self.inbox.has_requests() || !self.holds_back_proposals() && self.inbox.has_proposals()
     }
 
     /// Back-pressure: true while as many writes are in flight as may be and proposals of this core
-    /// are unanswered. Requests then stay in the inbox, where they form larger batches; they could
+    /// are unanswered. Proposals then stay in the inbox, where they form larger batches; they could
     /// not be written sooner.
     ///
     /// It ends when a write completes or the last proposal is answered, whichever is first, so that
     /// a slow disk of ours holds up nothing that a quorum of others can commit.
     #[must_use]
-    pub fn holds_back_requests(&self) -> bool {
+    pub fn holds_back_proposals(&self) -> bool {
         self.groups.has_unanswered_proposals() && !self.groups.log.can_seal()
     }
 
@@ -241,21 +239,27 @@ impl Shard {
         let Some((from, connection)) = self.peers.by_socket(socket) else {
             return;
         };
+        let (mut frames, mut answers) = (0, false);
         let reason = match connection.on_received(buffer, result) {
             Err(error) => Some(CloseReason::from(&error)),
             Ok(()) => loop {
                 match connection.next_frame() {
                     Ok(None) => break None,
                     Ok(Some(frame)) => {
+                        frames += 1;
                         let stepped = self.groups.receive_frame(from, &frame, &mut self.received);
-                        if let Err(error) = stepped {
-                            break Some(error.into());
+                        match stepped {
+                            Ok(answered) => answers |= answered,
+                            Err(error) => break Some(error.into()),
                         }
                     }
                     Err(error) => break Some((&error).into()),
                 }
             },
         };
+        if frames > 0 {
+            self.peers.on_frames(from, answers);
+        }
         if let Some(reason) = reason {
             let ended = self
                 .peers

@@ -1,7 +1,9 @@
 //! Making a shard from what its log held: groups are reopened through their factories.
 
+use std::collections::VecDeque;
+
 use pontoon_raft::{
-    Boot, GroupId, HardState, LogIndex, Membership, Output, Raft, RaftConfig, Time,
+    Boot, EntryRun, GroupId, HardState, LogIndex, Membership, Output, Raft, RaftConfig, Time,
 };
 use pontoon_storage::{RecoveredGroup, Recovery, SegmentLog};
 
@@ -91,7 +93,7 @@ impl Shard {
         let mut groups = Groups {
             now,
             durability: Durability::new(log.durable_frame()),
-            proposing: Proposing::new(config.proposals_pending_bytes_max),
+            proposing: Proposing::default(),
             config,
             machines,
             replicas,
@@ -102,7 +104,8 @@ impl Shard {
             reads: Reads::default(),
             catch_ups: CatchUps::default(),
             outbox: Vec::new(),
-            to_apply: Vec::new(),
+            to_apply: VecDeque::new(),
+            to_read: VecDeque::new(),
             replies: Replies::default(),
             output: Output::default(),
             pieces: Vec::new(),
@@ -169,6 +172,8 @@ fn reopen(
         });
     }
     let compacted = group.compacted;
+    let entry_runs = log.entry_runs(id);
+    let entry_runs = entry_runs.map(|(last, bytes)| EntryRun { last, bytes });
     let boot = Boot {
         hard_state: HardState {
             current_term: group.current_term,
@@ -180,6 +185,7 @@ fn reopen(
         compacted,
         terms: group.terms.clone(),
         last_index,
+        sizes: entry_runs.collect(),
         log_epoch: log.epoch(),
         tainted: group.tainted,
     };

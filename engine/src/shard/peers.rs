@@ -142,6 +142,24 @@ impl Peers {
         Some((link.0, &mut link.1.connection))
     }
 
+    /// Whole frames came from a peer, perhaps with answers in them. Only now is its connection known
+    /// to be good for something: one that breaks before is dialled less and less often.
+    pub(super) fn on_frames(&mut self, id: NodeId, answers: bool) {
+        if let Some(position) = self.position(id) {
+            let peer = &mut self.peers[position];
+            peer.reconnect.on_connected();
+            let link = peer.link.iter_mut().filter(|_| answers);
+            link.for_each(Link::on_answered);
+        }
+    }
+
+    /// A request of Raft was sent that the peer answers at once, if it is there.
+    pub(super) fn on_asked(&mut self, now: Time, id: NodeId) {
+        if let Some(link) = self.link_to(id) {
+            link.on_asked(now);
+        }
+    }
+
     fn link(&mut self, socket: SocketId) -> Option<(NodeId, &mut Link)> {
         let links = self.peers.iter_mut();
         let mut links = links.filter_map(|peer| Some((peer.id, peer.link.as_mut()?)));
@@ -202,7 +220,6 @@ impl Peers {
         };
         let replaced = self.disconnect(now, id, CloseReason::Replaced, operations);
         let peer = &mut self.peers[position];
-        peer.reconnect.on_connected();
         peer.dial_at = NEVER;
         peer.link = Some(Link::new(socket, self.limits, self.queue_bytes_max));
         if let Some(suppressed) = self.lines.admit("connected", now) {
@@ -275,6 +292,9 @@ impl Peers {
         let link = peer.link.as_mut()?;
         if link.takes_too_little(now) || others_wait && link.is_stuck(now) {
             return self.disconnect(now, id, CloseReason::SendTimeout, operations);
+        }
+        if link.is_silent(now) {
+            return self.disconnect(now, id, CloseReason::Silent, operations);
         }
         let socket = link.socket;
         if let Some(batch) = link.send(now) {

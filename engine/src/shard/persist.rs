@@ -56,7 +56,8 @@ impl Groups {
             if durable || !outgoing.after_persist {
                 self.outbox.push(message);
             } else {
-                self.durability.at(last_frame).responses.push(message);
+                let held = &mut self.replicas[slot].held_responses;
+                self.durability.hold(last_frame, held, message);
             }
         }
     }

@@ -6,14 +6,15 @@ use pontoon_storage::{AppendError, record};
 use super::groups::Groups;
 use super::persist::Source;
 use super::replicas::ReplicaSlot;
-use crate::budget::Budget;
 use crate::outcome::{Rejection, Unknown};
-use crate::proposals::{ReplySender, TakenCommand, reply};
+use crate::proposals::{TakenCommand, TakenPermit, Unanswered, reply};
+use crate::request::Propose;
 
-/// The commands that were taken and are not proposed yet, and the limit of those not answered.
+/// The commands that were taken and are not proposed yet.
+#[derive(Default)]
 pub(super) struct Proposing {
-    /// For the bytes of commands that were taken and are not answered.
-    budget: Budget,
+    /// Of all groups.
+    unanswered: Unanswered,
     /// Replicas with a batch.
     slots: Vec<ReplicaSlot>,
     /// Bytes of all batches, which the log has admitted together.
@@ -22,30 +23,27 @@ pub(super) struct Proposing {
     metas: Vec<EntryMeta>,
 }
 
-impl Proposing {
-    pub(super) fn new(bytes_max: usize) -> Self {
-        Self {
-            budget: Budget::new(bytes_max),
-            slots: Vec::new(),
-            bytes: 0,
-            metas: Vec::new(),
-        }
-    }
-}
-
 impl Groups {
     pub(super) fn has_unanswered_proposals(&self) -> bool {
-        self.proposing.budget.is_held()
+        self.proposing.unanswered.bytes() > 0
     }
 
-    /// Takes one command into its group's batch, or rejects it at once.
-    pub(super) fn take_proposal(&mut self, group: GroupId, command: Vec<u8>, sender: ReplySender) {
-        let bytes = record::encoded_bytes(command.len());
-        match self.admit(group, command.len()) {
+    /// Takes one command into its group's batch, or rejects it at once. `bytes_left` are what all
+    /// groups may still take.
+    pub(super) fn take_proposal(&mut self, proposal: Propose, bytes_left: usize) {
+        let Propose {
+            group,
+            command,
+            reply: sender,
+            permit,
+        } = proposal;
+        match self.admit(group, command.len(), bytes_left) {
             Ok(slot) => {
-                self.proposing.bytes += bytes;
-                let permit = self.proposing.budget.take(bytes);
-                let batch = &mut self.replicas[slot].batch;
+                self.proposing.bytes += record::encoded_bytes(command.len());
+                let replica = &mut self.replicas[slot];
+                let of_group = &replica.proposals.unanswered;
+                let permit = TakenPermit::new(permit, &self.proposing.unanswered, of_group);
+                let batch = &mut replica.batch;
                 if batch.is_empty() {
                     self.proposing.slots.push(slot);
                 }
@@ -59,12 +57,18 @@ impl Groups {
         }
     }
 
-    fn admit(&self, group: GroupId, command_bytes: usize) -> Result<ReplicaSlot, Rejection> {
+    fn admit(
+        &self,
+        group: GroupId,
+        command_bytes: usize,
+        bytes_left: usize,
+    ) -> Result<ReplicaSlot, Rejection> {
         if self.failed {
             return Err(Rejection::Failed);
         }
         let slot = self.slot(group).ok_or(Rejection::UnknownGroup)?;
-        let raft = &self.replicas[slot].raft;
+        let replica = &self.replicas[slot];
+        let raft = &replica.raft;
         if !raft.is_leader() {
             let leader = raft.leader();
             return Err(Rejection::NotLeader { leader });
@@ -75,11 +79,15 @@ impl Groups {
                 limit: self.config.command_bytes_max,
             });
         }
-        let bytes = record::encoded_bytes(command_bytes);
-        if !self.proposing.budget.has_room(bytes) {
+        if replica.lacks_room_elsewhere {
+            return Err(Rejection::NoSpaceElsewhere);
+        }
+        // As much is left for others as one group holds: one that is stuck does not stop them.
+        if replica.proposals.unanswered.bytes() > bytes_left {
             let limit = "limits.proposals_pending_bytes_max";
             return Err(Rejection::Overloaded { limit });
         }
+        let bytes = record::encoded_bytes(command_bytes);
         match self.log.admit(self.proposing.bytes + bytes) {
             Ok(()) => Ok(slot),
             Err(AppendError::NoSpace { .. }) => Err(Rejection::NoSpace),

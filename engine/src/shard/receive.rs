@@ -20,7 +20,7 @@ pub(super) struct Received {
 }
 
 impl Groups {
-    /// Steps every message of a frame.
+    /// Steps every message of a frame. Gives whether an answer was among them.
     ///
     /// # Errors
     /// Why the connection must be closed: what came can't be from a correct peer.
@@ -29,14 +29,15 @@ impl Groups {
         from: NodeId,
         frame: &Frame<'_>,
         received: &mut Received,
-    ) -> Result<(), FrameError> {
+    ) -> Result<bool, FrameError> {
         let records = frame.records();
-        let mut at = 0;
+        let (mut at, mut answers) = (0, false);
         for head in frame.heads() {
             let message = wire::message(&head).ok_or(FrameError::Head)?;
             let group = GroupId(head.group);
             at = received.take(group, &message, records, at)?;
             self.statistics.messages_received += 1;
+            answers |= matches!(message.body, Body::AppendResponse(_) | Body::VoteResponse(_));
             let source = Source::Frame {
                 records,
                 ranges: &received.ranges,
@@ -48,7 +49,7 @@ impl Groups {
             }
         }
         if at == records.len() {
-            Ok(())
+            Ok(answers)
         } else {
             Err(FrameError::TrailingBytes)
         }

@@ -1,7 +1,8 @@
 //! The replicas of a core: what each group has beside its log.
 
-use pontoon_raft::{GroupId, LogIndex, NodeId, Raft, Term};
+use pontoon_raft::{GroupId, LogIndex, NodeId, Raft, Term, Time};
 
+use super::durability::HeldResponse;
 use crate::definition::Definition;
 use crate::machine::{Event, StateMachine};
 use crate::outcome::Unknown;
@@ -15,6 +16,10 @@ pub(super) struct Replica {
     /// `None` if no machine of this kind is registered: then nothing is done for the group.
     pub(super) machine: Option<Box<dyn StateMachine>>,
     pub(super) proposals: Proposals,
+    /// A majority of others has no room for more, as of the last look at the room of all.
+    pub(super) lacks_room_elsewhere: bool,
+    /// The last change of its commit index that was looked at, and when that was.
+    pub(super) commit_seen: (LogIndex, Time),
     /// Commands taken in this turn, not yet in the log.
     pub(super) batch: Vec<TakenCommand>,
     /// Last entry given to the machine.
@@ -25,6 +30,8 @@ pub(super) struct Replica {
     pub(super) queued_to_apply: bool,
     /// Entries to be applied are being read from the disk.
     pub(super) reading: bool,
+    /// Where its newest responses wait.
+    pub(super) held_responses: Vec<HeldResponse>,
     /// The youngest frame that holds anything of this group. Answers wait for it.
     pub(super) last_frame: u64,
     /// The term in which it leads, as the machine was told.
@@ -50,10 +57,13 @@ impl Replica {
             machine,
             last_command: durable.unwrap_or_default(),
             proposals: Proposals::default(),
+            lacks_room_elsewhere: false,
+            commit_seen: (LogIndex(0), Time(0)),
             batch: Vec::new(),
             applied,
             queued_to_apply: false,
             reading: false,
+            held_responses: Vec::new(),
             last_frame,
             leading: None,
             following: None,

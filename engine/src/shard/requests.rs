@@ -3,40 +3,34 @@
 use super::Shard;
 use crate::request::Request;
 
-/// Most requests taken in one turn, so that completions are not kept waiting.
-const REQUESTS_PER_TURN_MAX: usize = 1024;
+/// Most proposals, and most other requests, taken in one turn, so that completions are not kept
+/// waiting.
+const PER_TURN_MAX: usize = 1024;
 
 impl Shard {
     /// Takes what waits. True if there may be more.
     pub(super) fn take_requests(&mut self) -> bool {
-        if self.holds_back_requests() {
-            return false;
-        }
-        let mut left = REQUESTS_PER_TURN_MAX;
-        while left > 0 {
-            let Ok(request) = self.inbox.requests.try_recv() else {
+        for _ in 0..PER_TURN_MAX {
+            let Some(request) = self.inbox.next_request() else {
                 break;
             };
-            left -= 1;
             self.handle_request(request);
         }
-        self.groups.propose_all();
-        left == 0
+        if !self.holds_back_proposals() {
+            for _ in 0..PER_TURN_MAX {
+                let Some(proposal) = self.inbox.next_proposal() else {
+                    break;
+                };
+                let bytes_left = self.inbox.bytes_left();
+                self.groups.take_proposal(proposal, bytes_left);
+            }
+            self.groups.propose_all();
+        }
+        self.has_requests()
     }
 
     fn handle_request(&mut self, request: Request) {
-        if let Request::Propose {
-            group,
-            command,
-            reply,
-        } = request
-        {
-            return self.groups.take_proposal(group, command, reply);
-        }
-        // Proposals that came before it go before it.
-        self.groups.propose_all();
         match request {
-            Request::Propose { .. } => {}
             Request::CreateGroup {
                 group,
                 definition,
@@ -56,7 +50,10 @@ impl Shard {
             Request::Statistics { reply } => {
                 let _ = reply.send(Some(self.statistics()));
             }
-            Request::Stop => self.groups.stop(),
+            Request::Stop => {
+                self.groups.stop();
+                self.inbox.close();
+            }
         }
     }
 }

@@ -10,14 +10,19 @@ use super::groups::Groups;
 use super::persist::STEP_BYTES;
 use super::replicas::ReplicaSlot;
 use crate::machine::Batch;
+use crate::outcome::Unknown;
 
 /// How often it is looked after, in nanoseconds.
 const INTERVAL: u64 = 50_000_000;
+
+/// So many election timeouts without a commit, and nothing more is hoped for soon.
+const STALLED_TIMEOUTS: u64 = 10;
 
 /// What is remembered between two looks.
 #[derive(Debug, Default)]
 pub(super) struct Room {
     next_look: Time,
+    next_look_at_all: Time,
     /// Since when a write has been under way without one being durable.
     writing_since: Option<Time>,
     writes: usize,
@@ -48,6 +53,10 @@ impl Groups {
             return;
         }
         self.room.next_look = self.now.after(INTERVAL);
+        if self.now >= self.room.next_look_at_all {
+            self.room.next_look_at_all = self.now.after(self.config.heartbeat_interval);
+            self.look_after_stalled();
+        }
         if self.log.is_short() {
             for group in self.log.oldest_segment_groups() {
                 self.let_go_of(group);
@@ -64,10 +73,29 @@ impl Groups {
         }
     }
 
+    /// Gives the proposals of groups that commit nothing for long the outcome that can be told, and
+    /// refuses more where those that have no room are a majority.
+    fn look_after_stalled(&mut self) {
+        let patience = STALLED_TIMEOUTS * self.config.election_timeout;
+        for replica in self.replicas.iter_mut() {
+            if !replica.raft.is_leader() {
+                continue;
+            }
+            replica.lacks_room_elsewhere = replica.raft.lacks_room_elsewhere();
+            let commit_index = replica.raft.commit_index();
+            let waits = replica.proposals.unanswered.bytes() > 0;
+            if commit_index != replica.commit_seen.0 || !waits {
+                replica.commit_seen = (commit_index, self.now);
+            } else if self.now.since(replica.commit_seen.1) >= patience {
+                replica.proposals.give_up(Unknown::Stalled);
+            }
+        }
+    }
+
     /// When that is looked at next.
     pub(super) fn room_deadline(&self) -> Option<Time> {
         let waits = self.log.is_short() || self.room.writing_since.is_some();
-        let waits = waits || self.room.full_since.is_some();
+        let waits = waits || self.room.full_since.is_some() || self.has_unanswered_proposals();
         waits.then_some(self.room.next_look)
     }
 

@@ -111,6 +111,9 @@ impl Sender<'_> {
     fn send_head(&mut self, slot: ReplicaSlot, to: NodeId, message: &Message) {
         let head = wire::head(self.replicas[slot].id, message);
         self.peers.push_head(to, &head);
+        if matches!(message.body, Body::AppendEntries(_) | Body::RequestVote(_)) {
+            self.peers.on_asked(self.now, to);
+        }
     }
 
     /// Whether the leader that made an AppendEntries still leads and awaits a response to it.
@@ -144,11 +147,11 @@ impl Sender<'_> {
         self.peers.records_bytes_max()
     }
 
-    /// Begins to read the entries of an AppendEntries back, if a buffer is free.
-    pub(super) fn begin_read(&mut self, slot: ReplicaSlot, append: &Append) -> Option<DiskOp> {
-        let (first, last) = append.request.range()?;
-        let bytes_max = self.peers.records_bytes_max();
-        self.log.read(self.replicas[slot].id, first..=last, bytes_max)
+    /// Begins to read entries back from `first` on, as many as lie together, if a buffer is free.
+    pub(super) fn begin_read(&mut self, slot: ReplicaSlot, first: LogIndex) -> Option<DiskOp> {
+        let replica = &self.replicas[slot];
+        let entries = first..=replica.raft.last_index();
+        self.log.read(replica.id, entries, usize::MAX)
     }
 
     /// Sends what memory has of an AppendEntries and the peer takes; gives the rest of it, if any.
@@ -212,6 +215,7 @@ impl Sender<'_> {
         let (part, rest) = self.split(slot, append, through);
         let head = wire::head(self.replicas[slot].id, &part.message());
         self.peers.push_records(to, &head, self.pieces);
+        self.peers.on_asked(self.now, to);
         self.replicas[slot].raft.on_sent(self.now, to);
         rest
     }

@@ -62,6 +62,12 @@ impl Extents {
         self.0.get(position).filter(|extent| extent.first <= index)
     }
 
+    /// The last entry of each extent, and the extent's bytes.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (LogIndex, u64)> {
+        let extents = self.0.iter();
+        extents.map(|extent| (extent.end().previous(), u64::from(extent.bytes)))
+    }
+
     /// Bytes of the extents from the one that holds `first` on.
     pub(crate) fn bytes_from(&self, first: LogIndex) -> u64 {
         let after = self

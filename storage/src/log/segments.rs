@@ -258,6 +258,12 @@ impl SegmentLog {
         u64::from(self.space.segments_max) * self.config.segment_bytes
     }
 
+    /// How many bytes a group's entries have: runs of them, each by its last index, ascending.
+    pub fn entry_runs(&self, group: GroupId) -> impl Iterator<Item = (LogIndex, u64)> {
+        let group = self.groups.get(&group);
+        group.into_iter().flat_map(|group| group.extents.runs())
+    }
+
     /// Bytes of a group's entries from `first` on, in whole extents.
     #[must_use]
     pub fn bytes_from(&self, group: GroupId, first: LogIndex) -> u64 {

@@ -229,11 +229,14 @@ impl Core {
                 hint: EntryId::new(LogIndex(number(input)), Term(number(input))),
             }
         };
+        let log_epoch = number(input);
+        let flags = input.byte();
         let response = AppendResponse {
             round: 1,
             outcome,
-            log_epoch: number(input),
-            tainted: input.byte().is_multiple_of(4),
+            log_epoch,
+            tainted: flags.is_multiple_of(4),
+            log_full: flags % 8 == 1,
         };
         Message::new(term, response)
     }

@@ -110,7 +110,7 @@ impl Driver for UringDriver {
     }
 
     fn has_events(&self) -> bool {
-        self.bulk.has_events()
+        self.bulk.has_events() || !self.retries.is_empty()
     }
 
     fn statistics(&self) -> DriverStatistics {

@@ -4,6 +4,7 @@ use pontoon_storage::DiskOp;
 
 use super::UringDriver;
 use super::in_flight::InFlightOp;
+use super::setup::bound_unsent;
 use super::submit::{DOORBELL, SYNC};
 use crate::bulk::BulkEvent;
 use crate::port::{Completion, SocketId};
@@ -58,7 +59,9 @@ impl UringDriver {
                 BulkEvent::Connected { peer, stream } => {
                     let socket = SocketId(self.next_socket);
                     self.next_socket += 1;
-                    self.sockets.insert(socket, stream.into());
+                    let stream = stream.into();
+                    bound_unsent(&stream);
+                    self.sockets.insert(socket, stream);
                     Completion::Connected { peer, socket }
                 }
                 BulkEvent::DialFailed { peer } => Completion::DialFailed { peer },

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use io_uring::{Builder, IoUring};
@@ -172,5 +172,27 @@ impl UringDriver {
             self.reap(&mut completions);
             completions.clear();
         }
+    }
+}
+
+/// Most bytes that the kernel takes of a connection beyond what it may send at once.
+static UNSENT_BYTES_MAX: libc::c_int = 256 << 10;
+
+/// Bounds what lies in the kernel's buffer and is not on its way: heartbeats would wait behind it.
+/// Without the option, which a test's socket may lack, they do.
+pub(super) fn bound_unsent(socket: &OwnedFd) {
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the option's value is an integer that lives through the call, of the size given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            (&raw const UNSENT_BYTES_MAX).cast(),
+            size,
+        )
+    };
+    if result != 0 {
+        tracing::debug!(error = %io::Error::last_os_error(), "TCP_NOTSENT_LOWAT is not set");
     }
 }

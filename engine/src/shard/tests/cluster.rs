@@ -15,7 +15,7 @@ use super::machine::{Journal, SharedJournal, recorders};
 use super::wire::Wire;
 use crate::doorbell::Doorbell;
 use crate::group::Group;
-use crate::inbox::{CoreHandle, channel};
+use crate::inbox::{CoreHandle, InboxLimits, channel};
 use crate::outcome::{Outcome, Proposal};
 use crate::port::{Completion, Operation, SocketId};
 use crate::shard::{Mutants, Shard, ShardConfig};
@@ -56,7 +56,6 @@ pub(super) fn shard_config(node: usize, nodes: usize) -> ShardConfig {
             receive_ahead_bytes: 16 << 10,
         },
         command_bytes_max: 4 << 10,
-        proposals_pending_bytes_max: 64 << 10,
         peer_queue_bytes_max: 128 << 10,
         lag_bytes_max: 1 << 30,
         groups_max: 16,
@@ -69,12 +68,21 @@ pub(super) fn shard_config(node: usize, nodes: usize) -> ShardConfig {
 pub(super) struct Settings {
     pub(super) log: fn(&mut LogConfig),
     pub(super) shard: fn(&mut ShardConfig),
+    pub(super) inbox: InboxLimits,
 }
+
+/// 64 KiB of commands of 4 KiB.
+pub(super) const INBOX: InboxLimits = InboxLimits {
+    proposals_max: 64,
+    bytes_max: 64 << 10,
+    command_bytes_max: 4 << 10,
+};
 
 impl Settings {
     pub(super) const USUAL: Self = Self {
         log: |_| {},
         shard: |_| {},
+        inbox: INBOX,
     };
 
     pub(super) fn log_config(self, node: usize) -> LogConfig {
@@ -116,7 +124,7 @@ impl TestNode {
         let doorbell = Arc::new(Doorbell::new().unwrap());
         let mut config = shard_config(node, nodes);
         (settings.shard)(&mut config);
-        let (core, inbox) = channel(config.node, doorbell, 64, config.command_bytes_max);
+        let (core, inbox) = channel(config.node, doorbell, settings.inbox);
         let log_config = settings.log_config(node);
         let (log, recovery) = SegmentLog::open(&mut volume, log_config).unwrap();
         let machines = recorders(&journal);

@@ -1,6 +1,7 @@
 //! Nobody is left behind: followers that come back, lag or take little, while load goes on.
 
-use super::cluster::{Cluster, GROUP, Settings, poll};
+use super::cluster::{Cluster, GROUP, INBOX, Settings, poll};
+use crate::inbox::InboxLimits;
 use crate::outcome::Proposal;
 use pontoon_raft::{GroupId, NodeId};
 
@@ -20,8 +21,11 @@ const FOR_SLOW_WAYS: Settings = Settings {
     shard: |shard| {
         shard.frame_limits.frame_bytes_max = 64 << 10;
         shard.peer_queue_bytes_max = 1 << 20;
-        shard.proposals_pending_bytes_max = 1 << 20;
         shard.election_timeout = 3000 * MILLISECOND;
+    },
+    inbox: InboxLimits {
+        bytes_max: 2 << 20,
+        ..INBOX
     },
 };
 
@@ -149,6 +153,46 @@ fn a_drip_does_not_keep_a_connection() {
         }
     }
     assert!(closed(&cluster) >= 1);
+}
+
+/// Something in between acknowledges every byte and hands none on.
+#[test]
+fn a_connection_that_leads_nowhere_is_replaced() {
+    let mut cluster = Cluster::led_by_first(3);
+    cluster.run(300);
+    cluster.wire.deafen(0, 2);
+    for number in 0..450_u32 {
+        drop(cluster.group(0).propose(vec![number as u8; 10]));
+        cluster.run(100);
+    }
+    assert!(cluster.closed(0, "silent") >= 1);
+    let (leader, back) = (cluster.status(0).unwrap(), cluster.status(2).unwrap());
+    assert!(back.last_index.0 + 3 >= leader.last_index.0, "{back:?}");
+}
+
+/// Two ways of 1 MB/s, a group that uses all of it, and one that has nothing to say.
+#[test]
+fn heartbeats_do_not_wait_behind_the_entries_of_other_groups() {
+    let mut cluster = Cluster::led_by_first_with(3, FOR_SLOW_WAYS);
+    let idle = GroupId(8);
+    cluster.create(idle);
+    cluster.other_group(0, idle).campaign();
+    cluster.run(300);
+    for to in [1, 2] {
+        cluster.bandwidth.insert((0, to), 1_000);
+    }
+    let term = cluster.status_of(0, idle).unwrap().current_term;
+    for number in 0..10_000_u32 {
+        drop(cluster.group(0).propose(numbered(number)));
+        cluster.run(1);
+        for node in 1..3 {
+            let status = cluster.status_of(0, idle).unwrap();
+            let peer = status.peers.iter().find(|peer| peer.id == NodeId(node + 1)).unwrap();
+            let silence = cluster.now.since(peer.responded_at) / MILLISECOND;
+            assert!(silence < 1_000, "{silence} ms without an answer at {number}");
+        }
+    }
+    assert_eq!(cluster.status_of(0, idle).unwrap().current_term, term);
 }
 
 #[test]

@@ -7,4 +7,5 @@ mod persist_before_reply;
 mod protocol;
 mod reads;
 mod restart;
+mod room;
 mod wire;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pontoon_raft::{GroupId, LogIndex, Time};
 use pontoon_storage::SegmentLog;
 
-use super::cluster::{Cluster, GROUP, log_config, poll, shard_config};
+use super::cluster::{Cluster, GROUP, INBOX, log_config, poll, shard_config};
 use super::machine::{Journal, recorders};
 use crate::doorbell::Doorbell;
 use crate::inbox::channel;
@@ -135,7 +135,7 @@ fn open_without_machines(
     let (log, recovery) = SegmentLog::open(&mut volume, log_config(2)).unwrap();
     let config = shard_config(2, 3);
     let doorbell = Arc::new(Doorbell::new().unwrap());
-    let (_, inbox) = channel(config.node, doorbell, 8, 100);
+    let (_, inbox) = channel(config.node, doorbell, INBOX);
     let machines = Machines::new();
     let shard = Shard::open(config, log, &recovery, machines, inbox, Time(1)).unwrap();
     let status = shard.groups.status(GROUP).unwrap();
@@ -161,7 +161,7 @@ fn a_damaged_group_without_another_copy_refuses_to_open_and_names_the_place() {
     let (log, recovery) = SegmentLog::open(&mut volume, log_config(0)).unwrap();
     let config = shard_config(0, 1);
     let doorbell = Arc::new(Doorbell::new().unwrap());
-    let (_, inbox) = channel(config.node, doorbell, 8, 100);
+    let (_, inbox) = channel(config.node, doorbell, INBOX);
     let machines = recorders(&Rc::new(RefCell::new(Journal::default())));
     let refused = Shard::open(config, log, &recovery, machines, inbox, Time(1)).unwrap_err();
     let ShardOpenError::Damaged { group, place } = refused else {

@@ -26,6 +26,8 @@ pub(super) struct Wire {
     next: u64,
     /// Pairs of nodes between which nothing passes.
     pub(super) cut: Vec<(usize, usize)>,
+    /// Connections at this time from one node to another that take bytes and lose them.
+    pub(super) deaf: Vec<SocketId>,
     /// Bytes that were sent from one node to another.
     pub(super) carried: BTreeMap<(usize, usize), usize>,
 }
@@ -64,7 +66,7 @@ impl Wire {
     ) -> Completion {
         let mut sent = 0;
         let other = self.ends[&socket].other;
-        let lost = self.is_cut(self.ends[&socket].node, self.ends[&other].node);
+        let lost = self.deaf.contains(&socket) || self.is_cut(self.ends[&socket].node, self.ends[&other].node);
         let gone = self.ends[&other].closed || self.ends[&socket].closed;
         for slice in batch.slices() {
             let part = &slice[..slice.len().min(bytes_max - sent)];
@@ -146,6 +148,14 @@ impl Wire {
             });
         }
         completions
+    }
+
+    /// What a node sends over the connections that it has now to another is lost from here on.
+    pub(super) fn deafen(&mut self, from: usize, to: usize) {
+        let ends = self.ends.iter();
+        let between = |end: &End| end.node == from && self.ends[&end.other].node == to;
+        let sockets = ends.filter(|(_, end)| between(end)).map(|(socket, _)| *socket);
+        self.deaf.extend(sockets.collect::<Vec<_>>());
     }
 
     /// Whether either end is closed.
