@@ -156,9 +156,7 @@ impl Leader {
         };
         progress.responded_at = view.now;
         let learned = progress.on_outcome(response.outcome, view.log);
-        if response.log_full || progress.log_full {
-            progress.set_log_full(response.log_full);
-        }
+        progress.set_log_full(response.log_full);
         if progress.match_index >= view.log.compacted().index {
             progress.left_behind = false;
         }
@@ -187,12 +185,12 @@ impl Leader {
         others.map_or(own, |index| index.min(own))
     }
 
-    /// The member that is best placed to lead instead: a voter that answers, has room in its log,
-    /// and lacks the least.
+    /// The member that is best placed to lead instead: a voter that answers, is known to have room in
+    /// its log, and lacks the least.
     pub(crate) fn best_successor(&self, view: &LeaderView<'_>) -> Option<NodeId> {
         let fit = self.progress.iter().filter(|(peer, progress)| {
             let answers = view.now.since(progress.responded_at) < view.config.election_timeout;
-            let sound = progress.repair.is_none() && !progress.log_full && !progress.left_behind;
+            let sound = progress.repair.is_none() && progress.has_room() && !progress.left_behind;
             answers && sound && view.membership.is_voter(**peer)
         });
         let best = fit.max_by_key(|(_, progress)| progress.match_index);

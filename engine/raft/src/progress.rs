@@ -38,10 +38,23 @@ pub(crate) struct Progress {
     pub(crate) log_epoch: u64,
     /// Its damage is being repaired: it counts in no quorum.
     pub(crate) repair: Option<Repair>,
-    /// It said that its log takes no entries: it is sent none until it says otherwise.
-    pub(crate) log_full: bool,
+    /// Whether its log takes entries: it is sent none until it does.
+    pub(crate) room: Room,
+    /// Most messages under way: few after its log was full, then more with every answer.
+    messages_max: u32,
     /// The log no longer waits for it: what it lacks may be compacted.
     pub(crate) left_behind: bool,
+}
+
+/// What is known of the room in a follower's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Nothing in this term.
+    Unknown,
+    /// It takes entries.
+    Enough,
+    /// It takes none.
+    Full,
 }
 
 /// What a result of AppendEntries told its leader.
@@ -75,7 +88,8 @@ impl Progress {
             heartbeat_deadline,
             log_epoch: 0,
             repair: None,
-            log_full: false,
+            room: Room::Unknown,
+            messages_max: u32::MAX,
             left_behind: false,
         }
     }
@@ -94,9 +108,10 @@ impl Progress {
 
     pub(crate) fn may_send(&self, messages_max: u32, bytes_max: u64) -> bool {
         match self.flow {
-            _ if self.log_full => false,
+            _ if self.room == Room::Full => false,
             Flow::Probe { sent } => sent.is_none(),
             Flow::Pipeline => {
+                let messages_max = messages_max.min(self.messages_max);
                 self.in_flight.len() < messages_max as usize && self.bytes_in_flight < bytes_max
             }
         }
@@ -152,6 +167,8 @@ impl Progress {
                 }
                 // Section 3.5: one rejection per term in conflict, not one per entry.
                 let agreed = log.find_conflict_by_term(hint.index, hint.term).index;
+                // It lacks what is compacted: only a snapshot could bring it up to date.
+                self.left_behind |= hint.index < log.compacted().index;
                 self.become_probe(agreed.min(prev_log_index.previous()).next());
                 Learned::Alive
             }
@@ -161,6 +178,9 @@ impl Progress {
     /// The follower agrees up to `match_index`. True if that is news.
     fn on_accepted(&mut self, match_index: LogIndex) -> bool {
         let news = match_index > self.match_index;
+        if news {
+            self.messages_max = self.messages_max.saturating_mul(2);
+        }
         self.match_index = self.match_index.max(match_index);
         // Agreed at the place of the probe: its entries are under way, and not to be sent again.
         // Should they be lost, the next heartbeat finds that out.
@@ -183,12 +203,18 @@ impl Progress {
         news
     }
 
-    /// It left out the entries that came with a request, or has room for them again.
+    /// Whether it is known to have room.
+    pub(crate) fn has_room(&self) -> bool {
+        self.room == Room::Enough
+    }
+
+    /// It left out entries that came with a request, or has room for them again: the next heartbeat
+    /// finds out from where on they are to be sent again. Then it is sent little at first.
     pub(crate) fn set_log_full(&mut self, log_full: bool) {
         if log_full {
-            self.become_probe(self.match_index.next());
+            self.messages_max = 1;
         }
-        self.log_full = log_full;
+        self.room = if log_full { Room::Full } else { Room::Enough };
     }
 
     /// Back to one message at a time, from `next_index` on.

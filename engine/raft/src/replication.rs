@@ -7,7 +7,7 @@ use crate::membership::VoteResult;
 use crate::message::{AppendResponse, EntryKind, EntryMeta};
 use crate::mutant::Mutant;
 use crate::output::{Appended, Output};
-use crate::progress::Learned;
+use crate::progress::{Learned, Room};
 use crate::raft::Raft;
 use crate::role::{Leader, Role};
 use pontoon_types::{LogIndex, NodeId, Term, Time};
@@ -256,6 +256,16 @@ impl Raft {
         }
     }
 
+    /// Whether a member's log is full, as far as this leader knows.
+    #[must_use]
+    pub fn has_full_member(&self) -> bool {
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
+        let mut progress = leader.progress.values();
+        progress.any(|progress| progress.room == Room::Full)
+    }
+
     /// Whether the logs of so many members are full that nothing more could be committed. False
     /// on a follower, and as far as this replica's own log goes.
     pub fn lacks_room_elsewhere(&mut self) -> bool {
@@ -264,7 +274,7 @@ impl Raft {
         };
         let has_room = |voter: NodeId| {
             let progress = leader.progress.get(&voter);
-            Some(progress.is_none_or(|progress| !progress.log_full))
+            Some(progress.is_none_or(|progress| progress.room != Room::Full))
         };
         view.membership.vote_result(has_room) == VoteResult::Lost
     }

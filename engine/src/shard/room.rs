@@ -58,8 +58,10 @@ impl Groups {
             self.look_after_stalled();
         }
         if self.log.is_short() {
-            for group in self.log.oldest_segment_groups() {
-                self.let_go_of(group);
+            let groups = self.log.oldest_segment_groups();
+            let share = self.lag_bytes_max(groups.len());
+            for group in groups {
+                self.let_go_of(group, share);
             }
         }
         let full = matches!(self.log.admit(STEP_BYTES), Err(AppendError::NoSpace { .. }));
@@ -77,9 +79,11 @@ impl Groups {
     /// refuses more where those that have no room are a majority.
     fn look_after_stalled(&mut self) {
         let patience = STALLED_TIMEOUTS * self.config.election_timeout;
-        for replica in self.replicas.iter_mut() {
-            if !replica.raft.is_leader() {
-                continue;
+        let mut beside_full = Vec::new();
+        for slot in self.replicas.leading().collect::<Vec<_>>() {
+            let replica = &mut self.replicas[slot];
+            if replica.raft.has_full_member() {
+                beside_full.push(slot);
             }
             replica.lacks_room_elsewhere = replica.raft.lacks_room_elsewhere();
             let commit_index = replica.raft.commit_index();
@@ -89,6 +93,11 @@ impl Groups {
             } else if self.now.since(replica.commit_seen.1) >= patience {
                 replica.proposals.give_up(Unknown::Stalled);
             }
+        }
+        // A full member lets go of nothing that this leader does not say all others hold.
+        let share = self.lag_bytes_max(beside_full.len());
+        for slot in beside_full {
+            self.leave_laggards_behind(slot, share);
         }
     }
 
@@ -100,22 +109,29 @@ impl Groups {
     }
 
     /// Does what can be done so that a group holds the oldest segment no longer.
-    fn let_go_of(&mut self, group: GroupId) {
+    fn let_go_of(&mut self, group: GroupId, lag_bytes_max: u64) {
         let Some(slot) = self.slot(group) else {
             return;
         };
-        self.leave_laggards_behind(slot);
+        if self.log.is_nearly_full() {
+            self.leave_laggards_behind(slot, lag_bytes_max);
+        }
         self.tick_machine(slot);
     }
 
+    /// What each of so many groups may keep for a member that lags: together a quarter of the log.
+    fn lag_bytes_max(&self, groups: usize) -> u64 {
+        let share = self.log.bytes_max() / 4 / groups.max(1) as u64;
+        self.config.lag_bytes_max.min(share)
+    }
+
     /// Members that do not answer, or for which too much is kept, are no longer waited for.
-    fn leave_laggards_behind(&mut self, slot: ReplicaSlot) {
+    fn leave_laggards_behind(&mut self, slot: ReplicaSlot, lag_bytes_max: u64) {
         let replica = &self.replicas[slot];
         if !replica.raft.is_leader() {
             return;
         }
         let (group, timeout) = (replica.id, self.config.election_timeout);
-        let lag_bytes_max = self.config.lag_bytes_max.min(self.log.bytes_max() / 4);
         let held = replica.machine_releases();
         let mut laggards: Vec<NodeId> = Vec::new();
         for peer in replica.raft.status().peers {

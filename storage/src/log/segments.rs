@@ -247,9 +247,22 @@ impl SegmentLog {
     /// segment should let go of it.
     #[must_use]
     pub fn is_short(&self) -> bool {
-        let used = self.space.segments() - self.space.free.len() as u32;
-        let full = || matches!(self.admit(0), Err(AppendError::NoSpace { .. }));
-        4 * used >= 3 * self.space.segments_max || full()
+        4 * self.used() >= 3 * self.space.segments_max || self.is_full()
+    }
+
+    /// Whether at most one more segment can be used: what is held for those who may never come is
+    /// to be let go of now.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        self.used() + 1 >= self.space.segments_max || self.is_full()
+    }
+
+    fn used(&self) -> u32 {
+        self.space.segments() - self.space.free.len() as u32
+    }
+
+    fn is_full(&self) -> bool {
+        matches!(self.admit(0), Err(AppendError::NoSpace { .. }))
     }
 
     /// Bytes of all segments there may be.
