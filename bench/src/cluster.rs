@@ -142,6 +142,12 @@ impl Cluster {
     /// # Errors
     /// When it does not lead in time.
     pub(crate) fn lead(&mut self) -> Result<()> {
+        let _: ChildReply = self.nodes[0].ask(&ChildRequest::Campaign, PATIENCE)?;
+        self.await_leaders()?;
+        // Another node may have been elected first, where making the groups took long.
+        for node in &mut self.nodes[1..] {
+            let _: ChildReply = node.ask(&ChildRequest::HandOver { to: 1 }, PATIENCE)?;
+        }
         let _: ChildReply = self.nodes[0].ask(&ChildRequest::Lead, PATIENCE)?;
         Ok(())
     }
@@ -157,12 +163,20 @@ impl Cluster {
         Ok(())
     }
 
-    /// Tells all nodes, and waits until each knows a leader of every group.
+    /// Tells all nodes.
     ///
     /// # Errors
-    /// When a group gets none in time.
-    pub(crate) fn await_leaders(&mut self, count: u64) -> Result<()> {
+    /// When a node's process fails.
+    pub(crate) fn adopt_all(&mut self, count: u64) -> Result<()> {
         self.ask_each(&vec![ChildRequest::Adopt { count }; self.nodes.len()])?;
+        Ok(())
+    }
+
+    /// Waits until each node knows a leader of all its groups and has applied their logs.
+    ///
+    /// # Errors
+    /// When a group is not there in time.
+    pub(crate) fn await_leaders(&mut self) -> Result<()> {
         self.ask_each(&vec![ChildRequest::AwaitLeaders; self.nodes.len()])?;
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! The start of nodes with many groups: does ten times as many cost ten times as much?
 //!
 //! Each cluster is made once, then killed and started again several times. A group is open when its
-//! node has started; it is led when its node knows a leader, which takes an election time-out
-//! whatever the number of groups. The processor's time counts the work alone.
+//! node has started; it goes on when each of its members knows a leader and has applied its log,
+//! which takes an election time-out whatever the number of groups. The processor's time counts
+//! the work alone; what a single group takes is shown beside.
 
 use std::time::Instant;
 
@@ -31,7 +32,7 @@ const RATIO_MAX: f64 = 11.0;
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Start {
     open_seconds: f64,
-    led_seconds: f64,
+    applied_seconds: f64,
     cpu_seconds: f64,
 }
 
@@ -117,10 +118,11 @@ fn start(data: &DataDirectory, name: &str, nodes: u64, groups: u64) -> Result<St
     let begun = Instant::now();
     let mut cluster = Cluster::start_bare(data, name, shape(nodes, groups))?;
     let open_seconds = begun.elapsed().as_secs_f64();
-    cluster.await_leaders(groups)?;
+    cluster.adopt_all(groups)?;
+    cluster.await_leaders()?;
     Ok(Start {
         open_seconds,
-        led_seconds: begun.elapsed().as_secs_f64(),
+        applied_seconds: begun.elapsed().as_secs_f64(),
         cpu_seconds: cluster.usage()?.cpu_seconds,
     })
 }
@@ -130,7 +132,7 @@ impl Start {
         let of = |figure: fn(&Self) -> f64| median(starts.iter().map(figure));
         Self {
             open_seconds: of(|start| start.open_seconds),
-            led_seconds: of(|start| start.led_seconds),
+            applied_seconds: of(|start| start.applied_seconds),
             cpu_seconds: of(|start| start.cpu_seconds),
         }
     }
@@ -156,7 +158,7 @@ fn publish(arguments: &GroupsRestartArguments, report: &GroupsRestartReport) -> 
         &["until", "1 group", &few, &many, "ratio", &wanted],
         &[
             row("every group is open", |start| start.open_seconds),
-            row("every group is led", |start| start.led_seconds),
+            row("it is led and applied", |start| start.applied_seconds),
             row("then, processor time", |start| start.cpu_seconds),
         ],
     );

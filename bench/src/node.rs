@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use pontoon::{Config, GroupId, HostKind, Node, NodeId};
+use pontoon::{Config, GroupId, HostKind, Node, NodeId, TransferError};
 
 use crate::background::Background;
 use crate::child;
@@ -59,6 +59,8 @@ impl Server {
                 kind,
             } => self.create(first, count, &members, kind)?,
             ChildRequest::Adopt { count } => self.adopt(1, count)?,
+            ChildRequest::Campaign => self.clients.iter().for_each(|it| it.group.campaign()),
+            ChildRequest::HandOver { to } => self.hand_over(NodeId(to))?,
             ChildRequest::Lead => self.lead()?,
             ChildRequest::AwaitLeaders => self.await_leaders()?,
             ChildRequest::Fill { entries } => load::fill(&mut self.clients, entries)?,
@@ -141,15 +143,12 @@ impl Server {
         Ok(load::run(load, &mut self.clients[range], &cut))
     }
 
-    /// Campaigns until this node leads every group; its connections may not be up yet.
+    /// Waits until this node leads every group; campaigns where a hand-over did not come off.
     fn lead(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let begun = Instant::now();
+        let deadline = begun + PATIENCE;
         for client in &self.clients {
-            client.group.campaign();
-        }
-        let all_campaigned = Instant::now();
-        for client in &self.clients {
-            let mut campaigned = all_campaigned;
+            let mut campaigned = begun;
             loop {
                 let status = client.group.status().wait();
                 let raft = status.context("the group is gone")?.raft;
@@ -157,7 +156,10 @@ impl Server {
                     break;
                 }
                 if Instant::now() > deadline {
-                    bail!("group {} did not get a leader", client.group.id());
+                    bail!(
+                        "group {} is not led by this node: {raft:?}",
+                        client.group.id()
+                    );
                 }
                 let elsewhere = raft.leader.is_none_or(|leader| leader != raft.id);
                 if elsewhere && campaigned.elapsed() > Duration::from_millis(200) {
@@ -170,16 +172,30 @@ impl Server {
         Ok(())
     }
 
+    fn hand_over(&self, to: NodeId) -> Result<()> {
+        for client in &self.clients {
+            match client.group.transfer_leadership(to).wait() {
+                Ok(()) | Err(TransferError::NotLeader { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     fn await_leaders(&self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         for client in &self.clients {
             loop {
-                let status = client.group.status().wait().context("the group is gone")?;
-                if status.raft.leader.is_some() {
+                let status = client.group.status().wait();
+                let raft = status.context("the group is gone")?.raft;
+                if raft.leader.is_some() && raft.last_applied == raft.last_index {
                     break;
                 }
                 if Instant::now() > deadline {
-                    bail!("group {} did not get a leader", client.group.id());
+                    bail!(
+                        "group {} is not led and applied: {raft:?}",
+                        client.group.id()
+                    );
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }

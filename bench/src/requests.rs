@@ -53,9 +53,13 @@ pub(crate) enum ChildRequest {
     },
     /// The groups 1 to `count` are there from an earlier start.
     Adopt { count: u64 },
+    /// Campaign in all groups.
+    Campaign,
+    /// Hand all groups that this node leads over to that one.
+    HandOver { to: u64 },
     /// Become the leader of all groups.
     Lead,
-    /// Wait until every group has a leader.
+    /// Wait until every group has a leader and has applied its log.
     AwaitLeaders,
     /// Propose this many commands in each group; for the node that leads.
     Fill { entries: u64 },

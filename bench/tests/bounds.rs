@@ -58,7 +58,7 @@ fn a_start_with_ten_times_as_many_groups_is_measured_beside_one_with_few() {
     assert!(table.contains("200 groups"), "{table}");
     for start in ["/one_group", "/starts/0/1", "/starts/1/1"] {
         let of = |name: &str| figure(&figures, &format!("{start}/{name}"));
-        assert!(of("led_seconds") >= of("open_seconds"), "{start}");
+        assert!(of("applied_seconds") >= of("open_seconds"), "{start}");
     }
 }
 
