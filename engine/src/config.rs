@@ -200,6 +200,9 @@ pub enum ConfigError {
 /// Largest frame on the wire, and on the disk.
 pub(crate) const FRAME_BYTES_MAX: u32 = 1 << 20;
 
+/// Bytes received beyond a partial frame at once.
+pub(crate) const RECEIVE_AHEAD_BYTES: u32 = 256 << 10;
+
 /// Room that a command's record and frame need beside the command.
 const OVERHEAD_BYTES: u64 = 4096;
 
@@ -357,6 +360,22 @@ impl Config {
             return refuse("log.staging_bytes", "must be at least 4 MiB");
         }
         Ok(())
+    }
+
+    /// The most memory that a node takes for what it queues and caches, in bytes: on each core the
+    /// log's staging, cache and read buffers, proposals, and for each peer what waits to be sent, to
+    /// be received and was read ahead. State machines, and what each group costs, come on top.
+    #[must_use]
+    pub fn memory_bytes_max(&self) -> u64 {
+        let log = self.log_config(0);
+        let log = log.staging_bytes + log.cache_bytes + log.slab_bytes + log.read_bytes;
+        let frame = u64::from(FRAME_BYTES_MAX);
+        let receive = frame + u64::from(RECEIVE_AHEAD_BYTES);
+        // Half a frame is read ahead, and two reads may be under way when that is looked at.
+        let peer = self.limits.peer_queue_bytes_max.0 + receive + 3 * frame;
+        let proposals = self.limits.proposals_pending_bytes_max.0;
+        let core = log as u64 + proposals + self.peers.len() as u64 * peer;
+        u64::from(self.cores) * core
     }
 
     /// What a core's log is told.

@@ -9,7 +9,7 @@ use pontoon_storage::{DriveMethod, FileVolume, SegmentLog, SyncMethod, Volume, m
 use pontoon_transport::FrameLimits;
 
 use crate::bulk::BulkLink;
-use crate::config::{Config, FRAME_BYTES_MAX, HostKind};
+use crate::config::{Config, FRAME_BYTES_MAX, HostKind, RECEIVE_AHEAD_BYTES};
 use crate::doorbell::Doorbell;
 use crate::driver::{UringConfig, UringDriver, Wake};
 use crate::host::CoreLoop;
@@ -17,9 +17,6 @@ use crate::inbox::Inbox;
 use crate::machine::Machines;
 use crate::node_error::StartError;
 use crate::shard::{Mutants, Shard, ShardConfig};
-
-/// Bytes received at once beyond a partial frame.
-const RECEIVE_AHEAD_BYTES: u32 = 256 << 10;
 
 /// Entries of a core's submission queue; a turn seldom needs more than two per peer and one write.
 const RING_ENTRIES: u32 = 256;

@@ -92,6 +92,8 @@ impl Node {
         machines: Machines,
     ) -> Result<Self, StartError> {
         config.validate()?;
+        let memory = bytesize::ByteSize(config.memory_bytes_max());
+        tracing::info!(node = config.node, cores = config.cores, %memory, "starting");
         let system = |what| move |source| StartError::System { what, source };
         let address = listener.local_addr();
         let address = address.map_err(system("looking up the address listened on"))?;

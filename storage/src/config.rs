@@ -26,11 +26,11 @@ pub struct LogConfig {
     /// Bytes of the arena that keep the latest durable entries readable without the disk.
     /// Default: 16 MiB.
     pub cache_bytes: usize,
-    /// Bytes for reads from the disk; one under way takes `frame_bytes_max` and two blocks.
-    /// Default: 4 MiB.
+    /// Bytes for reads from the disk; one under way takes `frame_bytes_max` and two blocks. There is
+    /// room for two at least, of which one is never for a peer. Default: 4 MiB.
     pub read_bytes: usize,
-    /// Most segments on the disk, the one in reserve included, from 3 to 9999. Only a restart may
-    /// add one more, when none is free. Default: 64.
+    /// Most segments on the disk, the two included that entries leave alone, from 3 to 9999. Only a
+    /// start may add one more, when none is free and the last one is full. Default: 64.
     pub segments_max: u32,
     /// Most bytes of repeated group state in one frame while a checkpoint is written; a longer
     /// state still goes whole into one frame. Default: 32 KiB.

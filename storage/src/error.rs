@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use pontoon_types::{GroupId, LogIndex};
 use thiserror::Error;
 
+use crate::layout::FORMAT_VERSION;
+
 /// Why a log was not opened. Nothing was changed unless the message says so.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -50,7 +52,11 @@ pub enum OpenError {
         slot: u32,
     },
     /// A segment was written by a version that this one can't read.
-    #[error("segment {slot} has format version {version}, this program reads version 1")]
+    #[error(
+        "segment {slot} has format version {version}, this program reads version {}; start it with \
+         the program that wrote it, or make the node anew from the others",
+        FORMAT_VERSION
+    )]
     Version {
         /// The segment.
         slot: u32,
@@ -143,10 +149,17 @@ pub enum AppendError {
     /// The log is closed for good.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
-    /// No segment is free; try again after compaction or when the disk has space.
+    /// No segment is free, and no more can be made: `segments_max` is reached, or the last one
+    /// could not be prepared. Try again after compaction or when the disk has space.
     #[error("the log's {segments} segments are full; free disk space or raise log.segments_max")]
     NoSpace {
-        /// Segments in use.
+        /// Segments there are.
+        segments: u32,
+    },
+    /// No segment is free until the next one is prepared; try again then.
+    #[error("the log's {segments} segments are full until the next one is prepared; try again")]
+    Preparing {
+        /// Segments there are.
         segments: u32,
     },
     /// The record can never fit.

@@ -6,7 +6,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
 use crate::disk::Volume;
@@ -16,6 +16,9 @@ use crate::slab::SlabPool;
 
 /// Bytes of one write while a segment is zeroed: as long as a write of the log may have to wait.
 const ZERO_BYTES: usize = 256 << 10;
+
+/// How the name of a segment begins until it is whole.
+const PREPARING: &str = "preparing-";
 
 /// Largest block we lay frames on.
 const BLOCK_BYTES_MAX: usize = 64 << 10;
@@ -87,10 +90,19 @@ impl FileVolume {
         let named = || OpenError::io(format!("listing {}", directory.display()));
         for entry in fs::read_dir(directory).map_err(named())? {
             let entry = entry.map_err(named())?;
-            let Some(slot) = entry.file_name().to_str().and_then(slot_of) else {
+            let path = entry.path();
+            let name = entry.file_name();
+            if name
+                .to_str()
+                .is_some_and(|name| name.starts_with(PREPARING))
+            {
+                // Left over from a process that was killed; a full disk wants it back.
+                let named = OpenError::io(format!("removing {}", path.display()));
+                fs::remove_file(&path).map_err(named)?;
+            }
+            let Some(slot) = name.to_str().and_then(slot_of) else {
                 continue;
             };
-            let path = entry.path();
             let named = || OpenError::io(format!("opening {}", path.display()));
             let file = open_direct(&path, OFlags::empty()).map_err(|errno| match errno {
                 Errno::INVAL => OpenError::NoDirectIo { path: path.clone() },
@@ -333,9 +345,10 @@ pub fn prepare_segment_paced(
         Err(Errno::NOENT) => {}
         Err(errno) => return Err(refused(errno)),
     }
-    let partial = directory.join(format!("preparing-{slot:04}"));
+    let partial = directory.join(format!("{PREPARING}{slot:04}"));
     let file = open_direct(&partial, OFlags::CREATE | OFlags::TRUNC).map_err(refused)?;
-    let written = write_zeros(&file, segment_bytes, pace)
+    let written = allocate(&file, segment_bytes)
+        .and_then(|()| write_zeros(&file, segment_bytes, pace))
         .and_then(|()| rustix::fs::fsync(&file))
         .and_then(|()| rustix::fs::rename(&partial, &path))
         .map_err(refused);
@@ -347,6 +360,15 @@ pub fn prepare_segment_paced(
     match sync_directory(directory) {
         Ok(()) => Ok(file),
         Err(source) => Err(PrepareError::Io { path, source }),
+    }
+}
+
+/// Takes the space before anything is written, so that a full disk says so at once, and is not
+/// written full of zeros time and again. A file system that can't do that finds out while writing.
+fn allocate(file: &OwnedFd, bytes: u64) -> Result<(), Errno> {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        outcome => outcome,
     }
 }
 

@@ -4,7 +4,7 @@ use crate::identity::LogIdentity;
 use crate::record::{u32_at, u64_at};
 
 /// Version of everything this crate writes.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 
 /// Bytes of a frame's header.
 pub(crate) const FRAME_HEADER_BYTES: usize = 64;
@@ -34,6 +34,28 @@ pub(crate) struct EpochEnd {
     pub(crate) sequence: u64,
     pub(crate) frame: u64,
     pub(crate) checksum: u32,
+}
+
+/// The ends of epochs as bytes: a part of a segment's header, or a record's payload.
+pub(crate) fn encode_ends(ends: &[EpochEnd]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(ends.len() * END_BYTES);
+    for end in ends {
+        for number in [end.epoch, end.sequence, end.frame, end.checksum.into()] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+/// The ends in some bytes; what is left over at the end is none.
+pub(crate) fn decode_ends(bytes: &[u8]) -> Vec<EpochEnd> {
+    let end = |bytes: &[u8]| EpochEnd {
+        epoch: u64_at(bytes, 0),
+        sequence: u64_at(bytes, 8),
+        frame: u64_at(bytes, 16),
+        checksum: u32_at(bytes, 24),
+    };
+    bytes.chunks_exact(END_BYTES).map(end).collect()
 }
 
 /// What a segment's first block says.
@@ -87,13 +109,7 @@ impl SegmentHeader {
         put(block, 80, &self.durable_frame.to_le_bytes());
         put(block, 88, &self.oldest_live.to_le_bytes());
         put(block, 96, &(self.ends.len() as u32).to_le_bytes());
-        for (position, end) in self.ends.iter().enumerate() {
-            let at = ENDS_AT + position * END_BYTES;
-            put(block, at, &end.epoch.to_le_bytes());
-            put(block, at + 8, &end.sequence.to_le_bytes());
-            put(block, at + 16, &end.frame.to_le_bytes());
-            put(block, at + 24, &end.checksum.to_le_bytes());
-        }
+        put(block, ENDS_AT, &encode_ends(&self.ends));
         let checksum = crc32c::crc32c(&block[..SEGMENT_CHECKSUM_AT]);
         put(block, SEGMENT_CHECKSUM_AT, &checksum.to_le_bytes());
     }
@@ -115,15 +131,6 @@ impl SegmentHeader {
         if count > ENDS_MAX {
             return Err(HeaderFault::Damaged);
         }
-        let ends = (0..count).map(|position| {
-            let at = ENDS_AT + position * END_BYTES;
-            EpochEnd {
-                epoch: u64_at(block, at),
-                sequence: u64_at(block, at + 8),
-                frame: u64_at(block, at + 16),
-                checksum: u32_at(block, at + 24),
-            }
-        });
         let u16_at = |at: usize| u16::from_le_bytes([block[at], block[at + 1]]);
         let header = Self {
             identity: LogIdentity {
@@ -139,7 +146,7 @@ impl SegmentHeader {
             first_frame: u64_at(block, 72),
             durable_frame: u64_at(block, 80),
             oldest_live: u64_at(block, 88),
-            ends: ends.collect(),
+            ends: decode_ends(&block[ENDS_AT..ENDS_AT + count * END_BYTES]),
         };
         if header.is_plausible() {
             Ok(header)
@@ -171,6 +178,8 @@ pub(crate) enum FrameKind {
     Records = 1,
     /// Carries nothing; says that the frames before it are durable.
     Mark = 2,
+    /// Carries records; its entries are copies of such as lay in older frames.
+    Relocated = 3,
 }
 
 /// What stands before a frame's records.
@@ -254,6 +263,7 @@ impl FrameHeader {
         let kind = match bytes[5] {
             1 => FrameKind::Records,
             2 => FrameKind::Mark,
+            3 => FrameKind::Relocated,
             _ => return None,
         };
         let (sequence, epoch) = (u64_at(bytes, 8), u64_at(bytes, 48));

@@ -53,7 +53,7 @@
 //!           112 at most 64 ends: epoch u64, sequence u64, frame u64, checksum u32, zero u32
 //!           4092 checksum of bytes 0..4092
 //!
-//! frame     0   "PFRM"    4  version u8    5   kind u8 (1 records, 2 mark)   6  zero u16
+//! frame     0   "PFRM"    4  version u8    5   kind u8   6  zero u16
 //! (64 bytes 8   sequence u64               16  frame number u64
 //! and       24  durable frame u64          32  payload length u32    36  record count u32
 //! payload)  40  previous frame's checksum  44  checksum of the records' headers, xor the salt
@@ -66,10 +66,14 @@
 //! to 16)    28  checksum of bytes 0..28 and the payload              32  payload
 //! ```
 //!
+//! Kinds of frames: 1 records, 2 mark (without records), 3 records of which the entries are copies
+//! of such as lay in older frames.
+//!
 //! Kinds of records: 1 command, 2 noop, 3 membership (these are entries, and the same bytes go
 //! over the wire); 16 hard state (vote u64, then 1 if there is one u64); 17 group state; 18
 //! truncate: entries above `index` are gone; 19 compacted to (`index`, `term`); 20 snapshot mark;
-//! 21 group dropped (incarnation u64). A group state is incarnation, vote, commit, compacted index,
+//! 21 group dropped (incarnation u64); 22 epoch begun (at most 64 ends: epoch, sequence, frame and
+//! checksum, all u64), alone in its frame. A group state is incarnation, vote, commit, compacted index,
 //! compacted term, last index, last term, all u64; flags u32 (1 voted, 2 tainted); definition
 //! length u32; definition; the current term is in the record's header.
 //!
@@ -80,9 +84,11 @@
 //! # Rules
 //!
 //! - A segment's header is durable before a frame is written into it.
-//! - **An epoch** begins whenever the log is opened, in a segment of its own, whose header says
-//!   where the epochs before it ended. What lies behind such an end does not count, ever; what lies
-//!   before it was durable.
+//! - **An epoch** begins whenever the log is opened: with a frame behind the last one that counts,
+//!   in the rest of the newest segment, or, where that has no room or its header is damaged, in a
+//!   segment of its own. That frame, or the segment's header, says where the epochs before it
+//!   ended. What lies behind such an end does not count, ever; what lies before it was durable. So
+//!   in one segment epochs ascend, and a frame behind one of a later epoch is left over.
 //! - In the last epoch, a frame that is missing was durable if a later frame's *durable frame*
 //!   covers it: that is damage, reported and never truncated. Otherwise it was never acknowledged:
 //!   it and what follows are dropped.
@@ -97,8 +103,13 @@
 //!   never brings back what was overridden; each new segment repeats the state of all groups, a
 //!   part per frame; a freed segment is written again only after a durable frame has said that it
 //!   is free.
+//! - **A relocated entry** changes nothing but where its bytes lie. In a replay it fills an index
+//!   that is missing, or one whose entry has its term; it overrides and truncates nothing. Where
+//!   another entry is known, what replaced that one is missing: the group is tainted.
+//! - Entries keep clear of two free segments. What must always find room uses them: term and vote, a
+//!   leader's empty entry, state, compaction, marks. What these fill is not needed once the state of
+//!   all groups is repeated, and comes back by relocating what lies before it.
 //! - An error or a short count closes the log for good ([`Poisoned`]).
-//! - One prepared segment stays in reserve, so that the log opens also when the disk is full.
 //!
 //! Everything here belongs to one thread.
 #![deny(unsafe_code)]

@@ -37,6 +37,8 @@ pub enum RecordKind {
     SnapshotMark = 20,
     /// The group is gone from this node.
     GroupDropped = 21,
+    /// An epoch begins in the rest of a segment; says where the epochs before it ended.
+    EpochBegun = 22,
 }
 
 impl RecordKind {
@@ -57,6 +59,7 @@ impl RecordKind {
             19 => Self::CompactedTo,
             20 => Self::SnapshotMark,
             21 => Self::GroupDropped,
+            22 => Self::EpochBegun,
             _ => return None,
         })
     }
@@ -137,6 +140,20 @@ pub fn header(
     let checksum = crc32c::crc32c_append(crc32c::crc32c(&header[..28]), payload);
     header[28..32].copy_from_slice(&checksum.to_le_bytes());
     header
+}
+
+/// A whole record, padding included; its payload comes in parts.
+pub(crate) fn encode(group: GroupId, entry: EntryId, kind: RecordKind, parts: &[&[u8]]) -> Vec<u8> {
+    let payload: usize = parts.iter().map(|part| part.len()).sum();
+    let mut record = Vec::with_capacity(encoded_bytes(payload));
+    record.resize(HEADER_BYTES, 0);
+    for part in parts {
+        record.extend_from_slice(part);
+    }
+    let header = header(group, entry, kind, &record[HEADER_BYTES..]);
+    record[..HEADER_BYTES].copy_from_slice(&header);
+    record.resize(encoded_bytes(payload), 0);
+    record
 }
 
 /// Looks at the record at the start of `bytes` and checks it: length, kind, checksum, padding.
@@ -247,18 +264,15 @@ mod tests {
 
     const ENTRY: EntryId = EntryId::new(LogIndex(8), Term(9));
 
-    fn encode(payload: &[u8]) -> Vec<u8> {
-        let mut bytes = header(GroupId(7), ENTRY, RecordKind::Command, payload).to_vec();
-        bytes.extend_from_slice(payload);
-        bytes.resize(encoded_bytes(payload.len()), 0);
-        bytes
+    fn encoded(payload: &[u8]) -> Vec<u8> {
+        encode(GroupId(7), ENTRY, RecordKind::Command, &[payload])
     }
 
     #[test]
     fn a_record_comes_back_as_it_was_written() {
         for length in [0, 1, 15, 16, 17, 4096] {
             let payload = vec![0xA5; length];
-            let bytes = encode(&payload);
+            let bytes = encoded(&payload);
             assert_eq!(bytes.len() % ALIGN, 0);
             let record = parse(&bytes).unwrap();
             assert_eq!((record.group, record.entry()), (GroupId(7), ENTRY));
@@ -271,7 +285,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_of_a_record_is_noticed() {
-        let bytes = encode(b"a payload of 19 byt");
+        let bytes = encoded(b"a payload of 19 byt");
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
@@ -281,8 +295,8 @@ mod tests {
 
     #[test]
     fn records_are_walked_until_the_first_error() {
-        let mut bytes = encode(b"one");
-        bytes.extend(encode(b"two"));
+        let mut bytes = encoded(b"one");
+        bytes.extend(encoded(b"two"));
         let cut = bytes.len() - 1;
         assert_eq!(Records::new(&bytes).filter(Result::is_ok).count(), 2);
         let walked: Vec<_> = Records::new(&bytes[..cut]).collect();

@@ -78,6 +78,11 @@ impl SlabPool {
         self.arena.free.borrow().len()
     }
 
+    /// Bytes of each slab.
+    pub(crate) fn slab_bytes(&self) -> usize {
+        self.arena.slab_bytes
+    }
+
     /// Takes a slab, if one is free.
     pub(crate) fn take(&self) -> Option<Slab> {
         let number = self.arena.free.borrow_mut().pop()?;

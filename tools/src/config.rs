@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bytesize::ByteSize;
 use clap::Subcommand;
 
 use crate::output;
@@ -28,7 +29,13 @@ pub(crate) enum ConfigCommand {
 pub(crate) fn run(command: &ConfigCommand) -> ExitCode {
     match command {
         ConfigCommand::Check { file } => match pontoon::Config::from_toml(file) {
-            Ok(_) => output::say(&format!("{}: a node would start with it", file.display())),
+            Ok(config) => {
+                let memory = ByteSize(config.memory_bytes_max());
+                output::say(&format!(
+                    "{}: a node would start with it; queues and caches take at most {memory}",
+                    file.display()
+                ));
+            }
             Err(error) => {
                 output::complain(&format!("pontoon: {error:#}"));
                 return ExitCode::FAILURE;

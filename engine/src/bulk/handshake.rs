@@ -41,6 +41,9 @@ pub(super) enum HandshakeError {
     /// It was the oldest of too many.
     #[error("too many connections without a hello")]
     Crowded,
+    /// The core has not taken the connections that came before.
+    #[error("too many connections wait for the core")]
+    CoreBusy,
     /// The network failed.
     #[error("no hello was exchanged: {0}")]
     Network(#[from] io::Error),
@@ -54,6 +57,7 @@ impl HandshakeError {
             Self::Incomplete | Self::Network(_) => "hello_incomplete",
             Self::Late => "hello_deadline",
             Self::Crowded => "half_open",
+            Self::CoreBusy => "core_busy",
         }
     }
 }

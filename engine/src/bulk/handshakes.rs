@@ -160,8 +160,11 @@ impl Handshakes {
         }
     }
 
-    fn hand_over(&self, connection: PendingConnection, core: u16, peer: NodeId) {
+    fn hand_over(&mut self, connection: PendingConnection, core: u16, peer: NodeId) {
         let (origin, address) = (connection.origin(), connection.address);
+        if origin == Origin::Accepted && !self.cores.takes_connections(core) {
+            return self.reject(&connection, &HandshakeError::CoreBusy);
+        }
         match connection.into_stream() {
             Ok(stream) => {
                 let how = match origin {

@@ -1,5 +1,6 @@
 //! The bulk lane: work that may wait, off the cores. One thread accepts, dials and exchanges
-//! hellos, another prepares segments; each result is sent to the core that needs it.
+//! hellos, and one for each core prepares its segments; each result is sent to the core that needs
+//! it.
 
 mod handshake;
 mod handshakes;
@@ -68,8 +69,11 @@ pub struct BulkConfig {
     pub segment_bytes: u64,
 }
 
-/// A core's end of the lane. The channels are unbounded, and short by their use: a core asks for
-/// one dial per peer and one segment at a time.
+/// Most events that wait for a core when another accepted connection is handed to it.
+const EVENTS_MAX: usize = 64;
+
+/// A core's end of the lane. The channels are short by their use: a core asks for one dial per peer
+/// and one segment at a time, and a connection that was accepted is refused while it takes none.
 #[derive(Debug)]
 pub struct BulkLink {
     core: u16,
@@ -105,6 +109,11 @@ struct Cores {
 }
 
 impl Cores {
+    /// Whether so little waits for a core that it may be given another connection.
+    fn takes_connections(&self, core: u16) -> bool {
+        self.events[usize::from(core)].len() < EVENTS_MAX
+    }
+
     fn tell(&self, core: u16, event: BulkEvent) {
         let core = usize::from(core);
         if self.events[core].send(event).is_ok() {
@@ -153,14 +162,20 @@ impl BulkLane {
         };
         let links = (0_u16..).zip(receivers).map(link).collect();
         let (running, stopping) = bounded(0);
-        let (segments, wanted) = unbounded();
-        let preparer = SegmentPreparer {
-            directories: config.directories,
-            segment_bytes: config.segment_bytes,
-            cores: cores.clone(),
-            wanted,
-            running: stopping.clone(),
-        };
+        let mut segments = Vec::new();
+        let mut preparers = Vec::new();
+        for (core, directory) in (0..).zip(config.directories) {
+            let (sender, wanted) = unbounded();
+            segments.push(sender);
+            preparers.push(SegmentPreparer {
+                core,
+                directory,
+                segment_bytes: config.segment_bytes,
+                cores: cores.clone(),
+                wanted,
+                running: stopping.clone(),
+            });
+        }
         let refused = Arc::new(Refused::default());
         let handshakes = Handshakes {
             hello: config.hello,
@@ -187,7 +202,9 @@ impl BulkLane {
             threads: Vec::new(),
         };
         lane.spawn("pontoon-reactor", move || reactor.run())?;
-        lane.spawn("pontoon-prepare", move || preparer.run())?;
+        for preparer in preparers {
+            lane.spawn("pontoon-prepare", move || preparer.run())?;
+        }
         Ok((lane, links))
     }
 

@@ -1,21 +1,25 @@
-//! Segments written with zeros ahead of their use, one at a time and at half speed.
+//! Segments written with zeros ahead of their use: each core's by a thread of its own, one at a
+//! time, at half speed unless the core waits for it.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use crossbeam_channel::{Receiver, TryRecvError, select};
 use pontoon_storage::{PrepareError, prepare_segment_paced};
 
 use super::{BulkEvent, Cores};
 
-/// The thread that makes segments ready.
+/// The thread that makes a core's segments ready.
 #[derive(Debug)]
 pub(super) struct SegmentPreparer {
-    pub(super) directories: Vec<PathBuf>,
+    pub(super) core: u16,
+    pub(super) directory: PathBuf,
     pub(super) segment_bytes: u64,
     pub(super) cores: Cores,
-    pub(super) wanted: Receiver<(u16, u32)>,
+    /// Slots, one at a time. One that is being prepared comes once more when the core waits for it.
+    pub(super) wanted: Receiver<u32>,
     /// Disconnected once the lane stops.
     pub(super) running: Receiver<()>,
 }
@@ -23,12 +27,18 @@ pub(super) struct SegmentPreparer {
 impl SegmentPreparer {
     /// Runs until the lane stops, and leaves no partial segment behind.
     pub(super) fn run(self) {
-        for (core, slot) in &self.wanted {
+        let core = self.core;
+        let mut made = BTreeSet::new();
+        for slot in &self.wanted {
             // What was asked for before the lane stopped may still be waiting here.
             if self.running.try_recv() == Err(TryRecvError::Disconnected) {
                 return;
             }
-            let file = match self.prepare(core, slot) {
+            // Asked for once more, and ready meanwhile: the core has it, or will have.
+            if made.contains(&slot) {
+                continue;
+            }
+            let file = match self.prepare(slot) {
                 Ok(file) => Some(file),
                 Err(PrepareError::Stopped { .. }) => return,
                 Err(error) => {
@@ -36,19 +46,32 @@ impl SegmentPreparer {
                     None
                 }
             };
+            made.extend(file.is_some().then_some(slot));
             self.cores.tell(core, BulkEvent::Prepared { slot, file });
         }
     }
 
     /// After each piece of zeros the disk is left alone for as long as that took, so that the
-    /// durable writes of the cores meet it idle half of the time.
-    fn prepare(&self, core: u16, slot: u32) -> Result<OwnedFd, PrepareError> {
-        let directory = &self.directories[usize::from(core)];
+    /// durable writes of the cores meet it idle half of the time; not any more once the core waits.
+    fn prepare(&self, slot: u32) -> Result<OwnedFd, PrepareError> {
         let mut begun = Instant::now();
-        prepare_segment_paced(directory, slot, self.segment_bytes, &mut || {
-            let waited = self.running.recv_timeout(begun.elapsed());
+        let mut hurried = false;
+        prepare_segment_paced(&self.directory, slot, self.segment_bytes, &mut || {
+            let rest = if hurried {
+                Duration::ZERO
+            } else {
+                begun.elapsed()
+            };
+            let goes_on = select! {
+                recv(self.running) -> _ => false,
+                recv(self.wanted) -> again => {
+                    hurried = true;
+                    again.is_ok()
+                }
+                default(rest) => true,
+            };
             begun = Instant::now();
-            waited == Err(RecvTimeoutError::Timeout)
+            goes_on
         })
     }
 }

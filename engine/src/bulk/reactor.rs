@@ -22,8 +22,8 @@ pub(super) struct Reactor {
     pub(super) handshakes: Handshakes,
     /// Requests of the cores; a core writes to `wake` after each.
     pub(super) requests: Receiver<(u16, BulkRequest)>,
-    /// Requests for segments are passed on here.
-    pub(super) segments: Sender<(u16, u32)>,
+    /// Requests for segments are passed on here, by core.
+    pub(super) segments: Vec<Sender<u32>>,
     /// Disconnected once the lane stops; whoever stops it writes to `wake` afterwards.
     pub(super) running: Receiver<()>,
     pub(super) wake: Arc<OwnedFd>,
@@ -72,7 +72,7 @@ impl Reactor {
                 BulkRequest::Dial { peer } => self.handshakes.dial(core, peer),
                 BulkRequest::Prepare { slot } => {
                     // The other end lives until this one is dropped.
-                    let _ = self.segments.send((core, slot));
+                    let _ = self.segments[usize::from(core)].send(slot);
                 }
             }
         }

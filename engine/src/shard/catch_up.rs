@@ -143,7 +143,7 @@ impl CatchUps {
     }
 
     /// Appends that wait, and bytes that were read for them, of all groups and followers.
-    #[cfg(any(test, feature = "simulation"))]
+    #[cfg(feature = "simulation")]
     pub(super) fn waiting(&self) -> (usize, usize) {
         let followers = self.followers.values();
         let count = |follower: &Follower| {

@@ -92,6 +92,9 @@ impl Groups {
             Ok(()) => Ok(slot),
             Err(AppendError::NoSpace { .. }) => Err(Rejection::NoSpace),
             Err(AppendError::Poisoned(_)) => Err(Rejection::Failed),
+            Err(AppendError::Preparing { .. }) => Err(Rejection::Overloaded {
+                limit: "segments prepared ahead",
+            }),
             Err(_) => Err(Rejection::Overloaded {
                 limit: "log.staging_bytes",
             }),

@@ -19,6 +19,8 @@ pub(super) enum ReadPurpose {
         /// The follower.
         to: NodeId,
     },
+    /// They hold the oldest segment and are written once more.
+    Relocation,
 }
 
 /// All reads of a core, by the id of their operation. The log's read buffers bound their number.
@@ -46,6 +48,13 @@ impl Groups {
         id: u64,
         (buffer, result): (ReadBuffer, Result<usize, i32>),
     ) {
+        let purpose = self.reads.end(id);
+        if purpose == Some(ReadPurpose::Relocation) {
+            if self.log.on_relocation_read(id, buffer, result).is_err() {
+                self.fail();
+            }
+            return;
+        }
         let records = self.log.on_read(id, buffer, result);
         if let Err(error) = &records
             && !matches!(error, ReadError::Changed { .. })
@@ -55,12 +64,12 @@ impl Groups {
         if self.log.poisoned().is_some() {
             self.fail();
         }
-        match self.reads.end(id) {
+        match purpose {
             Some(ReadPurpose::Apply(slot)) => self.on_read_to_apply(slot, records),
             Some(ReadPurpose::CatchUp { slot, to }) => {
                 self.on_read_for_follower(peers, (slot, to), id, records);
             }
-            None => {}
+            Some(ReadPurpose::Relocation) | None => {}
         }
     }
 }

@@ -39,6 +39,10 @@ impl Room {
         self.writing_since.get_or_insert(now);
     }
 
+    pub(super) fn is_writing(&self) -> bool {
+        self.writes > 0
+    }
+
     /// A write has ended.
     pub(super) fn on_write_done(&mut self, now: Time) {
         self.writes -= 1;

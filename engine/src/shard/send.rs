@@ -151,7 +151,7 @@ impl Sender<'_> {
     pub(super) fn begin_read(&mut self, slot: ReplicaSlot, first: LogIndex) -> Option<DiskOp> {
         let replica = &self.replicas[slot];
         let entries = first..=replica.raft.last_index();
-        self.log.read(replica.id, entries, usize::MAX)
+        self.log.read_for_peer(replica.id, entries, usize::MAX)
     }
 
     /// Sends what memory has of an AppendEntries and the peer takes; gives the rest of it, if any.

@@ -5,13 +5,24 @@ use pontoon_storage::{AppendError, SegmentLog};
 
 use super::groups::Groups;
 use super::persist::STEP_BYTES;
+use super::reads::ReadPurpose;
 use crate::port::Operation;
 
 /// The log has been idle for this long when a mark says that its last frame is durable.
 const MARK_DELAY: u64 = 100_000_000;
 
-/// A segment that could not be made ready is tried again after this: the disk may be full.
+/// A segment that could not be made ready is tried again after this: the disk may be full. The wait
+/// doubles with each failure.
 const PREPARE_AGAIN: u64 = 1_000_000_000;
+
+/// Longest wait before a segment is tried again.
+const PREPARE_AGAIN_MAX: u64 = 32_000_000_000;
+
+/// As many segments are prepared ahead as were begun in this time.
+const AHEAD_INTERVAL: u64 = 2_000_000_000;
+
+/// Most segments prepared ahead.
+const AHEAD_MAX: u64 = 16;
 
 /// With more segments than this in use, groups are compacted as far as they allow.
 const SEGMENTS_KEPT: usize = 2;
@@ -26,6 +37,11 @@ const NEVER: Time = Time(u64::MAX);
 pub(super) struct Space {
     mark_at: Time,
     prepare_at: Time,
+    /// Wait after the next failure to prepare a segment.
+    prepare_again: u64,
+    /// When the segments that are begun were last counted, how many there were, and how many had
+    /// been begun in the interval before.
+    counted: (Time, u64, u64),
     compact_at: Time,
     /// Since when the log has no room for anything.
     full_since: Option<Time>,
@@ -40,6 +56,8 @@ impl Space {
         Self {
             mark_at: NEVER,
             prepare_at: Time(0),
+            prepare_again: PREPARE_AGAIN,
+            counted: (Time(0), 0, 0),
             compact_at: Time(0),
             full_since: None,
             full_said: false,
@@ -48,7 +66,7 @@ impl Space {
     }
 
     pub(super) fn deadline(&self, log: &SegmentLog) -> Time {
-        let compact = log.segments().0 > SEGMENTS_KEPT;
+        let compact = log.segments().0 > SEGMENTS_KEPT || log.is_short_of_room();
         let compact_at = if compact { self.compact_at } else { NEVER };
         let prepare_at = Some(self.prepare_at).filter(|time| time.0 > 0);
         compact_at
@@ -64,6 +82,7 @@ impl Groups {
         }
         if self.now >= self.space.prepare_at {
             self.space.prepare_at = Time(0);
+            self.count_segments();
             if let Some(slot) = self.log.segments_wanted() {
                 operations.push(Operation::Prepare { slot });
             }
@@ -72,8 +91,29 @@ impl Groups {
             self.space.compact_at = self.now.after(COMPACT_INTERVAL);
             self.compact_oldest();
         }
+        self.relocate(operations);
         self.mark(operations);
         self.notice_room();
+    }
+
+    /// Has segments prepared ahead at the rate at which they are begun.
+    fn count_segments(&mut self) {
+        let begun = self.log.statistics().segments;
+        let (at, before, earlier) = self.space.counted;
+        let lately = begun - before;
+        if self.now.since(at) >= AHEAD_INTERVAL {
+            self.space.counted = (self.now, begun, lately);
+        }
+        let ahead = lately.max(earlier).min(AHEAD_MAX);
+        self.log.set_segments_ahead(ahead as usize);
+    }
+
+    /// Writes again what holds the oldest segment of a log that is short of room, a piece a turn.
+    fn relocate(&mut self, operations: &mut Vec<Operation>) {
+        if let Some(operation) = self.log.relocate() {
+            self.reads.begin(operation.id(), ReadPurpose::Relocation);
+            operations.push(Operation::Disk(operation));
+        }
     }
 
     /// Says that the log is full, or has room again. A burst that only outruns the preparing of the
@@ -112,6 +152,10 @@ impl Groups {
                     operations.push(Operation::Disk(operation));
                     self.space.mark_at = self.now.after(MARK_DELAY);
                 }
+                // A slow write is still under way, and what it holds is to be marked after it.
+                None if self.room.is_writing() => {
+                    self.space.mark_at = self.now.after(MARK_DELAY);
+                }
                 None => self.space.mark_at = NEVER,
             }
         }
@@ -119,10 +163,15 @@ impl Groups {
 
     pub(super) fn on_prepared(&mut self, slot: u32, ready: bool) {
         self.log.on_prepared(slot, ready);
-        if !ready {
-            tracing::warn!(slot, "a segment could not be made ready; trying again");
-            self.space.prepare_at = self.now.after(PREPARE_AGAIN);
+        if ready {
+            self.space.prepare_again = PREPARE_AGAIN;
+            return;
         }
+        let wait = self.space.prepare_again;
+        let seconds = wait / 1_000_000_000;
+        tracing::warn!(slot, seconds, "a segment could not be made ready; tried again after this");
+        self.space.prepare_at = self.now.after(wait);
+        self.space.prepare_again = (2 * wait).min(PREPARE_AGAIN_MAX);
     }
 
     /// Lets go of entries that hold the oldest segment: what their machine can do without and

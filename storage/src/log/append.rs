@@ -3,7 +3,9 @@
 use pontoon_types::{EntryId, GroupId, LogIndex};
 
 use super::SegmentLog;
+use super::segments::Space;
 use super::staging::Staged;
+use crate::config::LogConfig;
 use crate::error::AppendError;
 use crate::layout::FRAME_HEADER_BYTES;
 use crate::record::{self, HEADER_BYTES, RecordKind};
@@ -11,37 +13,28 @@ use crate::record::{self, HEADER_BYTES, RecordKind};
 const ZEROS: [u8; record::ALIGN] = [0; record::ALIGN];
 
 /// Slabs that ordinary records leave alone, so that compaction and state always find room.
-const SLABS_KEPT: usize = 1;
+pub(super) const SLABS_KEPT: usize = 1;
 
 impl SegmentLog {
-    /// Whether this many bytes of records would be taken now.
+    /// Whether this many bytes of a client's records, or of entries of a leader, would be taken now.
     ///
     /// It is careful, for it must hold for records of any size up to a frame: a slab may be left
     /// half empty by the last record that did not fit.
     ///
     /// # Errors
     /// [`Poisoned`](AppendError::Poisoned) once the log is closed,
-    /// [`NoSpace`](AppendError::NoSpace) and [`StagingFull`](AppendError::StagingFull) for what can
-    /// be tried again later.
+    /// [`NoSpace`](AppendError::NoSpace), [`Preparing`](AppendError::Preparing) and
+    /// [`StagingFull`](AppendError::StagingFull) for what can be tried again later.
     pub fn admit(&self, bytes: usize) -> Result<(), AppendError> {
-        if let Some(poisoned) = &self.writer.poisoned {
-            return Err(poisoned.clone().into());
-        }
-        let frames = bytes / (self.config.frame_bytes_max as usize / 2) + 1;
-        let on_disk = bytes + frames * (FRAME_HEADER_BYTES + 2 * self.block);
-        if !self
-            .space
-            .has_room(self.staging.bytes(self.block) + on_disk, &self.config)
-        {
-            return Err(AppendError::NoSpace {
-                segments: self.space.segments(),
-            });
-        }
-        let left = self
-            .staging
-            .slab
-            .as_ref()
-            .map_or(0, |slab| slab.remaining());
+        let on_disk = self.bytes_on_disk(bytes);
+        self.check_room(on_disk, Space::has_room)?;
+        self.check_memory(bytes, on_disk)
+    }
+
+    /// Whether staging has memory for records that may take so many bytes.
+    fn check_memory(&self, bytes: usize, on_disk: usize) -> Result<(), AppendError> {
+        let slab = self.staging.slab.as_ref();
+        let left = slab.map_or(0, |slab| slab.remaining());
         let slabs = self.pool.slabs_free().saturating_sub(SLABS_KEPT);
         let free = slabs * (self.config.slab_bytes / 2);
         if on_disk > free && (on_disk > left || on_disk > self.config.frame_bytes_max as usize) {
@@ -50,13 +43,39 @@ impl SegmentLog {
         Ok(())
     }
 
-    /// Whether this many bytes of records would be taken that make room or keep a group led: terms,
-    /// votes, empty entries, compactions. Room is kept back for them.
+    /// Whether this many bytes of records would be taken now that are no client's: term and vote, a
+    /// leader's empty entry, state. They find room where [`admit`](Self::admit) finds none, in the
+    /// segments that it keeps clear of; what they fill comes back by relocation.
     ///
     /// # Errors
     /// As [`admit`](Self::admit).
     pub fn admit_reserved(&self, bytes: usize) -> Result<(), AppendError> {
-        self.check_headroom(bytes)
+        let on_disk = self.bytes_on_disk(bytes);
+        self.check_room(on_disk, Space::has_reserved_room)?;
+        self.check_memory(bytes, on_disk)
+    }
+
+    /// Bytes that records of any size up to a frame may take on the disk, together.
+    pub(super) fn bytes_on_disk(&self, bytes: usize) -> usize {
+        let frames = bytes / (self.config.frame_bytes_max as usize / 2) + 1;
+        bytes + frames * (FRAME_HEADER_BYTES + 2 * self.block)
+    }
+
+    /// Whether there is room for so many bytes behind what waits to be written.
+    fn check_room(
+        &self,
+        bytes: usize,
+        has_room: impl FnOnce(&Space, usize, &LogConfig) -> bool,
+    ) -> Result<(), AppendError> {
+        if let Some(poisoned) = &self.writer.poisoned {
+            return Err(poisoned.clone().into());
+        }
+        let waiting = self.staging.bytes(self.block) + bytes;
+        if has_room(&self.space, waiting, &self.config) {
+            Ok(())
+        } else {
+            Err(self.space.refusal())
+        }
     }
 
     /// Encodes an entry and stages it. An index up to the last one overrides the entries from it
@@ -78,7 +97,7 @@ impl SegmentLog {
         if !kind.is_entry() {
             return Err(AppendError::NotAnEntry);
         }
-        let bytes = self.check_entry(group, entry.index, payload.len())?;
+        let bytes = self.check_entry(group, entry.index, kind, payload.len())?;
         let header = record::header(group, entry, kind, payload);
         let padding = &ZEROS[..bytes - HEADER_BYTES - payload.len()];
         let staged = self.stage(&[&header, payload, padding], bytes)?;
@@ -99,7 +118,8 @@ impl SegmentLog {
         if !record.kind.is_entry() || record.encoded_bytes != bytes.len() {
             return Err(AppendError::NotAnEntry);
         }
-        let length = self.check_entry(record.group, record.index, record.payload.len())?;
+        let (group, index, kind) = (record.group, record.index, record.kind);
+        let length = self.check_entry(group, index, kind, record.payload.len())?;
         let staged = self.stage(&[bytes], length)?;
         self.note_entry(record.group, record.entry(), &staged);
         self.statistics.payload_bytes += record.payload.len() as u64;
@@ -127,6 +147,7 @@ impl SegmentLog {
         &self,
         id: GroupId,
         index: LogIndex,
+        kind: RecordKind,
         payload: usize,
     ) -> Result<usize, AppendError> {
         let bytes = record::encoded_bytes(payload);
@@ -144,27 +165,19 @@ impl SegmentLog {
                 last,
             });
         }
-        self.check_headroom(bytes)?;
+        // `admit` reserves for a batch, and carefully. When the records of the batch are then
+        // staged one by one, the careful estimate is not made again: what their frames need beyond
+        // it is covered by the part of the current segment that it leaves alone.
+        match kind {
+            RecordKind::Noop => self.check_headroom(bytes)?,
+            _ => self.check_room(bytes + 2 * self.block, Space::has_any_room)?,
+        }
         Ok(bytes)
     }
 
-    /// Whether there is room for one more record; a limit that is not careful.
-    ///
-    /// [`admit`](Self::admit) reserves for a batch, and carefully. When the records of the batch
-    /// are then staged one by one, the careful estimate is not made again: what their frames need
-    /// beyond it is covered by the space that is kept back for compaction.
+    /// Whether there is room for one more record of those that must always find it.
     pub(super) fn check_headroom(&self, bytes: usize) -> Result<(), AppendError> {
-        if let Some(poisoned) = &self.writer.poisoned {
-            return Err(poisoned.clone().into());
-        }
-        let waiting = self.staging.bytes(self.block) + bytes + 2 * self.block;
-        if self.space.has_headroom(waiting, &self.config) {
-            Ok(())
-        } else {
-            Err(AppendError::NoSpace {
-                segments: self.space.segments(),
-            })
-        }
+        self.check_room(bytes + 2 * self.block, Space::has_reserved_room)
     }
 
     /// Enters a staged entry into the group's index and the cache.
@@ -176,8 +189,11 @@ impl SegmentLog {
             group.truncate(entry.index, frames);
         }
         group.state.last = entry;
-        group.extents.push(entry.index, staged.location, frames);
+        group
+            .extents
+            .push((id, entry.index), staged.location, frames);
         self.cache_entry(id, entry.index, staged);
+        self.trim_holders();
         self.statistics.entries += 1;
     }
 }

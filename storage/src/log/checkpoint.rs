@@ -13,6 +13,8 @@ pub(super) struct Checkpoint {
     progress: Option<Progress>,
     /// The last complete one lies in this frame and later ones; 0 before there is one.
     first_frame: u64,
+    /// Bytes of the last complete one.
+    bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,14 +23,16 @@ struct Progress {
     first_frame: Option<u64>,
     /// The next group to be repeated is the first at or above this.
     cursor: GroupId,
+    bytes: u64,
 }
 
 impl Checkpoint {
-    /// A log that was just opened begins with one, for its epoch has a segment of its own.
+    /// A log that was just opened begins with one: it can't tell where the last one lies.
     pub(super) fn new() -> Self {
         Self {
             progress: Some(Progress::default()),
             first_frame: 0,
+            bytes: 0,
         }
     }
 
@@ -37,15 +41,26 @@ impl Checkpoint {
         self.progress.get_or_insert_default();
     }
 
+    /// Whether one is being written.
+    pub(super) fn is_begun(&self) -> bool {
+        self.progress.is_some()
+    }
+
     /// The state of all groups is repeated in this frame and later ones.
     pub(super) fn first_frame(&self) -> u64 {
         self.first_frame
     }
 
+    /// Bytes of the state of all groups.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The state of a group is repeated in a frame.
-    fn note(&mut self, group: GroupId, frame: u64) {
+    fn note(&mut self, group: GroupId, bytes: usize, frame: u64) {
         let progress = self.progress.as_mut().expect("a checkpoint was begun");
         progress.first_frame.get_or_insert(frame);
+        progress.bytes += bytes as u64;
         match group.0.checked_add(1) {
             Some(cursor) => progress.cursor = GroupId(cursor),
             None => self.complete(frame),
@@ -56,6 +71,7 @@ impl Checkpoint {
     fn complete(&mut self, frame: u64) {
         let progress = self.progress.take().expect("a checkpoint was begun");
         self.first_frame = progress.first_frame.unwrap_or(frame);
+        self.bytes = progress.bytes;
     }
 }
 
@@ -79,7 +95,7 @@ impl SegmentLog {
             let number = open.number;
             let record = state_record(id, &group.state);
             self.append_to_open_frame(&[&record], bytes);
-            self.checkpoint.note(id, number);
+            self.checkpoint.note(id, bytes, number);
             self.statistics.state_bytes += bytes as u64;
         }
     }

@@ -3,7 +3,7 @@
 use pontoon_types::{EntryId, GroupId};
 
 use super::SegmentLog;
-use crate::record::RecordKind;
+use crate::record::{HEADER_BYTES, RecordKind};
 
 impl SegmentLog {
     /// The entries of a group up to `compacted` may be freed.
@@ -31,10 +31,10 @@ impl SegmentLog {
             let Some(compacted) = self.groups.get(&id).map(|group| group.state.compacted) else {
                 continue;
             };
-            if self
-                .stage_record(id, compacted, RecordKind::CompactedTo, &[])
-                .is_err()
-            {
+            let waiting = self.staging.bytes(self.block) + HEADER_BYTES + 2 * self.block;
+            let room = self.space.has_room_to_move(waiting, &self.config);
+            let kind = RecordKind::CompactedTo;
+            if !room || self.stage_record(id, compacted, kind, &[]).is_err() {
                 self.pending_compactions.push(id);
                 return;
             }

@@ -5,7 +5,7 @@ use pontoon_types::{EntryId, GroupId, LogIndex, NodeId, Term};
 use super::SegmentLog;
 use super::group::{Group, GroupState};
 use crate::error::AppendError;
-use crate::record::{self, HEADER_BYTES, RecordKind};
+use crate::record::{self, RecordKind};
 
 impl SegmentLog {
     /// Makes a group. `definition` is the engine's and comes back at recovery.
@@ -142,7 +142,7 @@ impl SegmentLog {
         kind: RecordKind,
         parts: &[&[u8]],
     ) -> Result<(), AppendError> {
-        let record = encode(group, entry, kind, parts);
+        let record = record::encode(group, entry, kind, parts);
         self.stage(&[&record], record.len()).map(drop)
     }
 
@@ -156,19 +156,5 @@ impl SegmentLog {
 pub(super) fn state_record(group: GroupId, state: &GroupState) -> Vec<u8> {
     let entry = EntryId::new(LogIndex(0), state.current_term);
     let parts: [&[u8]; 2] = [&state.encode(), &state.definition];
-    encode(group, entry, RecordKind::GroupState, &parts)
-}
-
-/// A whole record, padding included; its payload comes in parts.
-fn encode(group: GroupId, entry: EntryId, kind: RecordKind, parts: &[&[u8]]) -> Vec<u8> {
-    let payload: usize = parts.iter().map(|part| part.len()).sum();
-    let mut record = Vec::with_capacity(record::encoded_bytes(payload));
-    record.resize(HEADER_BYTES, 0);
-    for part in parts {
-        record.extend_from_slice(part);
-    }
-    let header = record::header(group, entry, kind, &record[HEADER_BYTES..]);
-    record[..HEADER_BYTES].copy_from_slice(&header);
-    record.resize(record::encoded_bytes(payload), 0);
-    record
+    record::encode(group, entry, RecordKind::GroupState, &parts)
 }

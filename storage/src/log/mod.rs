@@ -2,8 +2,8 @@
 //!
 //! Its verbs are in the files beside this one. Records: `groups` and `append` check them, `staging`
 //! copies them into frames, `write` seals these and takes completions. Reading back: `cache` from
-//! memory, `read` from the disk. Space: `compaction` and `checkpoint` make segments superfluous,
-//! `segments` frees and recycles them. `group`, `extents` and `frames` are the index.
+//! memory, `read` from the disk. Space: `compaction`, `checkpoint` and `relocation` make segments
+//! superfluous, `segments` frees and recycles them. `group`, `extents` and `frames` are the index.
 
 mod append;
 mod cache;
@@ -14,6 +14,7 @@ pub(crate) mod frames;
 pub(crate) mod group;
 mod groups;
 mod read;
+mod relocation;
 pub(crate) mod segments;
 mod staging;
 mod write;
@@ -36,6 +37,7 @@ use checkpoint::Checkpoint;
 use frames::Frames;
 use group::Group;
 use read::PendingRead;
+use relocation::Relocation;
 use segments::Space;
 use staging::Staging;
 use write::Writer;
@@ -65,6 +67,8 @@ pub struct LogStatistics {
     pub cache_hits: u64,
     /// Reads from the disk asked for.
     pub reads: u64,
+    /// Bytes of records that were written once more, so that their segment could be freed.
+    pub relocated_bytes: u64,
 }
 
 /// The segment log of one core.
@@ -85,6 +89,9 @@ pub struct SegmentLog {
     /// Groups whose compaction is not in the log yet, for lack of memory.
     pending_compactions: Vec<GroupId>,
     reads: Vec<PendingRead>,
+    relocation: Relocation,
+    /// The buffer that relocation reads into.
+    relocation_pool: SlabPool,
     /// Slot and offset of reads of which the last one failed.
     failed_reads: Vec<(u32, u64)>,
     next_id: u64,
@@ -120,13 +127,15 @@ impl SegmentLog {
             .map_err(OpenError::io("allocating the arena"))?;
         let frame = (config.frame_bytes_max as usize).max(recovered.frame_bytes_longest);
         let read_slab = frame + 2 * block;
-        let read_pool = SlabPool::new(config.read_bytes.max(read_slab), read_slab)
+        let read_pool = SlabPool::new(config.read_bytes.max(2 * read_slab), read_slab)
             .map_err(OpenError::io("allocating read buffers"))?;
+        let relocation_pool = SlabPool::new(read_slab, read_slab)
+            .map_err(OpenError::io("allocating a buffer for relocation"))?;
         let log = Self {
             block,
             salt: Salt::new(&config.identity),
-            staging: Staging::new(recovered.next_frame),
-            writer: Writer::new(recovered.next_frame - 1, recovered.last_checksum),
+            staging: Staging::new(recovered.last.0 + 1),
+            writer: Writer::new(recovered.last),
             space: recovered.space,
             frames: recovered.frames,
             groups: recovered.groups,
@@ -134,6 +143,8 @@ impl SegmentLog {
             eviction_order: EvictionOrder::new(),
             pending_compactions: Vec::new(),
             reads: Vec::new(),
+            relocation: Relocation::default(),
+            relocation_pool,
             failed_reads: Vec::new(),
             next_id: 1,
             next_incarnation: recovered.next_incarnation,

@@ -6,10 +6,13 @@ use pontoon_types::{GroupId, LogIndex};
 
 use super::SegmentLog;
 use crate::disk::DiskOp;
-use crate::error::{ReadError, WriteFailure};
+use crate::error::{Poisoned, ReadError, WriteFailure};
 use crate::mutant::Mutant;
 use crate::record;
 use crate::slab::{ReadBuffer, RecordBytes};
+
+/// Buffers that reads for peers leave alone.
+const BUFFERS_KEPT: usize = 1;
 
 /// Places of reads that failed that are remembered, newest first.
 const FAILED_READS_MAX: usize = 64;
@@ -18,13 +21,16 @@ const FAILED_READS_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct PendingRead {
     id: u64,
-    group: GroupId,
+    pub(super) group: GroupId,
     incarnation: u64,
-    frame: u64,
+    /// Frame and first index of the extent that holds the entries: another one once they were
+    /// relocated.
+    pub(super) place: (u64, LogIndex),
+    sequence: u64,
     slot: u32,
     offset: u64,
     /// First index wanted, and the one after the last.
-    first: LogIndex,
+    pub(super) first: LogIndex,
     end: LogIndex,
     bytes_max: usize,
     /// First index in the bytes.
@@ -40,12 +46,39 @@ impl SegmentLog {
     ///
     /// `None` when the entries are not on the disk (not durable yet, and then in memory; or
     /// compacted), or when all read buffers are in use: ask again after a completion.
+    ///
+    /// It is for entries that are to be applied here; those for others are read by
+    /// [`read_for_peer`](Self::read_for_peer).
     pub fn read(
         &mut self,
         group: GroupId,
         entries: RangeInclusive<LogIndex>,
         bytes_max: usize,
     ) -> Option<DiskOp> {
+        self.read_leaving(0, group, entries, bytes_max)
+    }
+
+    /// The same, for entries that a peer lacks. It leaves a buffer for [`read`](Self::read), so that
+    /// peers, which may be slow to take what was read, never keep entries from being applied.
+    pub fn read_for_peer(
+        &mut self,
+        group: GroupId,
+        entries: RangeInclusive<LogIndex>,
+        bytes_max: usize,
+    ) -> Option<DiskOp> {
+        self.read_leaving(BUFFERS_KEPT, group, entries, bytes_max)
+    }
+
+    fn read_leaving(
+        &mut self,
+        buffers_left: usize,
+        group: GroupId,
+        entries: RangeInclusive<LogIndex>,
+        bytes_max: usize,
+    ) -> Option<DiskOp> {
+        if self.read_pool.slabs_free() <= buffers_left {
+            return None;
+        }
         let (first, last) = entries.into_inner();
         let id = self.id();
         let found = self
@@ -67,7 +100,8 @@ impl SegmentLog {
             id,
             group,
             incarnation: found.state.incarnation,
-            frame: extent.frame,
+            place: (extent.frame, extent.first),
+            sequence: place.sequence,
             slot: place.slot,
             offset,
             first,
@@ -124,13 +158,25 @@ impl SegmentLog {
                 return records;
             }
         };
-        if !self.failed_reads.contains(&place) || self.config.is(Mutant::ReadsInVain) {
-            self.failed_reads.truncate(FAILED_READS_MAX - 1);
-            self.failed_reads.insert(0, place);
-            return records;
+        match self.read_failed(place, failure) {
+            None => records,
+            Some(poisoned) => Err(poisoned.into()),
         }
-        let (slot, offset) = place;
-        Err(self.poison(slot, offset, failure).into())
+    }
+
+    /// A read has failed: the log is closed if it is the second of its place.
+    pub(super) fn read_failed(
+        &mut self,
+        (slot, offset): (u32, u64),
+        failure: WriteFailure,
+    ) -> Option<Poisoned> {
+        let place = (slot, offset);
+        if self.failed_reads.contains(&place) && !self.config.is(Mutant::ReadsInVain) {
+            return Some(self.poison(slot, offset, failure));
+        }
+        self.failed_reads.truncate(FAILED_READS_MAX - 1);
+        self.failed_reads.insert(0, place);
+        None
     }
 
     /// What a read has brought.
@@ -160,12 +206,14 @@ impl SegmentLog {
         };
         let group = self.groups.get(&read.group).ok_or_else(changed)?;
         let extent = group.extents.of(read.first).filter(|extent| {
-            (extent.frame, extent.first) == (read.frame, read.extent_first)
+            (extent.frame, extent.first) == read.place
                 && group.state.incarnation == read.incarnation
         });
         let end = read.end.min(extent.ok_or_else(changed)?.end());
         match gather(buffer.as_mut_slice(), &read, end) {
             Ok(length) => Ok(buffer.freeze(length)),
+            // They were relocated, and their old place is being written again.
+            Err(_) if self.space.live[0].sequence > read.sequence => Err(changed()),
             Err(index) => Err(ReadError::Damaged {
                 slot,
                 offset,
@@ -189,6 +237,11 @@ fn gather(buffer: &mut [u8], read: &PendingRead, end: LogIndex) -> Result<usize,
         let record = record::parse(&buffer[at..read.finish]).map_err(|_| next)?;
         let (bytes, index) = (record.encoded_bytes, record.index);
         if record.group == read.group && record.kind.is_entry() {
+            if index < next {
+                // It was relocated before, and what followed it in this frame was not.
+                at += bytes;
+                continue;
+            }
             if index != next {
                 return Err(next);
             }

@@ -8,14 +8,25 @@ use std::collections::VecDeque;
 use pontoon_types::{GroupId, LogIndex};
 
 use super::SegmentLog;
-use super::group::Group;
 use crate::config::LogConfig;
 use crate::error::AppendError;
 use crate::layout::{ENDS_MAX, EpochEnd, SegmentHeader};
 use crate::mutant::Mutant;
 
-/// Prepared segments that rolling leaves alone, so that a full disk never blocks a restart.
-const RESERVE: usize = 1;
+/// Free segments that entries leave alone, so that what must always find room does: term and vote,
+/// a leader's empty entry, compaction, state, marks. They fill one, and the other takes what
+/// relocation moves there until the oldest segment is free.
+const SEGMENTS_KEPT: usize = 2;
+
+/// The part of the current segment that entries leave alone as well.
+const HEADROOM_DIVISOR: u64 = 8;
+
+/// The part of the last segment that is left for starts, each of which takes a block.
+const STARTS_DIVISOR: u64 = 16;
+
+/// With at most so many free segments besides those kept, a log that can't have more is short of
+/// room.
+const SEGMENTS_SHORT: usize = 1;
 
 /// A segment that holds something that is needed.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +48,16 @@ pub(crate) struct Space {
     pub(crate) free: VecDeque<u32>,
     /// The slot that is being prepared elsewhere.
     preparing: Option<u32>,
+    /// It was asked for once more.
+    hurried: bool,
+    /// Free segments wanted besides one that entries can use next.
+    ahead: usize,
     /// The slot whose header is being written: no longer free, not yet live.
     rolling: Option<u32>,
+    /// The next segment is to be begun although this one is not full.
+    pub(super) roll_early: bool,
+    /// The last segment that was asked for could not be made.
+    preparation_failed: bool,
     segments_max: u32,
     pub(crate) epoch: u64,
     /// Where the next frame goes in the segment that is being written.
@@ -53,29 +72,29 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    /// The segments as recovery left them; the last of `live` is that of `header`.
+    /// The segments as recovery left them: an epoch has begun, with the oldest segment that is
+    /// needed and the ends of the epochs before it; the next frame goes to `offset` in the last of
+    /// `live`.
     pub(crate) fn new(
         live: VecDeque<LiveSegment>,
         free: VecDeque<u32>,
         segments_max: u32,
-        header: SegmentHeader,
-        block: usize,
+        (epoch, oldest, ends): (u64, u64, Vec<EpochEnd>),
+        offset: u64,
     ) -> Self {
-        let SegmentHeader {
-            epoch,
-            ends,
-            oldest_live: oldest,
-            ..
-        } = header;
         Self {
             live,
             freed: VecDeque::new(),
             free,
             preparing: None,
+            hurried: false,
+            ahead: 0,
             rolling: None,
+            roll_early: false,
+            preparation_failed: false,
             segments_max,
             epoch,
-            offset: block as u64,
+            offset,
             oldest_live: oldest,
             oldest_durable: oldest,
             announced: VecDeque::new(),
@@ -96,33 +115,88 @@ impl Space {
             .expect("a log always has a segment to write to")
     }
 
-    /// Whether `bytes` more, of any frames, leave the room that is kept back for compaction.
-    pub(super) fn has_room(&self, bytes: usize, config: &LogConfig) -> bool {
-        let (bytes, frame) = (bytes as u64, u64::from(config.frame_bytes_max));
-        let left = config.segment_bytes - self.offset;
-        let rolls = self.free.len().saturating_sub(RESERVE) as u64;
-        let headroom = config.segment_bytes / 8;
-        if rolls == 0 {
-            return bytes + headroom <= left;
-        }
-        // Each segment may end with a gap that the next frame did not fit into.
-        let whole = config.segment_bytes - 2 * frame;
-        bytes + headroom <= left.saturating_sub(frame) + rolls * whole
+    /// Whether segments are freed that can't be used again yet.
+    pub(super) fn has_freed(&self) -> bool {
+        !self.freed.is_empty()
     }
 
-    /// Whether there is any room for `bytes` more, that kept back included.
-    pub(super) fn has_headroom(&self, bytes: usize, config: &LogConfig) -> bool {
-        self.free.len() > RESERVE || bytes as u64 <= config.segment_bytes - self.offset
+    /// Whether no frame has said of some of these that they are free.
+    pub(super) fn has_unannounced(&self) -> bool {
+        !self.announced.is_empty()
     }
 
-    /// Takes the next free segment to write to, if one is left besides the reserve.
-    pub(super) fn take_free(&mut self) -> Option<u32> {
-        if self.free.len() > RESERVE {
-            self.rolling = self.free.pop_front();
-            self.rolling
+    /// Free segments that entries leave alone: as many as there are, at first.
+    fn kept(&self) -> usize {
+        SEGMENTS_KEPT.min(self.segments() as usize - 1)
+    }
+
+    /// Whether what must always find room has begun to use the free segments kept for it.
+    pub(super) fn is_reserve_eaten(&self) -> bool {
+        self.free.len() < self.kept()
+    }
+
+    /// Whether more segments may be made, as far as is known.
+    pub(super) fn can_grow(&self) -> bool {
+        self.segments() < self.segments_max && !self.preparation_failed
+    }
+
+    /// Why there is no room.
+    pub(super) fn refusal(&self) -> AppendError {
+        let segments = self.segments();
+        if self.can_grow() {
+            AppendError::Preparing { segments }
         } else {
-            None
+            AppendError::NoSpace { segments }
         }
+    }
+
+    /// Whether `bytes` more, of any frames, leave the room that is kept for what must always find
+    /// it.
+    pub(super) fn has_room(&self, bytes: usize, config: &LogConfig) -> bool {
+        let rolls = self.free.len().checked_sub(self.kept());
+        let headroom = config.segment_bytes / HEADROOM_DIVISOR;
+        rolls.is_some_and(|rolls| bytes as u64 + headroom <= self.room(rolls, config))
+    }
+
+    /// The same, but for the part of the current segment that is kept for it.
+    pub(super) fn has_any_room(&self, bytes: usize, config: &LogConfig) -> bool {
+        let rolls = self.free.len().checked_sub(self.kept());
+        rolls.is_some_and(|rolls| bytes as u64 <= self.room(rolls, config))
+    }
+
+    /// Whether there is room for `bytes` more of what must always find it. That leaves enough for
+    /// relocation to free a segment, and of a log with few segments enough for starts.
+    pub(super) fn has_reserved_room(&self, bytes: usize, config: &LogConfig) -> bool {
+        let left = if self.segments() as usize > SEGMENTS_KEPT {
+            config.segment_bytes + config.segment_bytes / STARTS_DIVISOR
+        } else {
+            0
+        };
+        self.has_room_to_move(bytes + left as usize, config)
+    }
+
+    /// Whether relocation finds room for `bytes` more.
+    pub(super) fn has_room_to_move(&self, bytes: usize, config: &LogConfig) -> bool {
+        let left = config.segment_bytes / STARTS_DIVISOR;
+        bytes as u64 + left <= self.room(self.free.len(), config)
+    }
+
+    /// Bytes of frames that fit the rest of this segment and so many free ones.
+    fn room(&self, rolls: usize, config: &LogConfig) -> u64 {
+        let frame = u64::from(config.frame_bytes_max);
+        let left = config.segment_bytes - self.offset;
+        if rolls == 0 {
+            return left;
+        }
+        // Each segment has a header, and may end with a gap that the next frame did not fit into.
+        let whole = config.segment_bytes - frame;
+        left.saturating_sub(frame) + rolls as u64 * whole
+    }
+
+    /// Takes the next free segment to write to, if one is left.
+    pub(super) fn take_free(&mut self) -> Option<u32> {
+        self.rolling = self.free.pop_front();
+        self.rolling
     }
 
     /// The header of the segment is durable: it is the one to be written from now on.
@@ -203,14 +277,28 @@ impl SegmentLog {
 
     /// A slot to prepare, when too few segments are free and more are allowed.
     ///
-    /// Asked again after a failure, so whoever prepares waits a little before it tries again.
+    /// Asked again after a failure, so whoever prepares waits a little before it tries again. Asked
+    /// once more while it is being prepared, when entries have no room until it is there: whoever
+    /// prepares should make haste then.
     pub fn segments_wanted(&mut self) -> Option<u32> {
-        let enough = self.space.free.len() > RESERVE;
-        if enough || self.space.preparing.is_some() || self.writer.poisoned.is_some() {
+        let enough = self.space.free.len() > SEGMENTS_KEPT + self.space.ahead;
+        if enough || self.writer.poisoned.is_some() {
             return None;
         }
+        if self.space.preparing.is_some() {
+            let waits = !self.space.hurried && !self.space.has_room(1, &self.config);
+            self.space.hurried |= waits;
+            return self.space.preparing.filter(|_| waits);
+        }
+        self.space.hurried = false;
         self.space.preparing = self.space.new_slot();
         self.space.preparing
+    }
+
+    /// Sets how many more segments should be free than one that entries can use next; none, unless
+    /// this is called.
+    pub fn set_segments_ahead(&mut self, ahead: usize) {
+        self.space.ahead = ahead;
     }
 
     /// Takes a segment that [`segments_wanted`](Self::segments_wanted) asked for; `ok` is false
@@ -218,47 +306,42 @@ impl SegmentLog {
     pub fn on_prepared(&mut self, slot: u32, ok: bool) {
         if self.space.preparing == Some(slot) {
             self.space.preparing = None;
+            self.space.preparation_failed = !ok;
             if ok {
                 self.space.free.push_back(slot);
             }
         }
     }
 
-    /// The groups whose entries keep the oldest segment from being freed.
+    /// Whether few segments are free and no more can be made, so that what holds the oldest ones
+    /// should be let go of, and is [relocated](Self::relocate) where it is not.
     #[must_use]
-    pub fn oldest_segment_groups(&self) -> Vec<GroupId> {
-        let Some(oldest) = self
-            .space
-            .live
-            .front()
-            .filter(|_| self.space.live.len() > 1)
-        else {
-            return Vec::new();
-        };
-        let holds = |group: &Group| {
-            let first = group.extents.first();
-            first.is_some_and(|extent| extent.frame <= oldest.last_frame)
-        };
-        let groups = self.groups.iter().filter(|(_, group)| holds(group));
-        groups.map(|(id, _)| *id).collect()
+    pub fn is_short_of_room(&self) -> bool {
+        let space = &self.space;
+        !space.can_grow() && space.free.len() <= space.kept() + SEGMENTS_SHORT
     }
 
     /// Whether most of the room there may be is used, or none can be made: what holds the oldest
     /// segment should let go of it.
     #[must_use]
     pub fn is_short(&self) -> bool {
-        4 * self.used() >= 3 * self.space.segments_max || self.is_full()
+        4 * self.used() >= 3 * self.segments_for_entries() || self.is_full()
     }
 
     /// Whether at most one more segment can be used: what is held for those who may never come is
     /// to be let go of now.
     #[must_use]
     pub fn is_nearly_full(&self) -> bool {
-        self.used() + 1 >= self.space.segments_max || self.is_full()
+        self.used() + 1 >= self.segments_for_entries() || self.is_full()
     }
 
     fn used(&self) -> u32 {
         self.space.segments() - self.space.free.len() as u32
+    }
+
+    /// Most segments that entries may use.
+    fn segments_for_entries(&self) -> u32 {
+        self.space.segments_max - SEGMENTS_KEPT as u32
     }
 
     fn is_full(&self) -> bool {

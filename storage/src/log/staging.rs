@@ -4,15 +4,17 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::SegmentLog;
+use super::append::SLABS_KEPT;
 use super::extents::RecordLocation;
 use crate::error::AppendError;
-use crate::layout::FRAME_HEADER_BYTES;
+use crate::layout::{FRAME_HEADER_BYTES, FrameKind};
 use crate::record::HEADER_BYTES;
 use crate::slab::{Reservation, Slab};
 
 /// A frame that takes records.
 #[derive(Debug)]
 pub(super) struct OpenFrame {
+    kind: FrameKind,
     pub(super) number: u64,
     slab: Rc<Slab>,
     start: usize,
@@ -39,12 +41,15 @@ impl OpenFrame {
 /// A frame that is complete except for its header.
 #[derive(Debug)]
 pub(super) struct ClosedFrame {
+    pub(super) kind: FrameKind,
     pub(super) number: u64,
     pub(super) slab: Rc<Slab>,
     pub(super) start: usize,
     pub(super) reservation: Reservation,
     pub(super) records: u32,
     pub(super) payload_bytes: usize,
+    /// Bytes of repeated group state among them.
+    pub(super) state_bytes: usize,
     /// Of the records' headers, without the salt of its place.
     pub(super) checksum: u32,
     /// Whole blocks.
@@ -116,13 +121,34 @@ impl SegmentLog {
     /// frame, and only as far as it leaves room for this record.
     pub(super) fn stage(&mut self, pieces: &[&[u8]], bytes: usize) -> Result<Staged, AppendError> {
         let limit = self.config.record_bytes_max();
-        let open = self.staging.open.as_ref();
-        if !open.is_some_and(|open| open.fits(bytes, limit)) {
+        if !self.open_frame_fits(FrameKind::Records, bytes, limit) {
             self.close_frame();
-            self.begin_frame(bytes)?;
+            self.begin_frame(FrameKind::Records, bytes)?;
             self.write_checkpoint(bytes);
         }
         Ok(self.append_to_open_frame(pieces, bytes))
+    }
+
+    /// Copies the record of an entry into a frame of relocated ones, leaving the memory alone that
+    /// is kept for compaction and state.
+    pub(super) fn stage_copy(&mut self, record: &[u8]) -> Result<Staged, AppendError> {
+        let (bytes, limit) = (record.len(), self.config.record_bytes_max());
+        if bytes > limit {
+            return Err(AppendError::TooLarge { bytes, limit });
+        }
+        if !self.open_frame_fits(FrameKind::Relocated, bytes, limit) {
+            if self.pool.slabs_free() <= SLABS_KEPT {
+                return Err(AppendError::StagingFull { bytes, free: 0 });
+            }
+            self.close_frame();
+            self.begin_frame(FrameKind::Relocated, bytes)?;
+        }
+        Ok(self.append_to_open_frame(&[record], bytes))
+    }
+
+    fn open_frame_fits(&self, kind: FrameKind, bytes: usize, limit: usize) -> bool {
+        let open = self.staging.open.as_ref();
+        open.is_some_and(|open| open.kind == kind && open.fits(bytes, limit))
     }
 
     /// Copies a record into the open frame, which was found to have room.
@@ -147,7 +173,8 @@ impl SegmentLog {
         }
     }
 
-    fn begin_frame(&mut self, bytes: usize) -> Result<(), AppendError> {
+    /// Begins a frame that has room for `bytes` of records at least.
+    pub(super) fn begin_frame(&mut self, kind: FrameKind, bytes: usize) -> Result<(), AppendError> {
         let needed = FRAME_HEADER_BYTES + bytes;
         let current = self
             .staging
@@ -167,6 +194,7 @@ impl SegmentLog {
         let reservation = slab.reserve(FRAME_HEADER_BYTES);
         self.staging.slab = Some(Rc::clone(&slab));
         let open = OpenFrame {
+            kind,
             number,
             slab,
             start,
@@ -194,12 +222,14 @@ impl SegmentLog {
         let bytes = open.slab.frontier() - open.start;
         self.staging.closed_bytes += bytes;
         self.staging.closed.push_back(ClosedFrame {
+            kind: open.kind,
             number: open.number,
             start: open.start,
             reservation: open.reservation,
             records: open.records,
             slab: open.slab,
             payload_bytes,
+            state_bytes: open.state_bytes,
             checksum: open.checksum,
             bytes,
         });

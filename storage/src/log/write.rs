@@ -13,15 +13,26 @@ use crate::layout::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, Salt};
 use crate::mutant::Mutant;
 use crate::slab::{RecordBytes, Slab};
 
+/// So many writes in a row that the system does not carry out are as good as a failure.
+const AGAIN_MAX: u32 = 1000;
+
 /// A write that is under way, or that waits for an older one to be durable.
 #[derive(Debug)]
 struct InFlight {
     id: u64,
     slot: u32,
     offset: u64,
-    bytes: usize,
+    bytes: RecordBytes,
     purpose: Purpose,
-    complete: bool,
+    progress: Progress,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    UnderWay,
+    /// The system did not carry it out and did not fail either: it is to be written again.
+    Again,
+    Complete,
 }
 
 #[derive(Debug)]
@@ -48,10 +59,13 @@ pub(super) struct Writer {
     pub(super) poisoned: Option<Poisoned>,
     /// Memory for segment headers.
     headers: Option<Rc<Slab>>,
+    /// Writes that had to be made again since one was durable.
+    written_again: u32,
 }
 
 impl Writer {
-    pub(super) fn new(durable_frame: u64, previous: u32) -> Self {
+    /// The last frame of the log, which is durable, and its checksum.
+    pub(super) fn new((durable_frame, previous): (u64, u32)) -> Self {
         Self {
             in_flight: VecDeque::new(),
             writes_in_flight_max: 1,
@@ -60,6 +74,7 @@ impl Writer {
             unwitnessed: false,
             poisoned: None,
             headers: None,
+            written_again: 0,
         }
     }
 }
@@ -72,8 +87,12 @@ impl SegmentLog {
     /// frame, and segments that are not needed are freed. Where the frame does not fit the segment,
     /// the write is the next segment's header instead; the frame follows when that is complete.
     pub fn seal(&mut self) -> Option<DiskOp> {
-        if self.writer.poisoned.is_some() || !self.can_seal() {
+        if self.writer.poisoned.is_some() {
             return None;
+        }
+        let again = self.write_again();
+        if again.is_some() || !self.can_seal() {
+            return again;
         }
         self.stage_compactions();
         if self.staging.closed.is_empty() && self.staging.open.is_some() {
@@ -81,6 +100,10 @@ impl SegmentLog {
             self.close_frame();
         }
         self.free_segments();
+        if self.space.roll_early && !self.write_in_flight() {
+            self.space.roll_early = false;
+            return self.roll();
+        }
         let bytes = self.staging.closed.front()?.bytes;
         if self.space.offset + bytes as u64 > self.config.segment_bytes {
             return if self.write_in_flight() {
@@ -92,7 +115,7 @@ impl SegmentLog {
         let frame = self.staging.closed.pop_front().expect("looked at");
         self.staging.closed_bytes -= frame.bytes;
         self.writer.unwitnessed = true;
-        Some(self.write_frame(FrameKind::Records, frame))
+        Some(self.write_frame(frame))
     }
 
     /// Writes a mark frame when the log is idle and no frame says yet that the last one is durable.
@@ -120,16 +143,18 @@ impl SegmentLog {
         self.statistics.marks += 1;
         let (records, payload_bytes, checksum, bytes) = (0, 0, 0, self.block);
         let frame = ClosedFrame {
+            kind: FrameKind::Mark,
             number,
             slab,
             start,
             reservation,
             records,
             payload_bytes,
+            state_bytes: 0,
             checksum,
             bytes,
         };
-        Some(self.write_frame(FrameKind::Mark, frame))
+        Some(self.write_frame(frame))
     }
 
     /// Room for one block beside the open frame, which must stay in one piece.
@@ -148,7 +173,7 @@ impl SegmentLog {
         Some(slab)
     }
 
-    fn write_frame(&mut self, kind: FrameKind, frame: ClosedFrame) -> DiskOp {
+    fn write_frame(&mut self, frame: ClosedFrame) -> DiskOp {
         let oldest_live = self.space.announce(frame.number);
         let (epoch, offset) = (self.space.epoch, self.space.offset);
         let current = self.space.current();
@@ -156,7 +181,7 @@ impl SegmentLog {
         current.last_frame = frame.number;
         let place = self.salt.at(epoch, sequence, offset);
         let header = FrameHeader {
-            kind,
+            kind: frame.kind,
             sequence,
             number: frame.number,
             durable_frame: self.writer.durable_frame,
@@ -173,6 +198,9 @@ impl SegmentLog {
         self.space.offset += frame.bytes as u64;
         self.frames
             .set_location(frame.number, slot, sequence, offset);
+        if frame.kind == FrameKind::Records {
+            self.relocation.written_bytes += (frame.bytes - frame.state_bytes) as u64;
+        }
         self.statistics.frames += 1;
         self.statistics.bytes += frame.bytes as u64;
         let bytes = frame.slab.view(frame.start..frame.start + frame.bytes);
@@ -190,9 +218,9 @@ impl SegmentLog {
             id,
             slot,
             offset,
-            bytes: bytes.len(),
+            bytes: bytes.clone(),
             purpose,
-            complete: false,
+            progress: Progress::UnderWay,
         });
         DiskOp::Write {
             id,
@@ -200,6 +228,19 @@ impl SegmentLog {
             offset,
             bytes,
         }
+    }
+
+    /// A write that the system has to be asked for once more.
+    fn write_again(&mut self) -> Option<DiskOp> {
+        let mut in_flight = self.writer.in_flight.iter_mut();
+        let write = in_flight.find(|write| write.progress == Progress::Again)?;
+        write.progress = Progress::UnderWay;
+        Some(DiskOp::Write {
+            id: write.id,
+            slot: write.slot,
+            offset: write.offset,
+            bytes: write.bytes.clone(),
+        })
     }
 
     /// Begins the next segment: its header must be durable before a frame in it counts.
@@ -250,7 +291,8 @@ impl SegmentLog {
     }
 
     /// Takes the completion of a write: its bytes are durable, or it has failed (`result` is the
-    /// count of bytes, or the system's error number). After a failure the log is closed for good:
+    /// count of bytes, or the system's error number). EAGAIN and EINTR are no failure: what was not
+    /// carried out is written again, which [`seal`](Self::seal) gives. After a failure the log is closed for good:
     /// the kernel may show the lost bytes until it forgets them, so trying again proves nothing.
     ///
     /// Writes may complete in any order; a frame counts once all before it are durable as well.
@@ -267,8 +309,15 @@ impl SegmentLog {
         let in_flight = &mut self.writer.in_flight;
         let write = in_flight.iter_mut().find(|write| write.id == id);
         let write = write.expect("a completion answers a write");
-        assert!(!write.complete, "a write completes once");
-        write.complete = true;
+        let under_way = write.progress == Progress::UnderWay;
+        assert!(under_way, "a write completes once");
+        let again = matches!(result, Err(libc::EAGAIN | libc::EINTR));
+        if again && self.writer.written_again < AGAIN_MAX {
+            write.progress = Progress::Again;
+            self.writer.written_again += 1;
+            return Ok(());
+        }
+        write.progress = Progress::Complete;
         if let Some(failure) = failure(write, result) {
             let (slot, offset) = (write.slot, write.offset);
             return Err(self.poison(slot, offset, failure));
@@ -298,7 +347,7 @@ impl SegmentLog {
             .writer
             .in_flight
             .iter()
-            .position(|write| write.complete);
+            .position(|write| write.progress == Progress::Complete);
         position.filter(|position| *position == 0 || self.config.is(Mutant::CountsOutOfOrder))
     }
 
@@ -314,6 +363,8 @@ impl SegmentLog {
                 oldest_live,
             } => {
                 self.writer.durable_frame = number;
+                self.writer.written_again = 0;
+                self.finish_moves(number);
                 self.space.oldest_is_durable(oldest_live);
                 self.evict();
             }
@@ -323,10 +374,10 @@ impl SegmentLog {
 
 fn failure(write: &InFlight, result: Result<usize, i32>) -> Option<WriteFailure> {
     match result {
-        Ok(written) if written == write.bytes => None,
+        Ok(written) if written == write.bytes.len() => None,
         Ok(written) => Some(WriteFailure::Short {
             written,
-            expected: write.bytes,
+            expected: write.bytes.len(),
         }),
         Err(errno) => Some(WriteFailure::Errno(errno)),
     }

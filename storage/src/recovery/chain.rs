@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::scan::{ScannedFrame, Segment};
+use super::scan::{Found, ScannedFrame, Segment};
 use super::verdict::{Facts, Verdict, verdict};
 use super::{Damage, RecoveryReport};
 use crate::config::{LogConfig, SLOT_MAX};
@@ -29,17 +29,18 @@ pub(super) struct Chain {
 }
 
 /// Walks the epochs in order. `all` are the segments that may be live, by ascending sequence, and
-/// `frames` their frames.
+/// `found` is what each holds.
 pub(super) fn walk(
     all: &[Segment],
-    frames: &[Vec<ScannedFrame>],
+    found: &[Found],
     oldest_live: u64,
     config: &LogConfig,
     report: &mut RecoveryReport,
 ) -> Chain {
     let mut ends = BTreeMap::new();
-    for segment in all {
-        ends.extend(segment.header.ends.iter().map(|end| (end.epoch, *end)));
+    for (segment, found) in all.iter().zip(found) {
+        let listed = segment.header.ends.iter().chain(&found.ends);
+        ends.extend(listed.map(|end| (end.epoch, *end)));
     }
     let mut chain = Chain {
         oldest_live,
@@ -51,17 +52,12 @@ pub(super) fn walk(
             chain.lost_front(first);
         }
     }
-    let mut start = 0;
-    for segments in all.chunk_by(|one, next| one.header.epoch == next.header.epoch) {
-        let end = start + segments.len();
-        let epoch = Epoch {
-            segments,
-            frames: &frames[start..end],
-            accepted_end: accepted_end(&ends, segments, all.get(end), config),
-            config,
-        };
-        chain.walk_epoch(&epoch, report);
-        start = end;
+    let epochs = epochs(all, found, report);
+    for (position, epoch) in epochs.iter().enumerate() {
+        let next = epochs.get(position + 1);
+        let next = next.filter(|_| !config.is(Mutant::IgnoresAcceptedEnds));
+        let accepted_end = next.map(|next| accepted_end(&ends, epoch.number, next));
+        chain.walk_epoch(epoch, accepted_end, config, report);
     }
     chain.oldest_live = chain
         .frames
@@ -78,24 +74,52 @@ pub(super) fn walk(
     chain
 }
 
-/// Where an epoch that another one follows ended, given what the headers say; `next` is the first
-/// segment of the epoch after it.
-fn accepted_end(
-    ends: &BTreeMap<u64, EpochEnd>,
-    segments: &[Segment],
-    next: Option<&Segment>,
-    config: &LogConfig,
-) -> Option<EpochEnd> {
-    let next = next.filter(|_| !config.is(Mutant::IgnoresAcceptedEnds))?;
-    let epoch = segments[0].header.epoch;
+/// Tells the epochs apart, by ascending number. One that did not begin in a segment of its own
+/// begins behind the last frame that counts in an earlier one's: what lies behind it and is of
+/// that one was dropped when it began.
+fn epochs<'a>(all: &'a [Segment], found: &[Found], report: &mut RecoveryReport) -> Vec<Epoch<'a>> {
+    let mut epochs = BTreeMap::<u64, Epoch<'a>>::new();
+    let mut enter = |number, segment: &'a Segment, frame: Option<ScannedFrame>| {
+        let epoch = epochs.entry(number).or_insert_with(|| Epoch {
+            number,
+            segments: Vec::new(),
+            frames: Vec::new(),
+        });
+        if epoch
+            .segments
+            .last()
+            .is_none_or(|last| last.slot != segment.slot)
+        {
+            epoch.segments.push(segment);
+        }
+        epoch.frames.extend(frame);
+    };
+    for (segment, found) in all.iter().zip(found) {
+        let mut current = segment.header.epoch;
+        enter(current, segment, None);
+        for frame in &found.frames {
+            if frame.header.epoch < current {
+                report.frames_dropped += 1;
+                continue;
+            }
+            current = frame.header.epoch;
+            enter(current, segment, Some(*frame));
+        }
+    }
+    epochs.into_values().collect()
+}
+
+/// Where an epoch that another one follows ended, given what the headers and the beginnings of
+/// epochs say.
+fn accepted_end(ends: &BTreeMap<u64, EpochEnd>, epoch: u64, next: &Epoch<'_>) -> EpochEnd {
     // When the list was lost, the next epoch's first frame still says where this one ended.
     let by_next = EpochEnd {
         epoch,
         sequence: 0,
-        frame: next.header.first_frame - 1,
+        frame: next.first_frame().saturating_sub(1),
         checksum: 0,
     };
-    Some(ends.get(&epoch).copied().unwrap_or(by_next))
+    ends.get(&epoch).copied().unwrap_or(by_next)
 }
 
 /// No log holds more frames than this, so that no more can be missing from it.
@@ -105,28 +129,37 @@ fn frames_max(config: &LogConfig) -> u64 {
 
 /// One epoch, as it was found.
 struct Epoch<'a> {
-    /// At least one, by ascending sequence.
-    segments: &'a [Segment],
-    /// The frames of each.
-    frames: &'a [Vec<ScannedFrame>],
-    /// Where it ended, by what a later epoch says.
-    accepted_end: Option<EpochEnd>,
-    config: &'a LogConfig,
+    number: u64,
+    /// At least one, by ascending sequence; in the first, an earlier epoch may have frames too.
+    segments: Vec<&'a Segment>,
+    /// By ascending offset of ascending segments. At least one, unless it began in a segment of
+    /// its own.
+    frames: Vec<ScannedFrame>,
 }
 
 impl Epoch<'_> {
+    /// Number of the first frame, or the highest that it can have had if it is lost.
+    fn first_frame(&self) -> u64 {
+        let first = &self.segments[0].header;
+        if first.epoch == self.number {
+            return first.first_frame;
+        }
+        let frame = &self.frames[0];
+        frame.header.number - u64::from(!frame.begins_epoch)
+    }
+
     /// Highest frame known to have been durable: the accepted end, or, in the last epoch, what
     /// any of its headers says.
-    fn durable_frame(&self) -> u64 {
-        if self.config.is(Mutant::EveryDamageIsTorn) {
+    fn durable_frame(&self, accepted_end: Option<EpochEnd>, config: &LogConfig) -> u64 {
+        if config.is(Mutant::EveryDamageIsTorn) {
             return 0;
         }
-        if let Some(end) = self.accepted_end {
+        if let Some(end) = accepted_end {
             return end.frame;
         }
         let segments = self.segments.iter();
         let segments = segments.map(|segment| segment.header.durable_frame);
-        let frames = self.frames.iter().flatten();
+        let frames = self.frames.iter();
         let frames = frames.map(|frame| frame.header.durable_frame);
         segments.chain(frames).max().unwrap_or(0)
     }
@@ -145,14 +178,22 @@ impl Chain {
     }
 
     /// Walks the frames of one epoch, by ascending offset of ascending segments.
-    fn walk_epoch(&mut self, epoch: &Epoch<'_>, report: &mut RecoveryReport) {
-        let durable = epoch.durable_frame();
-        let durable = durable.min(self.last.0.saturating_add(frames_max(epoch.config)));
+    fn walk_epoch(
+        &mut self,
+        epoch: &Epoch<'_>,
+        accepted_end: Option<EpochEnd>,
+        config: &LogConfig,
+        report: &mut RecoveryReport,
+    ) {
+        let durable = epoch.durable_frame(accepted_end, config);
+        let durable = durable.min(self.last.0.saturating_add(frames_max(config)));
         let before = self.last.0;
         // Where the next frame should be, were it missing.
-        let mut place = (epoch.segments[0].slot, 0);
-        for frame in epoch.frames.iter().flatten() {
-            match verdict(self.facts(frame, epoch.accepted_end, durable)) {
+        let slot = epoch.segments[0].slot;
+        let before_it = self.frames.last().filter(|frame| frame.slot == slot);
+        let mut place = (slot, before_it.map_or(0, ScannedFrame::end));
+        for frame in &epoch.frames {
+            match verdict(self.facts(frame, accepted_end, durable)) {
                 Verdict::AfterEnd
                 | Verdict::Old
                 | Verdict::WrongEnd
@@ -166,8 +207,7 @@ impl Chain {
             }
             self.last = (frame.header.number, frame.checksum);
             self.frames.push(*frame);
-            let end = frame.offset + u64::from(frame.header.payload_bytes);
-            place = (frame.slot, end);
+            place = (frame.slot, frame.end());
         }
         if self.last.0 < durable {
             self.missing(place, durable);
@@ -196,10 +236,10 @@ impl Chain {
     /// Where an epoch ended that the walk has just gone through.
     fn end_of(&self, epoch: &Epoch<'_>) -> EpochEnd {
         let (frame, checksum) = self.last;
-        let within = |segment: &&Segment| segment.header.first_frame <= frame;
+        let within = |segment: &&&Segment| segment.header.first_frame <= frame;
         let last = epoch.segments.iter().rev().find(within);
         EpochEnd {
-            epoch: epoch.segments[0].header.epoch,
+            epoch: epoch.number,
             sequence: last.unwrap_or(&epoch.segments[0]).header.sequence,
             frame,
             checksum,
@@ -268,7 +308,7 @@ mod tests {
     }
 
     /// Frames of one segment, as (number, durable frame).
-    fn frames(sequence: u64, epoch: u64, numbers: &[(u64, u64)]) -> Vec<ScannedFrame> {
+    fn frames(sequence: u64, epoch: u64, numbers: &[(u64, u64)]) -> Found {
         let found = |(number, durable_frame): &(u64, u64)| {
             let header = FrameHeader {
                 kind: FrameKind::Records,
@@ -288,9 +328,13 @@ mod tests {
                 offset: number * 4096,
                 header,
                 checksum,
+                begins_epoch: false,
             }
         };
-        numbers.iter().map(found).collect()
+        Found {
+            frames: numbers.iter().map(found).collect(),
+            ends: Vec::new(),
+        }
     }
 
     /// What counts of one segment's frames: their numbers, the last one, and what is damaged.
@@ -350,7 +394,7 @@ mod tests {
     fn a_frame_that_does_not_follow_its_predecessor_does_not_count() {
         let segments = [segment(1, 1, 1, Vec::new())];
         let mut found = frames(1, 1, &[(1, 0), (2, 1), (3, 2)]);
-        found[1].header.previous = 7;
+        found.frames[1].header.previous = 7;
         let chain = walk(
             &segments,
             &[found],

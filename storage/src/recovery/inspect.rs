@@ -11,7 +11,7 @@ use crate::error::OpenError;
 use crate::identity::LogIdentity;
 use crate::layout::{FrameHeader, FrameKind};
 use crate::read_only::ReadOnlyVolume;
-use crate::record::Records;
+use crate::record::{RecordKind, Records};
 use pontoon_types::GroupId;
 
 /// A core's log, as a node would find it at its start.
@@ -68,6 +68,8 @@ pub struct InspectedFrame {
     pub offset: u64,
     /// Its number.
     pub number: u64,
+    /// The epoch it was written in: the segment's, or a later one.
+    pub epoch: u64,
     /// Highest frame known durable when it was sealed.
     pub durable_frame: u64,
     /// Sequence of the oldest segment that is needed once the frame is durable.
@@ -158,7 +160,9 @@ pub fn inspect(directory: &Path) -> Result<Inspection, OpenError> {
         segments.push(inspect_segment(&mut reader, segment)?);
     }
     let headers = scan.segments.iter().map(|segment| &segment.header);
-    let newest_epoch = headers.clone().map(|header| header.epoch).max();
+    let epochs = headers.clone().map(|header| header.epoch);
+    let frames = segments.iter().flat_map(|segment| &segment.frames);
+    let newest_epoch = epochs.chain(frames.map(|frame| frame.epoch)).max();
     let oldest_live = headers.map(|header| header.oldest_live).max();
     let judge = Judge {
         recovered: &recovered,
@@ -173,7 +177,7 @@ pub fn inspect(directory: &Path) -> Result<Inspection, OpenError> {
         segments,
         unused: scan.blank,
         unidentified: Vec::new(),
-        last_frame: recovered.next_frame - 1,
+        last_frame: recovered.last_found,
         recovery: recovered.recovery(),
     })
 }
@@ -185,7 +189,7 @@ fn inspect_segment(
 ) -> Result<InspectedSegment, OpenError> {
     let (block, salt) = (reader.block, reader.salt);
     let found = reader.frames(segment)?;
-    let verified: BTreeSet<_> = found.iter().map(|frame| frame.offset).collect();
+    let verified: BTreeSet<_> = found.frames.iter().map(|frame| frame.offset).collect();
     let header = &segment.header;
     let mut frames = Vec::new();
     let bytes = reader.load(segment.slot)?;
@@ -194,7 +198,7 @@ fn inspect_segment(
         // A recycled segment still holds frames of its earlier use.
         let own = FrameHeader::decode(&bytes[offset..], salt, offset as u64)
             .map(|(frame, _)| frame)
-            .filter(|frame| (frame.epoch, frame.sequence) == (header.epoch, header.sequence));
+            .filter(|frame| frame.epoch >= header.epoch && frame.sequence == header.sequence);
         let Some(frame) = own else {
             offset += block;
             continue;
@@ -204,6 +208,7 @@ fn inspect_segment(
         frames.push(InspectedFrame {
             offset: offset as u64,
             number: frame.number,
+            epoch: frame.epoch,
             durable_frame: frame.durable_frame,
             oldest_live: frame.oldest_live,
             payload_bytes: frame.payload_bytes,
@@ -235,6 +240,7 @@ fn inspect_segment(
 
 fn groups_in(payload: &[u8]) -> Vec<GroupId> {
     let records = Records::new(payload).filter_map(Result::ok);
+    let records = records.filter(|record| record.kind != RecordKind::EpochBegun);
     let groups: BTreeSet<_> = records.map(|record| record.group).collect();
     groups.into_iter().collect()
 }
@@ -272,8 +278,10 @@ impl Judge<'_> {
 
     /// Whether recovery replayed the frame from this place.
     fn counts(&self, segment: &InspectedSegment, frame: &InspectedFrame) -> bool {
+        // Behind the last one is only the frame that would begin the next epoch.
         let place = self.recovered.frames.get(frame.number);
-        place.is_some_and(|place| {
+        let found = place.filter(|_| frame.number <= self.recovered.last_found);
+        found.is_some_and(|place| {
             (place.slot, place.sequence, place.offset)
                 == (segment.slot, segment.sequence, frame.offset)
         })
@@ -284,8 +292,8 @@ impl Judge<'_> {
         let counted = counted.is_some_and(|place| place.sequence != 0);
         if self.counts(segment, frame) {
             FrameVerdict::Counts
-        } else if frame.number >= self.recovered.next_frame {
-            match segment.epoch == self.newest_epoch {
+        } else if frame.number > self.recovered.last_found {
+            match frame.epoch == self.newest_epoch {
                 true => FrameVerdict::Torn,
                 false => FrameVerdict::Dropped,
             }

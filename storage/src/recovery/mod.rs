@@ -1,34 +1,34 @@
 //! Recovery: from what the disk holds after a crash to a log that goes on.
 //!
-//! It reads, decides, and writes one thing: the header of the new epoch's segment. Until that is
-//! durable nothing has changed, so it can be interrupted and done again with the same outcome.
+//! It reads, decides, and writes one thing: the beginning of the new epoch. Until that is durable
+//! nothing has changed, so it can be interrupted and done again with the same outcome.
 
 mod chain;
+mod epoch;
 mod inspect;
 mod replay;
 mod replayed;
 mod scan;
 mod verdict;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use pontoon_types::{EntryId, GroupId, LogIndex, NodeId, Term};
 
-use crate::config::{LogConfig, SLOT_MAX};
+use crate::config::LogConfig;
 use crate::disk::Volume;
 use crate::error::OpenError;
-use crate::layout::{ENDS_MAX, EpochEnd, SegmentHeader};
 use crate::log::frames::Frames;
 use crate::log::group::Group;
-use crate::log::segments::{LiveSegment, Space};
-use crate::slab::SlabPool;
+use crate::log::segments::Space;
 
 pub use inspect::{FrameVerdict, InspectedFrame, InspectedSegment, Inspection, inspect};
 
 use chain::Chain;
+use epoch::Begun;
 use replay::Replay;
 use replayed::Replayed;
-use scan::{ScannedFrame, Segment, SegmentReader, SegmentScan};
+use scan::{ScannedFrame, SegmentReader};
 
 /// What a log held when it was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -99,8 +99,10 @@ pub(crate) struct Recovered {
     terms: BTreeMap<GroupId, Vec<EntryId>>,
     pub(crate) frames: Frames,
     pub(crate) space: Space,
-    pub(crate) next_frame: u64,
-    pub(crate) last_checksum: u32,
+    /// The last frame that counts of those that were found.
+    pub(crate) last_found: u64,
+    /// The last frame of the log, and its checksum: the same, or that which begins the new epoch.
+    pub(crate) last: (u64, u32),
     /// Bytes of the longest frame, which may have been written with another limit than now.
     pub(crate) frame_bytes_longest: usize,
     pub(crate) next_incarnation: u64,
@@ -151,9 +153,18 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         .collect::<Result<Vec<_>, OpenError>>()?;
     let mut report = RecoveryReport::default();
     let mut chain = chain::walk(&candidates, &found, base, config, &mut report);
-    let (replay, unreplayed) = replay(&mut reader, &chain)?;
+    let (mut replay, unreplayed) = replay(&mut reader, &chain)?;
     chain.damage.extend(unreplayed);
-    let space = begin_epoch(&mut reader, config, &scan, &chain)?;
+    let newest_frame = found.iter().flat_map(|found| &found.frames);
+    let newest_epoch = newest_frame.map(|frame| frame.header.epoch).max();
+    let newest_epoch = newest_epoch.unwrap_or(0);
+    let Begun { space, frame } = epoch::begin(&mut reader, config, &scan, &chain, newest_epoch)?;
+    if let Some(begun) = &frame {
+        replay.frames.push(begun.header.number);
+        let (sequence, number) = (begun.header.sequence, begun.header.number);
+        let frames = &mut replay.frames;
+        frames.set_location(number, begun.slot, sequence, begun.offset);
+    }
     report.epoch = space.epoch;
     report.segments = space.live.len();
     report.frames = chain.frames.len() as u64;
@@ -181,8 +192,8 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         terms,
         frames: replay.frames,
         space,
-        next_frame: chain.last.0 + 1,
-        last_checksum: chain.last.1,
+        last_found: chain.last.0,
+        last: frame.map_or(chain.last, |begun| (begun.header.number, begun.checksum)),
         frame_bytes_longest,
         next_incarnation: replay.next_incarnation,
         report,
@@ -223,7 +234,7 @@ fn replay(
         // The walk has verified the frame and each record in it, but it may say what no log
         // writes, and a segment that is not in memory any more was read once again: the disk may
         // have given other bytes this time.
-        if !replay.frame(header.number, payload) {
+        if !replay.frame(header, payload) {
             replay.damage();
             unreplayed.push(Damage {
                 slot: *slot,
@@ -238,127 +249,4 @@ fn replay(
     }
     replay.finish();
     Ok((replay, unreplayed))
-}
-
-/// Tells the segments that hold something that counts, or should, from the free ones.
-fn classify(scan: &SegmentScan, chain: &Chain) -> (VecDeque<LiveSegment>, VecDeque<u32>) {
-    let end_of = |epoch| {
-        chain
-            .ends
-            .iter()
-            .find(|end| end.epoch == epoch)
-            .map(|end| end.frame)
-    };
-    let is_live = |segment: &Segment| {
-        segment.header.sequence >= chain.oldest_live
-            && end_of(segment.header.epoch).is_some_and(|end| segment.header.first_frame <= end)
-    };
-    let mut live = VecDeque::new();
-    let mut free: VecDeque<_> = scan.blank.iter().copied().collect();
-    for segment in &scan.segments {
-        if !is_live(segment) {
-            free.push_back(segment.slot);
-            continue;
-        }
-        let frames = chain
-            .frames
-            .iter()
-            .filter(|frame| frame.slot == segment.slot);
-        let last = frames.map(|frame| frame.header.number).max();
-        live.push_back(LiveSegment {
-            sequence: segment.header.sequence,
-            slot: segment.slot,
-            last_frame: last.unwrap_or(segment.header.first_frame - 1),
-        });
-    }
-    (live, free)
-}
-
-/// Chooses a segment for the new epoch and makes its header durable.
-fn begin_epoch(
-    reader: &mut SegmentReader<'_>,
-    config: &LogConfig,
-    scan: &SegmentScan,
-    chain: &Chain,
-) -> Result<Space, OpenError> {
-    let (mut live, mut free) = classify(scan, chain);
-    let newest = |value: fn(&SegmentHeader) -> u64| {
-        scan.segments
-            .iter()
-            .map(|segment| value(&segment.header))
-            .max()
-            .unwrap_or(0)
-    };
-    let (sequence, epoch) = (newest(|h| h.sequence) + 1, newest(|h| h.epoch) + 1);
-    let slot = match free.pop_front() {
-        Some(slot) => slot,
-        None => prepare(reader.volume)?,
-    };
-    let last_frame = chain.last.0;
-    live.push_back(LiveSegment {
-        sequence,
-        slot,
-        last_frame,
-    });
-    // A lost front stays lost: the next recovery must find that out again, until the state of all
-    // groups is repeated and lets go of it.
-    let oldest = if chain.damage.is_empty() {
-        live[0].sequence
-    } else {
-        chain.oldest_live
-    };
-    let header = SegmentHeader {
-        identity: config.identity,
-        block_bytes: reader.block as u32,
-        segment_bytes: config.segment_bytes,
-        sequence,
-        epoch,
-        first_frame: last_frame + 1,
-        durable_frame: last_frame,
-        oldest_live: oldest,
-        ends: ends_to_keep(chain, oldest),
-    };
-    write_header(reader.volume, slot, reader.block, &header)?;
-    Ok(Space::new(
-        live,
-        free,
-        config.segments_max,
-        header,
-        reader.block,
-    ))
-}
-
-fn ends_to_keep(chain: &Chain, oldest: u64) -> Vec<EpochEnd> {
-    let mut ends = chain.ends.clone();
-    ends.retain(|end| end.sequence >= oldest);
-    ends.drain(..ends.len().saturating_sub(ENDS_MAX));
-    ends
-}
-
-/// Makes a slot when all that exist are in use, if need be one more than the budget: a log that
-/// does not open can't compact either.
-fn prepare(volume: &mut dyn Volume) -> Result<u32, OpenError> {
-    let slots = volume.slots();
-    let slot = (0..=SLOT_MAX).find(|slot| !slots.contains(slot));
-    let slot = slot.ok_or(OpenError::NoSegment {
-        segments: SLOT_MAX + 1,
-    })?;
-    volume
-        .prepare(slot)
-        .map_err(OpenError::io(format!("preparing segment {slot}")))?;
-    Ok(slot)
-}
-
-fn write_header(
-    volume: &mut dyn Volume,
-    slot: u32,
-    block: usize,
-    header: &SegmentHeader,
-) -> Result<(), OpenError> {
-    let what = || OpenError::io(format!("writing the header of segment {slot}"));
-    let pool = SlabPool::new(block, block).map_err(what())?;
-    let mut buffer = pool.read_buffer(block).expect("the pool has one slab");
-    header.encode(buffer.as_mut_slice());
-    volume.write_at(slot, 0, buffer.as_ref()).map_err(what())?;
-    volume.sync(slot).map_err(what())
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use pontoon_types::{GroupId, LogIndex, NodeId};
 
 use super::replayed::Replayed;
-use crate::layout::NUMBER_MAX;
-use crate::log::extents::RecordLocation;
+use crate::layout::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, NUMBER_MAX};
+use crate::log::extents::{Extent, RecordLocation};
 use crate::log::frames::Frames;
 use crate::log::group::GroupState;
 use crate::record::{Record, RecordKind, Records, u64_at};
@@ -39,8 +39,17 @@ impl Replay {
 
     /// Replays a frame. False when its records don't verify, or say what no log writes, though the
     /// frame did verify when it was looked at first.
-    pub(super) fn frame(&mut self, number: u64, payload: &[u8]) -> bool {
-        let mut offset = crate::layout::FRAME_HEADER_BYTES as u32;
+    pub(super) fn frame(&mut self, header: &FrameHeader, payload: &[u8]) -> bool {
+        let mut run = None;
+        let replayed = self.records(header, payload, &mut run);
+        self.end_run(run);
+        replayed
+    }
+
+    /// Replays the records of a frame; `run` takes relocated entries that follow one another.
+    fn records(&mut self, header: &FrameHeader, payload: &[u8], run: &mut Option<Run>) -> bool {
+        let (number, relocated) = (header.number, header.kind == FrameKind::Relocated);
+        let mut offset = FRAME_HEADER_BYTES as u32;
         for record in Records::new(payload) {
             let Ok(record) = record else { return false };
             let bytes = record.encoded_bytes as u32;
@@ -48,7 +57,18 @@ impl Replay {
             if !(first_possible..=NUMBER_MAX).contains(&record.index.0) {
                 return false;
             }
-            if record.kind.is_entry() {
+            if record.kind.is_entry() && relocated {
+                let replayed = known(&mut self.groups, self.damaged, record.group);
+                if replayed.relocated(record.entry()) {
+                    let next = Run::begin(number, &record, offset);
+                    let same = run.as_mut().filter(|run| run.group == record.group);
+                    let begun = same.is_some_and(|run| run.extent.take_in(&next.extent));
+                    if !begun {
+                        let ended = run.replace(next);
+                        self.end_run(ended);
+                    }
+                }
+            } else if record.kind.is_entry() {
                 let location = RecordLocation {
                     frame: number,
                     offset,
@@ -56,12 +76,28 @@ impl Replay {
                 };
                 let replayed = known(&mut self.groups, self.damaged, record.group);
                 replayed.entry(&record, location, &mut self.frames);
-            } else if !self.state_record(&record) {
+            } else if !self.other_record(&record, run) {
                 return false;
             }
             offset += bytes;
         }
         true
+    }
+
+    /// Enters relocated entries into their group's index.
+    fn end_run(&mut self, run: Option<Run>) {
+        if let Some(Run { group, extent }) = run
+            && let Some(replayed) = self.groups.get_mut(&group)
+        {
+            let extents = &mut replayed.group.extents;
+            extents.relocate(group, extent, &mut self.frames);
+        }
+    }
+
+    /// Replays a record that is not an entry, after the entries before it.
+    fn other_record(&mut self, record: &Record<'_>, run: &mut Option<Run>) -> bool {
+        self.end_run(run.take());
+        self.state_record(record)
     }
 
     fn state_record(&mut self, record: &Record<'_>) -> bool {
@@ -98,7 +134,7 @@ impl Replay {
                     replayed.group.truncate(LogIndex(0), &mut self.frames);
                 }
             }
-            RecordKind::SnapshotMark => {}
+            RecordKind::SnapshotMark | RecordKind::EpochBegun => {}
             RecordKind::Command | RecordKind::Noop | RecordKind::Membership => return false,
         }
         true
@@ -108,6 +144,32 @@ impl Replay {
     pub(super) fn finish(&mut self) {
         for replayed in self.groups.values_mut() {
             replayed.finish(&mut self.frames);
+        }
+    }
+}
+
+/// Relocated entries of a group that follow one another in a frame.
+#[derive(Debug)]
+struct Run {
+    group: GroupId,
+    extent: Extent,
+}
+
+impl Run {
+    fn begin(frame: u64, record: &Record<'_>, offset: u32) -> Self {
+        let bytes = record.encoded_bytes as u32;
+        let extent = Extent {
+            first: record.index,
+            count: 1,
+            frame,
+            offset,
+            bytes,
+            own_bytes: bytes,
+            clipped: true,
+        };
+        Self {
+            group: record.group,
+            extent,
         }
     }
 }
@@ -158,9 +220,21 @@ mod tests {
             let mut bytes = header(GroupId(1), entry, kind, &payload).to_vec();
             bytes.extend(&payload);
             bytes.resize(encoded_bytes(payload.len()), 0);
+            let header = FrameHeader {
+                kind: FrameKind::Records,
+                sequence: 1,
+                number: 1,
+                durable_frame: 0,
+                payload_bytes: bytes.len() as u32,
+                records: 1,
+                previous: 0,
+                payload_checksum: 0,
+                epoch: 1,
+                oldest_live: 1,
+            };
             let mut replay = Replay::new(1);
             replay.frames.push(1);
-            assert!(!replay.frame(1, &bytes), "{kind:?} {index}");
+            assert!(!replay.frame(&header, &bytes), "{kind:?} {index}");
         }
     }
 }

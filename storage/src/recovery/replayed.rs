@@ -149,7 +149,94 @@ impl Replayed {
             self.terms.push(record.entry());
         }
         self.group.state.last = record.entry();
-        self.group.extents.push(index, location, frames);
+        self.group
+            .extents
+            .push((record.group, index), location, frames);
+    }
+
+    /// Replays a copy of an entry that lay in an older frame: at this place in the log, it was the
+    /// entry of its index. True if the index is to point to it.
+    ///
+    /// It overrides nothing. If another entry is known there, what replaced that one is missing.
+    pub(super) fn relocated(&mut self, entry: EntryId) -> bool {
+        let index = entry.index;
+        if !self.knowledge.is_stated() {
+            self.assume_kept(index);
+        }
+        let state = &mut self.group.state;
+        if index <= state.compacted.index {
+            return false;
+        }
+        let last = state.last.index;
+        if index > last {
+            if self.knowledge.is_stated() {
+                self.knowledge = self.knowledge.after_state(Agreement::Contradicts);
+            }
+            let leaves_gap = index > last.next();
+            if leaves_gap {
+                self.gaps.push((last.next(), index));
+            }
+            let same_term = self.terms.last().is_some_and(|run| run.term == entry.term);
+            if !same_term || leaves_gap {
+                self.terms.push(entry);
+            }
+            self.group.state.last = entry;
+            return true;
+        }
+        let missing = self.fill_gap(index);
+        if missing {
+            self.set_term(entry);
+        }
+        let known = if index == last {
+            self.group.state.last.term
+        } else {
+            self.term_at(index)
+        };
+        if known != entry.term {
+            self.knowledge = self.knowledge.after_state(Agreement::Contradicts);
+        }
+        missing || known == entry.term
+    }
+
+    /// Takes an index out of the missing ones; false if it is none of them.
+    fn fill_gap(&mut self, index: LogIndex) -> bool {
+        let position = self.gaps.partition_point(|(_, to)| *to <= index);
+        let Some((from, to)) = self.gaps.get(position).copied() else {
+            return false;
+        };
+        if index < from {
+            return false;
+        }
+        let left = [(from, index), (index.next(), to)];
+        let left = left.into_iter().filter(|(from, to)| from < to);
+        self.gaps.splice(position..=position, left);
+        true
+    }
+
+    /// Enters the term of an entry that was missing among those of the others.
+    fn set_term(&mut self, entry: EntryId) {
+        let (index, next) = (entry.index, entry.index.next());
+        let last = self.group.state.last.index;
+        let position = self.terms.partition_point(|run| run.index <= index);
+        let covering = position.checked_sub(1).map(|covering| self.terms[covering]);
+        if covering.is_some_and(|run| run.term == entry.term) {
+            return;
+        }
+        let starts_here = covering.is_some_and(|run| run.index == index);
+        let start = position - usize::from(starts_here);
+        let before = start.checked_sub(1).map(|before| self.terms[before].term);
+        let mut runs = Vec::with_capacity(2);
+        if before != Some(entry.term) {
+            runs.push(entry);
+        }
+        let next_starts = self
+            .terms
+            .get(position)
+            .is_some_and(|run| run.index == next);
+        if let Some(covering) = covering.filter(|_| !next_starts && next <= last) {
+            runs.push(EntryId::new(next, covering.term));
+        }
+        self.terms.splice(start..position, runs);
     }
 
     /// Replays that the entries above `last` are gone.
@@ -246,6 +333,7 @@ impl Replayed {
     fn trim_terms(&mut self) {
         let state = &self.group.state;
         let (first, last) = (state.compacted.index.next(), state.last.index);
+        self.terms.dedup_by_key(|run| run.term);
         let position = self.terms.partition_point(|run| run.index <= first);
         self.terms.drain(..position.saturating_sub(1));
         if let Some(run) = self.terms.first_mut() {
@@ -264,6 +352,20 @@ impl Replayed {
         if !self.knowledge.is_stated() && (unknown || index <= state.compacted.index) {
             state.compacted = EntryId::new(index.previous(), Term(0));
             state.last.index = state.last.index.max(index.previous());
+        }
+    }
+
+    /// The entry of `index` is kept, and what came before the oldest segment is not known: nothing
+    /// from it on is compacted, whatever was assumed.
+    fn assume_kept(&mut self, index: LogIndex) {
+        let state = &mut self.group.state;
+        let (compacted, last) = (state.compacted.index, state.last.index);
+        if index <= compacted {
+            state.compacted = EntryId::new(index.previous(), Term(0));
+            self.gaps.insert(0, (index, compacted.next()));
+        } else if index > last && last == compacted && self.gaps.is_empty() {
+            state.compacted = EntryId::new(index.previous(), Term(0));
+            state.last = state.compacted;
         }
     }
 

@@ -3,9 +3,9 @@
 use crate::config::LogConfig;
 use crate::disk::Volume;
 use crate::error::OpenError;
-use crate::layout::{FrameHeader, HeaderFault, Salt, SegmentHeader};
+use crate::layout::{EpochEnd, FrameHeader, HeaderFault, Salt, SegmentHeader, decode_ends};
 use crate::mutant::Mutant;
-use crate::record::{self, Records};
+use crate::record::{self, RecordKind, Records};
 use crate::slab::{ReadBuffer, SlabPool};
 
 /// Longest single read while a segment is loaded.
@@ -27,6 +27,24 @@ pub(super) struct ScannedFrame {
     pub(super) offset: u64,
     pub(super) header: FrameHeader,
     pub(super) checksum: u32,
+    /// An epoch begins with it, in the rest of a segment.
+    pub(super) begins_epoch: bool,
+}
+
+impl ScannedFrame {
+    /// Where its payload ends, about.
+    pub(super) fn end(&self) -> u64 {
+        self.offset + u64::from(self.header.payload_bytes)
+    }
+}
+
+/// What a segment holds.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Found {
+    /// Its frames that verify, by offset.
+    pub(super) frames: Vec<ScannedFrame>,
+    /// What they say of the ends of epochs.
+    pub(super) ends: Vec<EpochEnd>,
 }
 
 /// What the slots hold.
@@ -43,7 +61,7 @@ pub(super) struct SegmentReader<'a> {
     pub(super) volume: &'a mut dyn Volume,
     pub(super) block: usize,
     pub(super) salt: Salt,
-    segment_bytes: u64,
+    pub(super) segment_bytes: u64,
     buffer: ReadBuffer,
     loaded: Option<u32>,
 }
@@ -141,16 +159,12 @@ impl<'a> SegmentReader<'a> {
             verify_payload(bytes, offset, &header, salt).then_some((offset, header))
         });
         let frames: Vec<_> = frames.collect();
-        let Some(newest) = frames
-            .iter()
-            .map(|(_, frame)| (frame.epoch, frame.sequence))
-            .max()
-        else {
+        let Some(sequence) = frames.iter().map(|(_, frame)| frame.sequence).max() else {
             return Ok(None);
         };
         let mut own = frames
             .iter()
-            .filter(|(_, frame)| (frame.epoch, frame.sequence) == newest);
+            .filter(|(_, frame)| frame.sequence == sequence);
         let (offset, first) = own.next().expect("the newest is among them");
         // Between it and the header at least one frame is missing.
         let missing = u64::from(*offset > block);
@@ -158,8 +172,8 @@ impl<'a> SegmentReader<'a> {
             identity: config.identity,
             block_bytes: block as u32,
             segment_bytes: config.segment_bytes,
-            sequence: newest.1,
-            epoch: newest.0,
+            sequence,
+            epoch: first.epoch,
             first_frame: first.number.saturating_sub(missing).max(1),
             durable_frame: first.durable_frame,
             oldest_live: 0,
@@ -172,8 +186,8 @@ impl<'a> SegmentReader<'a> {
         }))
     }
 
-    /// All frames of a segment that verify, by offset.
-    pub(super) fn frames(&mut self, segment: &Segment) -> Result<Vec<ScannedFrame>, OpenError> {
+    /// All frames of a segment that verify: of the epoch that began it and of later ones.
+    pub(super) fn frames(&mut self, segment: &Segment) -> Result<Found, OpenError> {
         let (block, salt) = (self.block, self.salt);
         let (epoch, sequence) = (segment.header.epoch, segment.header.sequence);
         // Each frame takes a block at least.
@@ -182,11 +196,11 @@ impl<'a> SegmentReader<'a> {
             self.segment_bytes / block as u64,
         );
         let bytes = self.load(segment.slot)?;
-        let mut frames = Vec::new();
+        let mut found = Found::default();
         let mut offset = block;
         while offset < bytes.len() {
             let decoded = FrameHeader::decode(&bytes[offset..], salt, offset as u64)
-                .filter(|(header, _)| (header.epoch, header.sequence) == (epoch, sequence))
+                .filter(|(header, _)| header.epoch >= epoch && header.sequence == sequence)
                 .filter(|(header, _)| (first_frame..first_frame + blocks).contains(&header.number));
             let Some((header, checksum)) = decoded else {
                 // A length can't be trusted here: look at every block.
@@ -194,18 +208,22 @@ impl<'a> SegmentReader<'a> {
                 continue;
             };
             if verify_payload(bytes, offset, &header, salt) {
+                let begun = epoch_begun(bytes, offset, &header);
+                let begins_epoch = begun.is_some();
+                found.ends.extend(begun.into_iter().flatten());
                 let (slot, offset) = (segment.slot, offset as u64);
-                frames.push(ScannedFrame {
+                found.frames.push(ScannedFrame {
                     slot,
                     offset,
                     header,
                     checksum,
+                    begins_epoch,
                 });
             }
             // A sound header says where its frame ends, also when the payload is not sound.
             offset += header.frame_bytes(block);
         }
-        Ok(frames)
+        Ok(found)
     }
 }
 
@@ -217,6 +235,18 @@ pub(super) fn payload<'a>(
 ) -> Option<&'a [u8]> {
     let start = offset + crate::layout::FRAME_HEADER_BYTES;
     bytes.get(start..start.checked_add(header.payload_bytes as usize)?)
+}
+
+/// Where epochs ended, if the frame, which verifies, begins the one after them.
+fn epoch_begun(bytes: &[u8], offset: usize, header: &FrameHeader) -> Option<Vec<EpochEnd>> {
+    let record = record::parse_unchecked(payload(bytes, offset, header)?).ok()?;
+    let begun = Some(record).filter(|record| record.kind == RecordKind::EpochBegun)?;
+    let mut ends = decode_ends(begun.payload);
+    ends.retain(|end| {
+        let (earlier, before) = (end.epoch < header.epoch, end.frame < header.number);
+        earlier && before && end.sequence <= header.sequence
+    });
+    Some(ends)
 }
 
 /// Whether a payload is what the frame's header says: each record verifies, and the sum over

@@ -82,24 +82,6 @@ fn compaction_and_override_that_empty_an_old_segment_leave_no_gap() {
 
 #[test]
 #[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
-fn restarts_never_run_out_of_segments() {
-    let mut bench = Bench::new();
-    bench.log.create_group(GroupId(1), b"").unwrap();
-    for index in 1..=20 {
-        bench.append(1, index, index, &payload(1, index, index));
-        bench.flush();
-        bench = bench.reopen();
-    }
-    assert_eq!(bench.recovered(1).last_index.0, 20);
-    bench.log.compact(GroupId(1), entry_id(19, 19));
-    bench.flush();
-    bench.idle();
-    let (live, free) = bench.log.segments();
-    assert!(live <= 2 && free > 15, "{live} live, {free} free");
-}
-
-#[test]
-#[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
 fn segments_are_recycled_without_end_when_groups_compact() {
     let mut bench = Bench::new();
     for group in 1..=5 {
@@ -199,7 +181,7 @@ fn a_segment_whose_header_is_under_way_is_not_asked_for_again() {
 #[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
 fn a_full_disk_delays_only_the_preparing_of_segments() {
     let mut bench = Bench::new();
-    bench.volume.set_slots_max(3);
+    bench.volume.set_slots_max(4);
     bench.log.create_group(GroupId(1), b"").unwrap();
     let mut index = 0;
     while bench.log.admit(3000).is_ok() {
@@ -209,7 +191,7 @@ fn a_full_disk_delays_only_the_preparing_of_segments() {
     }
     assert!(matches!(
         bench.log.admit(1),
-        Err(AppendError::NoSpace { segments: 3 })
+        Err(AppendError::NoSpace { segments: 4 })
     ));
     bench.volume.set_slots_max(8);
     bench.prepare();
@@ -564,4 +546,48 @@ fn frames_longer_than_the_limit_now_are_still_read() {
     bench.flush();
     let mut bench = Bench::open(bench.volume, config(8 << 10)).unwrap();
     assert_eq!(bench.entry(1, 2), Some((1, vec![7; 30_000])));
+}
+
+/// Neither says that anything is wrong with the disk.
+#[test]
+fn a_write_that_was_interrupted_is_written_again() {
+    for errno in [libc::EAGAIN, libc::EINTR] {
+        let mut bench = Bench::new();
+        bench.group_of(1, 2);
+        bench.append(1, 3, 1, b"at the third try");
+        let frame = bench.log.open_frame();
+        let operation = bench.log.seal().unwrap();
+        for _ in 0..2 {
+            assert_eq!(bench.log.on_complete(operation.id(), Err(errno)), Ok(()));
+            assert!(bench.log.durable_frame() < frame);
+            let again = bench.log.seal().unwrap();
+            assert_eq!(
+                (again.id(), again.slot()),
+                (operation.id(), operation.slot())
+            );
+            assert!(bench.log.seal().is_none(), "once");
+        }
+        let mut operation = operation;
+        let result = bench.volume.run(&mut operation);
+        bench.log.on_complete(operation.id(), result).unwrap();
+        assert_eq!(bench.log.durable_frame(), frame);
+        assert_eq!(bench.reopen().recovered(1).last_index.0, 3);
+    }
+}
+
+/// A peer that is slow to take what was read for it holds the buffers of its reads.
+#[test]
+fn reads_for_peers_leave_a_buffer_for_applying() {
+    let mut bench = Bench::new();
+    bench.group_of(1, 40);
+    let mut bench = bench.reopen();
+    let entry = |index| LogIndex(index)..=LogIndex(index);
+    let mut held = Vec::new();
+    while let Some(operation) = bench.log.read_for_peer(GroupId(1), entry(1), 1) {
+        held.push(operation);
+    }
+    assert!(!held.is_empty());
+    assert!(bench.log.read_for_peer(GroupId(1), entry(2), 1).is_none());
+    let applied = bench.log.read(GroupId(1), entry(2), 1);
+    assert!(applied.is_some(), "while {} are for peers", held.len());
 }

@@ -53,6 +53,9 @@ struct Run {
     images: u64,
     rolls: u64,
     recycled: u64,
+    relocated: u64,
+    /// Only one in six writes is looked at.
+    sampled: bool,
     seed: u64,
     /// Writes that may be in flight at once.
     places: usize,
@@ -73,6 +76,8 @@ impl Run {
             images: 0,
             rolls: 0,
             recycled: 0,
+            relocated: 0,
+            sampled: false,
             seed,
             places,
             weights,
@@ -102,6 +107,10 @@ impl Run {
                 in_flight.push(self.submit(operation));
             }
             if in_flight.is_empty() {
+                if self.bench.relocate() {
+                    self.relocated += 1;
+                    continue;
+                }
                 return;
             }
             self.crash_everywhere();
@@ -154,6 +163,9 @@ impl Run {
     }
 
     fn crash_everywhere(&mut self) {
+        if self.sampled && self.chance.below(6) != 0 {
+            return;
+        }
         let sectors = self.bench.volume.pending_sectors();
         let mut subsets: Vec<Vec<bool>> = vec![vec![false; sectors], vec![true; sectors]];
         for at in 0..sectors {
@@ -365,6 +377,45 @@ fn appending_and_overriding_survives_every_crash() {
     assert!(run.images > 2000, "{} images", run.images);
 }
 
+/// The power fails in the middle of start after start, each of which finds what the one before it
+/// has left, with writes of the last process in flight.
+#[test]
+#[cfg_attr(miri, ignore = "too much for Miri: thousands of images")]
+fn power_losses_in_the_middle_of_many_starts_lose_nothing() {
+    for seed in 1..=40 {
+        let mut run = Run::new(seed, 3, [1, 1, 10, 6, 2, 4, 3]);
+        for group in 1..=3 {
+            run.change(&Change::Create { group });
+        }
+        for _ in 0..6 {
+            for _ in 0..8 {
+                run.any_change();
+            }
+            run.die();
+            let slots = run.bench.volume.slots().len();
+            let mut volume = run.bench.volume.clone();
+            for _ in 0..12 {
+                let mut dying = Dying(volume);
+                assert!(SegmentLog::open(&mut dying, config()).is_err());
+                let chance = &mut run.chance;
+                dying.0.power_loss(|_| match chance.below(4) {
+                    0 | 1 => SectorFate::Written,
+                    2 => SectorFate::Old,
+                    _ => SectorFate::Garbage(seed),
+                });
+                volume = dying.0;
+            }
+            run.bench = Bench::open(volume, config()).unwrap();
+            run.bench.log.set_writes_in_flight(run.places);
+            assert_eq!(Model::of(&mut run.bench), run.model, "seed {seed}");
+            assert_eq!(run.bench.recovery.report.damage, [], "seed {seed}");
+            assert!(run.bench.volume.slots().len() <= slots + 1, "seed {seed}");
+            let durable = run.bench.log.durable_frame();
+            run.after_frame = BTreeMap::from([(durable, run.model.clone())]);
+        }
+    }
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "too much for Miri: thousands of images")]
 fn rolling_compacting_and_recycling_survives_every_crash() {
@@ -388,4 +439,48 @@ fn votes_creations_and_drops_survive_every_crash() {
 fn several_writes_in_flight_survive_every_crash() {
     let run = enumerate(4, 3, 40, 6, [2, 1, 10, 5, 2, 4, 8]);
     assert!(run.images > 5000, "{} images", run.images);
+}
+
+/// A group that is hardly used holds the oldest segment, time and again: its entries are relocated,
+/// overridden, compacted, and read back, and the power fails at every write.
+#[test]
+#[cfg_attr(miri, ignore = "too much for Miri: thousands of images")]
+fn relocation_survives_every_crash() {
+    for seed in 5..7 {
+        let mut run = Run::new(seed, 1 + seed as usize % 2, [1, 1, 12, 2, 0, 1, 24]);
+        for group in 1..=4 {
+            run.change(&Change::Create { group });
+        }
+        let mut relocated = 0;
+        for step in 0..180 {
+            let seldom = match step % 60 {
+                10 => Some((0, 6, 300)),
+                50 => Some((2, 1, 100)),
+                _ => None,
+            };
+            if let Some((back, count, length)) = seldom {
+                run.change(&Change::Append {
+                    group: 4,
+                    back,
+                    count,
+                    length,
+                });
+            }
+            if step % 100 == 99 {
+                run.change(&Change::Compact { group: 4, keep: 5 });
+            }
+            run.any_change();
+            run.sampled = step % 8 != 0;
+            run.flush();
+            if run.chance.below(40) == 0 {
+                relocated += run.bench.log.statistics().relocated_bytes;
+                run.die();
+            }
+        }
+        relocated += run.bench.log.statistics().relocated_bytes;
+        assert!(relocated > 2000, "seed {seed}: {relocated} bytes");
+        assert!(run.relocated > 5, "seed {seed}: {}", run.relocated);
+        let mut bench = Bench::open(run.bench.volume, config()).unwrap();
+        assert_eq!(Model::of(&mut bench), run.model, "seed {seed}");
+    }
 }

@@ -188,3 +188,26 @@ fn measuring_leaves_a_prepared_segment_as_it_was() {
     let bytes = std::fs::read(segment_path(directory.path(), 0)).unwrap();
     assert!(bytes.len() as u64 == SEGMENT_BYTES && bytes.iter().all(|byte| *byte == 0));
 }
+
+/// The space is taken before a byte is written; what a process that was killed has left is removed.
+#[test]
+#[cfg_attr(miri, ignore = "needs a file system past the page cache")]
+fn a_segment_that_has_no_space_is_not_begun() {
+    let directory = directory();
+    let left = directory.path().join("preparing-0003");
+    std::fs::write(&left, b"zeros").unwrap();
+    drop(FileVolume::open(directory.path(), SEGMENT_BYTES).unwrap());
+    assert!(!left.exists());
+    // More than any file system has.
+    let mut written = 0;
+    let outcome = prepare_segment_paced(directory.path(), 0, 1 << 62, &mut || {
+        written += 1;
+        false
+    });
+    assert!(
+        matches!(outcome, Err(PrepareError::Io { .. })),
+        "{outcome:?}"
+    );
+    assert_eq!(written, 0, "pieces of zeros");
+    assert!(!directory.path().join("preparing-0000").exists());
+}

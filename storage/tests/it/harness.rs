@@ -74,14 +74,34 @@ impl Bench {
         }
     }
 
-    /// Writes everything that is staged; gives where each write went.
+    /// Writes everything that is staged; gives where each write went. Then relocates what the log
+    /// wants to.
     pub(crate) fn flush(&mut self) -> Vec<(u32, u64)> {
         let mut places = Vec::new();
-        while let Some(mut operation) = self.log.seal() {
-            places.push(self.carry_out(&mut operation));
-            self.prepare();
+        for _ in 0..1000 {
+            while let Some(mut operation) = self.log.seal() {
+                places.push(self.carry_out(&mut operation));
+                self.prepare();
+            }
+            assert!(!self.log.staged(), "what was taken is written");
+            if !self.relocate() {
+                return places;
+            }
         }
-        places
+        panic!("relocation does not end: {:?}", self.log.statistics());
+    }
+
+    /// Reads what is to be relocated, and stages it; false if there is nothing.
+    pub(crate) fn relocate(&mut self) -> bool {
+        let Some(mut operation) = self.log.relocate() else {
+            return self.log.staged();
+        };
+        let result = self.volume.run(&mut operation);
+        let DiskOp::Read { id, buffer, .. } = operation else {
+            panic!("a read")
+        };
+        self.log.on_relocation_read(id, buffer, result).unwrap();
+        true
     }
 
     /// Writes the mark of an idle log.

@@ -9,3 +9,5 @@ mod harness;
 mod inspect;
 mod model;
 mod property;
+mod space;
+mod starts;

@@ -1,6 +1,7 @@
 //! Tests of the Raft rules from outside: single rules, talks of several cores, random histories.
 
 mod cluster;
+mod followers;
 mod quorum;
 mod random;
 mod repair;

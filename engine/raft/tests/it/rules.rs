@@ -6,8 +6,8 @@
 
 use pontoon_raft::{
     AppendEntries, AppendOutcome, AppendResponse, Body, Boot, EntryId, EntryKind, EntryMeta,
-    HardState, LogIndex, Membership, Message, NodeId, Outgoing, Output, ProposeRejection, Raft,
-    RequestVote, Term, Time, VoteKind, VoteResponse,
+    HardState, LogIndex, Membership, Message, NodeId, Output, ProposeRejection, Raft, RequestVote,
+    Term, Time, VoteKind, VoteResponse,
 };
 
 use crate::cluster::{Cluster, config};
@@ -116,7 +116,7 @@ pub(crate) fn leader(log: &[u64]) -> Raft {
     raft
 }
 
-fn append_response(match_index: u64) -> Message {
+pub(crate) fn append_response(match_index: u64) -> Message {
     let response = AppendResponse {
         round: 0,
         outcome: AppendOutcome::Accepted {
@@ -129,7 +129,7 @@ fn append_response(match_index: u64) -> Message {
     Message::new(Term(2), response)
 }
 
-fn acknowledge(raft: &mut Raft, from: NodeId, term: u64, match_index: u64) -> Output {
+pub(crate) fn acknowledge(raft: &mut Raft, from: NodeId, term: u64, match_index: u64) -> Output {
     let outcome = AppendOutcome::Accepted {
         match_index: LogIndex(match_index),
     };
@@ -540,78 +540,4 @@ fn a_leader_counts_its_own_disk_before_it_says_that_everybody_holds_an_entry() {
     let sequence = raft.write_sequence();
     raft.on_persisted(Time(20), sequence, &mut Output::default());
     assert_eq!(raft.replicated_everywhere(), LogIndex(1));
-}
-
-/// A follower that can be sent no entries still hears from its leader: its heartbeat deadline is its
-/// own, however many entries leave for the others. (A killed leader that came back stayed out for as
-/// long as load went on: each proposal put off the only deadline there was.)
-#[test]
-fn a_follower_without_entries_hears_from_its_leader_under_load() {
-    let mut raft = leader(&[]);
-    acknowledge(&mut raft, TWO, 2, 1);
-    let mut heartbeats = 0;
-    for now in (10..1_000).step_by(10) {
-        let mut output = Output::default();
-        let now = Time(now);
-        raft.propose(now, &entries(&[2]), &mut output)
-            .expect("it leads");
-        // What leaves for TWO is sent, what leaves for THREE is dropped.
-        raft.on_sent(now, TWO);
-        raft.report_unreachable(THREE);
-        raft.step(
-            now,
-            TWO,
-            append_response(raft.last_index().0),
-            &[],
-            &mut output,
-        );
-        raft.tick(now, &mut output);
-        let is_heartbeat = |outgoing: &&Outgoing| {
-            outgoing.to == THREE
-                && matches!(outgoing.message.body, Body::AppendEntries(each) if each.count == 0)
-        };
-        heartbeats += output.messages.iter().filter(is_heartbeat).count();
-    }
-    assert!(
-        heartbeats >= 9,
-        "one in every interval of 100, not {heartbeats}"
-    );
-}
-
-/// A heartbeat that is answered while a probe with entries is under way says where the logs agree; the
-/// probe's entries are not sent a second time.
-#[test]
-fn a_probe_confirmed_by_a_heartbeat_is_not_sent_again() {
-    let mut raft = leader(&[1]);
-    raft.report_unreachable(TWO);
-    let mut output = Output::default();
-    raft.propose(Time(20), &entries(&[2]), &mut output)
-        .expect("it leads");
-    let sent = output.messages.iter().filter(|outgoing| outgoing.to == TWO);
-    assert_eq!(sent.count(), 1, "the probe, with everything after entry 0");
-    let output = acknowledge(&mut raft, TWO, 2, 0);
-    let again = output.messages.iter().any(|outgoing| outgoing.to == TWO);
-    assert!(!again, "its entries are under way: {output:?}");
-}
-
-/// What is compacted can't be sent, so a follower of which nothing is known is probed behind it.
-#[test]
-fn a_follower_lost_sight_of_after_compaction_is_sent_what_is_left_of_the_log() {
-    let mut raft = leader(&[]);
-    let mut output = Output::default();
-    raft.propose(Time(20), &entries(&[2, 2]), &mut output)
-        .expect("it leads");
-    raft.on_persisted(Time(20), raft.write_sequence(), &mut output);
-    acknowledge(&mut raft, TWO, 2, 3);
-    raft.on_applied(LogIndex(2));
-    raft.compact(LogIndex(2));
-    raft.report_unreachable(THREE);
-    let mut output = Output::default();
-    raft.propose(Time(30), &entries(&[2]), &mut output)
-        .expect("it leads");
-    let probe = output.messages.iter().find(|outgoing| outgoing.to == THREE);
-    let Some(Body::AppendEntries(request)) = probe.map(|outgoing| outgoing.message.body) else {
-        panic!("a probe behind the compacted entries: {output:?}");
-    };
-    assert_eq!(request.range(), Some((LogIndex(3), LogIndex(4))));
 }

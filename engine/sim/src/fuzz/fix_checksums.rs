@@ -119,7 +119,7 @@ pub(super) fn segment(bytes: &mut [u8], identity: &LogIdentity) {
 }
 
 fn segment_header(bytes: &mut [u8], identity: &LogIdentity) {
-    put(bytes, 0, b"PONTOSEG\x01\0\0\0");
+    put(bytes, 0, b"PONTOSEG\x02\0\0\0");
     put(bytes, 12, &(BLOCK as u32).to_le_bytes());
     put(bytes, 16, &identity.cluster.to_le_bytes());
     put(bytes, 32, &identity.node.to_le_bytes());
@@ -135,7 +135,7 @@ fn segment_header(bytes: &mut [u8], identity: &LogIdentity) {
 
 /// Gives the frame's checksum and its length.
 fn segment_frame(frame: &mut [u8], salt: u32) -> (u32, usize) {
-    put(frame, 0, b"PFRM\x01");
+    put(frame, 0, b"PFRM\x02");
     frame[5] = 1 + (frame[5].wrapping_sub(1) & 1);
     let room = frame.len() - SEGMENT_FRAME_HEADER_BYTES;
     let asked = (u32_at(frame, 32) as usize).min(room);

@@ -329,3 +329,37 @@ fn an_idle_group_does_not_fill_the_log() {
     let status = cluster.status_of(0, idle).unwrap();
     assert_eq!(status.last_applied, LogIndex(1), "a leader's empty entry");
 }
+
+/// Rot of a last frame that no mark witnesses can't be told from a torn write.
+#[test]
+fn a_frame_that_took_long_to_write_is_marked_too() {
+    let mut cluster = Cluster::led_by_first(1);
+    cluster.run(1_000);
+    let marks = |cluster: &Cluster| {
+        let shard = cluster.nodes[0].shard.as_ref().unwrap();
+        shard.statistics().log.marks
+    };
+    let before = marks(&cluster);
+    cluster.nodes[0].disk_is_held = true;
+    drop(cluster.group(0).propose(numbered(1)));
+    cluster.run(150);
+    cluster.nodes[0].disk_is_held = false;
+    cluster.release(0);
+    cluster.run(1_000);
+    assert_eq!(marks(&cluster), before + 1);
+}
+
+#[test]
+fn a_core_whose_log_failed_sleeps() {
+    let mut cluster = Cluster::led_by_first(3);
+    cluster.run(1_000);
+    cluster.nodes[0].disk_is_held = true;
+    drop(cluster.group(0).propose(numbered(1)));
+    cluster.run(5);
+    cluster.fail_writes(0, libc::EIO);
+    cluster.run(1_000);
+    let now = cluster.now;
+    let shard = cluster.nodes[0].shard.as_mut().unwrap();
+    let turn = shard.turn(now, &mut Vec::new(), &mut Vec::new());
+    assert!(!turn.more && turn.deadline > now, "{turn:?}");
+}

@@ -1,0 +1,272 @@
+//! The beginning of a new epoch: in the rest of the last segment, or in one of its own.
+//!
+//! In the rest of the last segment it begins with a frame behind the last one that counts. What
+//! lies there and does not count (a torn tail) is overwritten, now or later; frames of the earlier
+//! epoch that are left behind it don't count any more. So a start takes a block, not a segment,
+//! and needs no space on the disk.
+
+use std::collections::VecDeque;
+
+use pontoon_types::{EntryId, GroupId};
+
+use super::chain::Chain;
+use super::scan::{ScannedFrame, Segment, SegmentReader, SegmentScan};
+use crate::config::{LogConfig, SLOT_MAX};
+use crate::disk::Volume;
+use crate::error::OpenError;
+use crate::layout::{
+    ENDS_MAX, EpochEnd, FRAME_HEADER_BYTES, FrameHeader, FrameKind, Salt, SegmentHeader,
+    encode_ends,
+};
+use crate::log::segments::{LiveSegment, Space};
+use crate::record::{self, HEADER_BYTES, RecordKind};
+use crate::slab::SlabPool;
+
+/// A new epoch begins in the rest of a segment that has at least this part of it left; with less
+/// it takes a free segment, if there is one.
+const REST_DIVISOR: u64 = 8;
+
+/// An epoch that has begun, durably.
+pub(super) struct Begun {
+    pub(super) space: Space,
+    /// The frame that begins it, if it has no segment of its own.
+    pub(super) frame: Option<ScannedFrame>,
+}
+
+/// Begins the epoch after all others; `newest_frame` is the highest epoch of any frame.
+pub(super) fn begin(
+    reader: &mut SegmentReader<'_>,
+    config: &LogConfig,
+    scan: &SegmentScan,
+    chain: &Chain,
+    newest_frame: u64,
+) -> Result<Begun, OpenError> {
+    let (live, mut free) = classify(scan, chain);
+    let headers = scan.segments.iter().map(|segment| &segment.header);
+    let newest = headers.clone().map(|header| header.epoch).max();
+    let epoch = newest.unwrap_or(0).max(newest_frame) + 1;
+    let rest = rest(reader, scan, chain, &live);
+    let plenty =
+        |offset: &u64| config.segment_bytes - offset >= config.segment_bytes / REST_DIVISOR;
+    let beginning = Beginning {
+        config,
+        chain,
+        epoch,
+    };
+    if let Some(offset) = rest.filter(|offset| plenty(offset) || free.is_empty()) {
+        return beginning.in_the_rest(reader, offset, live, free);
+    }
+    let sequence = headers.map(|header| header.sequence).max().unwrap_or(0) + 1;
+    let slot = match free.pop_front() {
+        Some(slot) => slot,
+        None => prepare(reader.volume)?,
+    };
+    beginning.in_a_segment(reader, (sequence, slot), live, free)
+}
+
+/// Tells the segments that hold something that counts, or should, from the free ones.
+fn classify(scan: &SegmentScan, chain: &Chain) -> (VecDeque<LiveSegment>, VecDeque<u32>) {
+    let mut live = VecDeque::new();
+    let mut free: VecDeque<_> = scan.blank.iter().copied().collect();
+    // Both are by ascending sequence.
+    let mut frames = chain.frames.iter().peekable();
+    for segment in &scan.segments {
+        let (sequence, first_frame) = (segment.header.sequence, segment.header.first_frame);
+        let mut last = None;
+        while let Some(frame) = frames.next_if(|frame| frame.header.sequence <= sequence) {
+            last = Some(frame.header.number).filter(|_| frame.header.sequence == sequence);
+        }
+        // All of its frames may be missing: that is damage, which must be found again.
+        let mut ends = chain.ends.iter();
+        let end = ends.find(|end| end.epoch == segment.header.epoch);
+        let holds = last.is_some() || end.is_some_and(|end| first_frame <= end.frame);
+        if sequence < chain.oldest_live || !holds {
+            free.push_back(segment.slot);
+            continue;
+        }
+        live.push_back(LiveSegment {
+            sequence,
+            slot: segment.slot,
+            last_frame: last.unwrap_or(first_frame - 1),
+        });
+    }
+    (live, free)
+}
+
+/// Where the log can go on in its last segment, if that has room for a block. It must be the
+/// newest of all: there is no frame behind it then, not even one that does not count.
+fn rest(
+    reader: &SegmentReader<'_>,
+    scan: &SegmentScan,
+    chain: &Chain,
+    live: &VecDeque<LiveSegment>,
+) -> Option<u64> {
+    let newest = scan.segments.last()?;
+    let sound = |newest: &&Segment| !newest.rebuilt;
+    let is_last = |last: &LiveSegment| last.sequence == newest.header.sequence;
+    Some(newest)
+        .filter(sound)
+        .filter(|_| live.back().is_some_and(is_last))?;
+    let block = reader.block as u64;
+    let last = chain.frames.last();
+    let last = last.filter(|last| last.header.sequence == newest.header.sequence)?;
+    let offset = last.offset + last.header.frame_bytes(reader.block) as u64;
+    (offset + block <= reader.segment_bytes).then_some(offset)
+}
+
+/// An epoch that is about to begin.
+struct Beginning<'a> {
+    config: &'a LogConfig,
+    chain: &'a Chain,
+    epoch: u64,
+}
+
+impl Beginning<'_> {
+    /// Begins it with a frame behind the last one.
+    fn in_the_rest(
+        self,
+        reader: &mut SegmentReader<'_>,
+        offset: u64,
+        mut live: VecDeque<LiveSegment>,
+        free: VecDeque<u32>,
+    ) -> Result<Begun, OpenError> {
+        let oldest_live = self.oldest_live(&live);
+        let ends = self.ends(oldest_live);
+        let current = live.back_mut().expect("the log goes on in it");
+        let (slot, sequence) = (current.slot, current.sequence);
+        let group = (GroupId(0), EntryId::default());
+        let payload = encode_ends(&ends);
+        let record = record::encode(group.0, group.1, RecordKind::EpochBegun, &[&payload]);
+        let place = Salt::new(&self.config.identity).at(self.epoch, sequence, offset);
+        let (last_frame, previous) = self.chain.last;
+        let header = FrameHeader {
+            kind: FrameKind::Records,
+            sequence,
+            number: last_frame + 1,
+            durable_frame: last_frame,
+            payload_bytes: record.len() as u32,
+            records: 1,
+            previous,
+            payload_checksum: Salt::payload(place, crc32c::crc32c(&record[..HEADER_BYTES])),
+            epoch: self.epoch,
+            oldest_live,
+        };
+        let (bytes, checksum) = header.encode(place);
+        write_block(reader, slot, offset, |block| {
+            block[..FRAME_HEADER_BYTES].copy_from_slice(&bytes);
+            block[FRAME_HEADER_BYTES..][..record.len()].copy_from_slice(&record);
+        })?;
+        current.last_frame = header.number;
+        let end = offset + reader.block as u64;
+        let segments_max = self.config.segments_max;
+        Ok(Begun {
+            space: Space::new(
+                live,
+                free,
+                segments_max,
+                (self.epoch, oldest_live, ends),
+                end,
+            ),
+            frame: Some(ScannedFrame {
+                slot,
+                offset,
+                header,
+                checksum,
+                begins_epoch: true,
+            }),
+        })
+    }
+
+    /// Begins it with the header of a segment.
+    fn in_a_segment(
+        self,
+        reader: &mut SegmentReader<'_>,
+        (sequence, slot): (u64, u32),
+        mut live: VecDeque<LiveSegment>,
+        free: VecDeque<u32>,
+    ) -> Result<Begun, OpenError> {
+        let last_frame = self.chain.last.0;
+        live.push_back(LiveSegment {
+            sequence,
+            slot,
+            last_frame,
+        });
+        let oldest_live = self.oldest_live(&live);
+        let ends = self.ends(oldest_live);
+        let header = SegmentHeader {
+            identity: self.config.identity,
+            block_bytes: reader.block as u32,
+            segment_bytes: self.config.segment_bytes,
+            sequence,
+            epoch: self.epoch,
+            first_frame: last_frame + 1,
+            durable_frame: last_frame,
+            oldest_live,
+            ends: ends.clone(),
+        };
+        write_block(reader, slot, 0, |block| header.encode(block))?;
+        let end = reader.block as u64;
+        let segments_max = self.config.segments_max;
+        Ok(Begun {
+            space: Space::new(
+                live,
+                free,
+                segments_max,
+                (self.epoch, oldest_live, ends),
+                end,
+            ),
+            frame: None,
+        })
+    }
+
+    /// The oldest segment that is needed.
+    fn oldest_live(&self, live: &VecDeque<LiveSegment>) -> u64 {
+        // A lost front stays lost: the next recovery must find that out again, until the state of
+        // all groups is repeated and lets go of it.
+        if self.chain.damage.is_empty() {
+            live[0].sequence
+        } else {
+            self.chain.oldest_live
+        }
+    }
+
+    fn ends(&self, oldest: u64) -> Vec<EpochEnd> {
+        let mut ends = self.chain.ends.clone();
+        ends.retain(|end| end.sequence >= oldest);
+        ends.drain(..ends.len().saturating_sub(ENDS_MAX));
+        ends
+    }
+}
+
+/// Makes a slot when all that exist are in use, if need be one more than the budget: a log that
+/// does not open can't compact either.
+fn prepare(volume: &mut dyn Volume) -> Result<u32, OpenError> {
+    let slots = volume.slots();
+    let slot = (0..=SLOT_MAX).find(|slot| !slots.contains(slot));
+    let slot = slot.ok_or(OpenError::NoSegment {
+        segments: SLOT_MAX + 1,
+    })?;
+    volume
+        .prepare(slot)
+        .map_err(OpenError::io(format!("preparing segment {slot}")))?;
+    Ok(slot)
+}
+
+/// Writes a block, durably; `fill` is given it zeroed.
+fn write_block(
+    reader: &mut SegmentReader<'_>,
+    slot: u32,
+    offset: u64,
+    fill: impl FnOnce(&mut [u8]),
+) -> Result<(), OpenError> {
+    let what = || OpenError::io(format!("beginning an epoch in segment {slot} at {offset}"));
+    let pool = SlabPool::new(reader.block, reader.block).map_err(what())?;
+    let mut buffer = pool.read_buffer(reader.block);
+    let buffer = buffer.as_mut().expect("the pool has one slab");
+    fill(buffer.as_mut_slice());
+    let volume = &mut *reader.volume;
+    volume
+        .write_at(slot, offset, buffer.as_ref())
+        .map_err(what())?;
+    volume.sync(slot).map_err(what())
+}
