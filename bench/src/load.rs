@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::histogram::{self, Buckets, Latencies};
 use crate::machine::{PAYLOAD_BYTES_MIN, command};
 
+/// How long a closed loop waits after a refusal.
+const BACK_OFF: Duration = Duration::from_millis(1);
+
 /// A load: the groups, the proposals in flight and their size.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Load {
@@ -47,6 +50,8 @@ pub(crate) struct Loaded {
     pub(crate) seconds: f64,
     /// Proposals certainly not in the log.
     pub(crate) rejected: u64,
+    /// Why the first of them was rejected.
+    pub(crate) first_rejection: Option<String>,
     /// Proposals of unknown outcome.
     pub(crate) unknown: u64,
 }
@@ -68,6 +73,7 @@ struct LoadGenerator<'a> {
     latencies: Latencies,
     commits: u64,
     rejected: u64,
+    first_rejection: Option<String>,
     unknown: u64,
     measured_from: Instant,
     /// Whether proposals have a time at which they are due.
@@ -104,6 +110,7 @@ pub(crate) fn run(load: &Load, clients: &mut [GroupClient], cut: &AtomicBool) ->
         latencies: histogram::latencies(),
         commits: 0,
         rejected: 0,
+        first_rejection: None,
         unknown: 0,
         measured_from,
         is_open: load.rate.is_some(),
@@ -119,6 +126,7 @@ pub(crate) fn run(load: &Load, clients: &mut [GroupClient], cut: &AtomicBool) ->
         commits: generator.commits,
         seconds: ended.saturating_duration_since(measured_from).as_secs_f64(),
         rejected: generator.rejected,
+        first_rejection: generator.first_rejection,
         unknown: generator.unknown,
     }
 }
@@ -177,7 +185,11 @@ impl LoadGenerator<'_> {
                     histogram::record(&mut self.latencies, now - due);
                 }
             }
-            Err(ProposeError::Rejected(_)) => self.rejected += 1,
+            Err(ProposeError::Rejected(reason)) => {
+                self.rejected += 1;
+                self.first_rejection
+                    .get_or_insert_with(|| reason.to_string());
+            }
             Err(_) => self.unknown += 1,
         }
     }
@@ -204,6 +216,7 @@ impl LoadGenerator<'_> {
         let mut answered = true;
         while answered {
             answered = false;
+            let rejected = self.rejected;
             for client in 0..outstanding.len() {
                 while let Some((due, proposal)) = outstanding[client].front_mut()
                     && let Poll::Ready(outcome) = proposal.poll_unpin(context)
@@ -217,6 +230,10 @@ impl LoadGenerator<'_> {
                         outstanding[client].push_back((now, proposal));
                     }
                 }
+            }
+            if self.rejected > rejected {
+                // Proposing at once what was refused would only take the processor from the core.
+                std::thread::sleep(BACK_OFF);
             }
         }
         match outstanding.iter().all(VecDeque::is_empty) {

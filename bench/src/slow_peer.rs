@@ -39,6 +39,7 @@ struct Part {
     commits: u64,
     seconds: f64,
     refused: u64,
+    first_refusal: Option<String>,
     unknown: u64,
 }
 
@@ -69,6 +70,8 @@ struct SlowPeerReport {
     /// Throughput of the other groups beside a slow peer, divided by that beside a fast one.
     ratio: f64,
     refused: u64,
+    /// Why the first of them was, in either setting.
+    first_refusal: Option<String>,
     /// Bytes per second that the slow peer really took.
     carried_per_second: f64,
 }
@@ -105,6 +108,8 @@ pub(crate) fn run(arguments: &SlowPeerArguments) -> Result<()> {
     let [fast, slow] = &parts;
     let unknown = fast.iter().chain(slow).map(|part| part.unknown).sum();
     cluster.check(unknown)?;
+    let mut refusals = slow.iter().chain(fast).map(|part| &part.first_refusal);
+    let first_refusal = refusals.find_map(Clone::clone);
     progress.finish_and_clear();
     let [fast, slow] = [fast, slow].map(|[with, without]| Setting {
         with_the_peer: with.figures(),
@@ -118,6 +123,7 @@ pub(crate) fn run(arguments: &SlowPeerArguments) -> Result<()> {
             link_bytes_per_second: arguments.link,
             payload_bytes: arguments.payload,
             ratio: slow.without_it.commits_per_second / fast.without_it.commits_per_second,
+            first_refusal,
             refused: slow.with_the_peer.refused + slow.without_it.refused,
             fast,
             slow,
@@ -210,6 +216,7 @@ impl Part {
             commits: 0,
             seconds: 0.0,
             refused: 0,
+            first_refusal: None,
             unknown: 0,
         }
     }
@@ -219,6 +226,8 @@ impl Part {
         self.commits += loaded.commits;
         self.seconds += loaded.seconds;
         self.refused += loaded.rejected;
+        let first = || loaded.first_rejection.clone();
+        self.first_refusal = self.first_refusal.take().or_else(first);
         self.unknown += loaded.unknown;
     }
 
@@ -278,6 +287,9 @@ fn publish(arguments: &SlowPeerArguments, report: &SlowPeerReport) -> Result<()>
         report.refused,
         output::reached(report.refused == 0),
     ));
+    if let Some(reason) = &report.first_refusal {
+        output::say(&format!("The first refusal: {reason}"));
+    }
     if let Some(path) = &arguments.places.json {
         write_result(path, &serde_json::to_string_pretty(report)?)?;
     }
