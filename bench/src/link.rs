@@ -6,15 +6,20 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketType, socket, sockopt};
 
 /// Bytes of each socket buffer of the link.
 const SOCKET_BUFFER_BYTES: usize = 32 << 10;
+
+/// Bytes of a segment of TCP. The loopback's own are larger than a small buffer, which is then only
+/// announced once it is empty: the sender waits for its timer, and the link carries next to nothing.
+static SEGMENT_BYTES: libc::c_int = 1_448;
 
 /// Bytes that are passed on at once.
 const PIECE_BYTES_MAX: usize = 16 << 10;
@@ -119,7 +124,7 @@ impl Gate {
     fn open(shared: Arc<Shared>, target: SocketAddr, to_node: bool) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         // Accepted connections inherit it, before they announce a window.
-        sockopt::set_socket_recv_buffer_size(&listener, SOCKET_BUFFER_BYTES)?;
+        make_narrow(&listener)?;
         let address = listener.local_addr()?;
         let target = Arc::new(Mutex::new(target));
         let gate = Self {
@@ -147,11 +152,12 @@ fn carry(
     target: SocketAddr,
     to_node: bool,
 ) -> std::io::Result<()> {
-    let onward = TcpStream::connect(target)?;
+    let onward = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    make_narrow(&onward)?;
+    rustix::net::connect(&onward, &target)?;
+    let onward = TcpStream::from(onward);
     for stream in [&accepted, &onward] {
         stream.set_nodelay(true)?;
-        sockopt::set_socket_recv_buffer_size(stream, SOCKET_BUFFER_BYTES)?;
-        sockopt::set_socket_send_buffer_size(stream, SOCKET_BUFFER_BYTES)?;
         lock(&shared.streams).push(stream.try_clone()?);
     }
     let back = (onward.try_clone()?, accepted.try_clone()?);
@@ -165,6 +171,27 @@ fn carry(
         })?;
     }
     Ok(())
+}
+
+/// Gives a socket that is not connected yet small buffers and small segments.
+fn make_narrow(socket: &impl AsFd) -> std::io::Result<()> {
+    sockopt::set_socket_recv_buffer_size(socket, SOCKET_BUFFER_BYTES)?;
+    sockopt::set_socket_send_buffer_size(socket, SOCKET_BUFFER_BYTES)?;
+    // SAFETY: the descriptor is borrowed for the call, and the value is a C integer of that size
+    // which lives longer than the call.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_MAXSEG,
+            (&raw const SEGMENT_BYTES).cast(),
+            size_of_val(&SEGMENT_BYTES) as libc::socklen_t,
+        )
+    };
+    match set {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }
 
 impl Shared {
