@@ -16,7 +16,7 @@ const LINES_MAX: usize = 64;
 pub(crate) struct Child {
     name: String,
     process: process::Child,
-    /// `None` only while it is dropped: closing it ends the child's loop.
+    /// `None` once it is killed: closing it ends the child's loop.
     requests: Option<ChildStdin>,
     replies: Receiver<String>,
 }
@@ -65,10 +65,9 @@ impl Child {
     pub(crate) fn send(&mut self, request: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
-        let requests = self.requests.as_mut().expect("open until this is dropped");
-        requests
-            .write_all(line.as_bytes())
-            .with_context(|| format!("{} is gone", self.name))
+        let gone = || format!("{} is gone", self.name);
+        let requests = self.requests.as_mut().with_context(gone)?;
+        requests.write_all(line.as_bytes()).with_context(gone)
     }
 
     /// Waits for a reply.
@@ -109,12 +108,19 @@ impl Child {
     }
 }
 
-impl Drop for Child {
-    fn drop(&mut self) {
+impl Child {
+    /// Kills it and waits for its end.
+    pub(crate) fn kill(&mut self) {
         drop(self.requests.take());
-        // Its pending replies don't matter, and its data is removed next.
+        // Its pending replies don't matter.
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

@@ -33,6 +33,12 @@ pub(crate) enum Command {
     Hosts(RunArguments),
     /// The log's writer alone, compared to plain durable writes.
     Storage(StorageArguments),
+    /// What one slow peer takes from the groups that it has nothing to do with.
+    SlowPeer(SlowPeerArguments),
+    /// How fast and with how many bytes a node that was down gets level, under load.
+    CatchUp(CatchUpArguments),
+    /// What the start of a node costs with many groups.
+    GroupsRestart(GroupsRestartArguments),
     /// A follower of the baseline; serves requests over its standard input.
     #[command(hide = true)]
     FloorFollower,
@@ -118,6 +124,93 @@ pub(crate) struct StorageArguments {
 
     #[command(flatten)]
     pub(crate) places: Places,
+}
+
+/// Arguments of `slow-peer`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SlowPeerArguments {
+    /// Groups in all; every other one has a member on the slow peer.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(2..=10_000))]
+    pub(crate) groups: u64,
+
+    /// Bytes per second that the slow peer takes, and that it sends.
+    #[arg(long, value_name = "BYTES", default_value_t = 300_000, value_parser = link())]
+    pub(crate) link: u64,
+
+    /// Proposals per second to the groups with a member on the slow peer.
+    #[arg(long, default_value_t = 5_000.0, value_parser = positive)]
+    pub(crate) rate: f64,
+
+    /// Proposals outstanding in the other groups.
+    #[arg(long, default_value_t = 64, value_parser = in_flight)]
+    pub(crate) in_flight: usize,
+
+    /// Bytes of a command.
+    #[arg(long, default_value_t = 1_024, value_parser = payload)]
+    pub(crate) payload: usize,
+
+    /// Seconds of each of the eight measurements.
+    #[arg(long, default_value_t = 3.0, value_parser = positive)]
+    pub(crate) seconds: f64,
+
+    #[command(flatten)]
+    pub(crate) places: Places,
+}
+
+/// Arguments of `catch-up`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CatchUpArguments {
+    /// Groups that the load goes to in turn.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) groups: u64,
+
+    /// Bytes of commands that the node misses when it comes back.
+    #[arg(long, value_name = "BYTES", default_value_t = 50_000_000,
+          value_parser = clap::value_parser!(u64).range(1..=2_000_000_000))]
+    pub(crate) behind: u64,
+
+    /// Bytes per second of its link, in each direction.
+    #[arg(long, value_name = "BYTES", default_value_t = 5_000_000, value_parser = link())]
+    pub(crate) link: u64,
+
+    /// Proposals per second of the load that goes on.
+    #[arg(long, default_value_t = 1_000.0, value_parser = positive)]
+    pub(crate) rate: f64,
+
+    /// Bytes of a command.
+    #[arg(long, default_value_t = 1_024, value_parser = payload)]
+    pub(crate) payload: usize,
+
+    /// Seconds after which a node that is not level has failed.
+    #[arg(long, default_value_t = 120.0, value_parser = positive)]
+    pub(crate) patience: f64,
+
+    #[command(flatten)]
+    pub(crate) places: Places,
+}
+
+/// Arguments of `groups-restart`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct GroupsRestartArguments {
+    /// Nodes, each a process, that are all started again.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=9))]
+    pub(crate) nodes: u64,
+
+    /// Groups of the smaller of the two clusters; the other one has ten times as many.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub(crate) groups: u64,
+
+    /// Entries of each group.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub(crate) entries: u64,
+
+    #[command(flatten)]
+    pub(crate) places: Places,
+}
+
+/// A link's bytes per second.
+fn link() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(1_000..=1_000_000_000)
 }
 
 fn in_flight(text: &str) -> Result<usize, String> {

@@ -1,6 +1,7 @@
 //! The nodes under load, each in a process of its own, as their parent sees them.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
@@ -8,8 +9,9 @@ use anyhow::{Result, bail, ensure};
 use crate::child::Child;
 use crate::data::DataDirectory;
 use crate::histogram::Buckets;
+use crate::link::Link;
 use crate::load::{Load, Loaded};
-use crate::machine::Applied;
+use crate::machine::{Applied, Kind};
 use crate::placement;
 use crate::requests::{ChildReply, ChildRequest, Host, Setup};
 use crate::usage::Usage;
@@ -29,6 +31,18 @@ pub(crate) struct Shape {
 /// Running nodes; the first one leads every group. Dropping the cluster kills them.
 pub(crate) struct Cluster {
     nodes: Vec<Child>,
+    /// What each was started with, to start it again.
+    setups: Vec<Setup>,
+}
+
+/// Groups and where they are.
+#[derive(Clone, Debug)]
+pub(crate) struct Groups {
+    /// The first one's id; the others follow it.
+    pub(crate) first: u64,
+    pub(crate) count: u64,
+    pub(crate) members: Vec<u64>,
+    pub(crate) kind: Kind,
 }
 
 impl Cluster {
@@ -37,38 +51,148 @@ impl Cluster {
     /// # Errors
     /// When a node can't start, or does not lead in time.
     pub(crate) fn start(data: &DataDirectory, name: &str, shape: Shape) -> Result<Self> {
-        let mut nodes = Vec::new();
-        let mut addresses = BTreeMap::new();
-        for node in 1..=shape.nodes {
-            let mut child = Child::spawn("node", format!("node {node}"))?;
-            let ChildReply::Listening(address) = child.ask(&ChildRequest::Listen, PATIENCE)? else {
-                bail!("node {node} did not say where it listens");
-            };
-            addresses.insert(node, address);
-            nodes.push(child);
-        }
-        let mut cluster = Self { nodes };
-        let mut requests = Vec::new();
+        let mut cluster = Self::start_bare(data, name, shape)?;
+        cluster.create(&Groups {
+            first: 1,
+            count: shape.groups,
+            members: (1..=shape.nodes).collect(),
+            kind: Kind::Releasing,
+        })?;
+        cluster.lead()?;
+        Ok(cluster)
+    }
+
+    /// Starts the nodes with the data of that name, of an earlier cluster or empty.
+    ///
+    /// # Errors
+    /// When a node can't start.
+    pub(crate) fn start_bare(data: &DataDirectory, name: &str, shape: Shape) -> Result<Self> {
+        let (nodes, addresses) = spawn(shape.nodes)?;
+        Self::launch(data, name, shape, nodes, &addresses, None)
+    }
+
+    /// The same with the last node behind a link.
+    ///
+    /// # Errors
+    /// When a node can't start, or the link can't be laid.
+    pub(crate) fn start_linked(
+        data: &DataDirectory,
+        name: &str,
+        shape: Shape,
+    ) -> Result<(Self, Link)> {
+        let (nodes, addresses) = spawn(shape.nodes)?;
+        let link = Link::around(shape.nodes, &addresses)?;
+        let cluster = Self::launch(data, name, shape, nodes, &addresses, Some(&link))?;
+        Ok((cluster, link))
+    }
+
+    fn launch(
+        data: &DataDirectory,
+        name: &str,
+        shape: Shape,
+        nodes: Vec<Child>,
+        addresses: &BTreeMap<u64, SocketAddr>,
+        link: Option<&Link>,
+    ) -> Result<Self> {
+        let mut setups = Vec::new();
         for node in 1..=shape.nodes {
             let peers = addresses.iter().filter(|(peer, _)| **peer != node);
-            requests.push(ChildRequest::Start(Setup {
+            let route = |(&peer, &address): (&u64, &SocketAddr)| {
+                let linked = link.and_then(|link| link.address(node, peer));
+                (peer, linked.unwrap_or(address))
+            };
+            setups.push(Setup {
                 node,
                 data: data.subdirectory(&format!("{name}-{node}"))?,
-                peers: peers.map(|(peer, address)| (*peer, *address)).collect(),
+                peers: peers.map(route).collect(),
                 cores: shape.cores,
                 host: shape.host,
                 spin_us: shape.spin_us,
                 pin: pins(node, shape.cores),
-            }));
+            });
         }
+        let requests: Vec<_> = setups.iter().cloned().map(ChildRequest::Start).collect();
+        let mut cluster = Self { nodes, setups };
         cluster.ask_each(&requests)?;
-        let create = ChildRequest::Create {
-            groups: shape.groups,
-            members: (1..=shape.nodes).collect(),
-        };
-        cluster.ask_each(&vec![create; cluster.nodes.len()])?;
-        let _: ChildReply = cluster.nodes[0].ask(&ChildRequest::Lead, PATIENCE)?;
         Ok(cluster)
+    }
+
+    /// Creates groups on their members.
+    ///
+    /// # Errors
+    /// When a member refuses.
+    pub(crate) fn create(&mut self, groups: &Groups) -> Result<()> {
+        let create = ChildRequest::Create {
+            first: groups.first,
+            count: groups.count,
+            members: groups.members.clone(),
+            kind: groups.kind,
+        };
+        for &member in &groups.members {
+            self.node(member).send(&create)?;
+        }
+        for &member in &groups.members {
+            let _: ChildReply = self.node(member).receive(PATIENCE)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the first node the leader of all its groups.
+    ///
+    /// # Errors
+    /// When it does not lead in time.
+    pub(crate) fn lead(&mut self) -> Result<()> {
+        let _: ChildReply = self.nodes[0].ask(&ChildRequest::Campaign, PATIENCE)?;
+        self.await_leaders()?;
+        // Another node may have been elected first, where making the groups took long.
+        for node in &mut self.nodes[1..] {
+            let _: ChildReply = node.ask(&ChildRequest::HandOver { to: 1 }, PATIENCE)?;
+        }
+        let _: ChildReply = self.nodes[0].ask(&ChildRequest::Lead, PATIENCE)?;
+        Ok(())
+    }
+
+    /// Tells a node that was started again which groups it has.
+    ///
+    /// # Errors
+    /// When its process fails.
+    pub(crate) fn adopt(&mut self, node: u64, count: u64) -> Result<()> {
+        let _: ChildReply = self
+            .node(node)
+            .ask(&ChildRequest::Adopt { count }, PATIENCE)?;
+        Ok(())
+    }
+
+    /// Tells all nodes.
+    ///
+    /// # Errors
+    /// When a node's process fails.
+    pub(crate) fn adopt_all(&mut self, count: u64) -> Result<()> {
+        self.ask_each(&vec![ChildRequest::Adopt { count }; self.nodes.len()])?;
+        Ok(())
+    }
+
+    /// Waits until each node knows a leader of all its groups and has applied their logs.
+    ///
+    /// # Errors
+    /// When a group is not there in time.
+    pub(crate) fn await_leaders(&mut self) -> Result<()> {
+        self.ask_each(&vec![ChildRequest::AwaitLeaders; self.nodes.len()])?;
+        Ok(())
+    }
+
+    /// Proposes this many commands in each group.
+    ///
+    /// # Errors
+    /// When one is refused or its outcome unknown.
+    pub(crate) fn fill(&mut self, entries: u64) -> Result<()> {
+        let _: ChildReply = self.nodes[0].ask(&ChildRequest::Fill { entries }, PATIENCE)?;
+        Ok(())
+    }
+
+    fn node(&mut self, node: u64) -> &mut Child {
+        let position = usize::try_from(node).expect("few nodes") - 1;
+        &mut self.nodes[position]
     }
 
     /// Sends each node its request, then waits for all replies.
@@ -100,6 +224,57 @@ impl Cluster {
             ChildReply::LoadedBesideTimer(loaded, lateness) => Ok((loaded, lateness)),
             other => bail!("the leader answered {other:?}"),
         }
+    }
+
+    /// Starts loads side by side in the leader's process, in the order of their groups, and comes
+    /// back at once.
+    ///
+    /// # Errors
+    /// When the leader's process fails.
+    pub(crate) fn start_loads(&mut self, loads: &[Load]) -> Result<()> {
+        let _: ChildReply =
+            self.nodes[0].ask(&ChildRequest::StartLoads(loads.to_vec()), PATIENCE)?;
+        Ok(())
+    }
+
+    /// Waits for the end of these loads, which is now if `now` says so.
+    ///
+    /// # Errors
+    /// When the leader's process fails.
+    pub(crate) fn finish_loads(&mut self, now: bool) -> Result<Vec<Loaded>> {
+        match self.nodes[0].ask(&ChildRequest::FinishLoads { now }, PATIENCE)? {
+            ChildReply::LoadsFinished(loaded) => Ok(loaded),
+            other => bail!("the leader answered {other:?}"),
+        }
+    }
+
+    /// The index of the last command that a node has applied in each of its groups.
+    ///
+    /// # Errors
+    /// When its process fails.
+    pub(crate) fn progress(&mut self, node: u64) -> Result<Vec<u64>> {
+        match self.node(node).ask(&ChildRequest::Progress, PATIENCE)? {
+            ChildReply::Progress(indexes) => Ok(indexes),
+            other => bail!("node {node} answered {other:?}"),
+        }
+    }
+
+    /// Kills a node.
+    pub(crate) fn kill(&mut self, node: u64) {
+        self.node(node).kill();
+    }
+
+    /// Starts the killed node behind the link again, with its data.
+    ///
+    /// # Errors
+    /// When it can't start.
+    pub(crate) fn restart(&mut self, node: u64, link: &Link) -> Result<()> {
+        let (child, address) = spawn_node(node)?;
+        *self.node(node) = child;
+        link.node_moved(address);
+        let setup = self.setups[usize::try_from(node)? - 1].clone();
+        let _: ChildReply = self.node(node).ask(&ChildRequest::Start(setup), PATIENCE)?;
+        Ok(())
     }
 
     /// The sum of what all nodes have used since they started.
@@ -145,6 +320,25 @@ impl Cluster {
     }
 }
 
+/// Starts the nodes' processes. Also gives where they listen.
+fn spawn(count: u64) -> Result<(Vec<Child>, BTreeMap<u64, SocketAddr>)> {
+    let (mut nodes, mut addresses) = (Vec::new(), BTreeMap::new());
+    for node in 1..=count {
+        let (child, address) = spawn_node(node)?;
+        addresses.insert(node, address);
+        nodes.push(child);
+    }
+    Ok((nodes, addresses))
+}
+
+fn spawn_node(node: u64) -> Result<(Child, SocketAddr)> {
+    let mut child = Child::spawn("node", format!("node {node}"))?;
+    let ChildReply::Listening(address) = child.ask(&ChildRequest::Listen, PATIENCE)? else {
+        bail!("node {node} did not say where it listens");
+    };
+    Ok((child, address))
+}
+
 /// The CPU of each core of a node; empty where there are too few to choose from.
 fn pins(node: u64, cores: u16) -> Vec<usize> {
     let (node, cores) = (node as usize - 1, usize::from(cores));
@@ -157,8 +351,12 @@ fn verdict(nodes: &[Vec<(Applied, u64)>], unknown: u64) -> Result<u64> {
     let mut commands = 0;
     let mut excess = 0;
     for (group, (leader, acknowledged)) in (1..).zip(&nodes[0]) {
-        for (node, replica) in (1..).zip(nodes) {
-            let (applied, _) = &replica[group - 1];
+        // Groups that are not on every node come last.
+        let replicas = (1..).zip(nodes).filter_map(|(node, replica)| {
+            let (applied, _) = replica.get(group - 1)?;
+            Some((node, applied))
+        });
+        for (node, applied) in replicas {
             ensure!(
                 applied == leader,
                 "group {group}: node {node} has applied {applied:?}, node 1 {leader:?}"

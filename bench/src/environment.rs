@@ -1,12 +1,15 @@
 //! The machine and disk of a run: its figures mean nothing on another one.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use pontoon::storage::SyncMethod;
+use anyhow::{Context, Result};
+use pontoon::storage::{SyncMethod, measure_drive};
 use serde::Serialize;
 
+use crate::data::{BLOCK_BYTES, DataDirectory, prepare_file};
 use crate::sync_method::SyncMethodSerde;
 
 /// The parts of the machine that decide the figures.
@@ -50,6 +53,18 @@ impl Environment {
             disk: disk(data),
             sync_method,
         }
+    }
+
+    /// The same, with the way of writing that an engine would choose on that disk.
+    ///
+    /// # Errors
+    /// When the disk can't be written.
+    pub(crate) fn measured(data: &DataDirectory) -> Result<Self> {
+        let path = data.path().join("drive");
+        let file = prepare_file(&path, 1 << 20)?;
+        let drive = measure_drive(file.as_fd(), BLOCK_BYTES).context("measuring the disk")?;
+        std::fs::remove_file(path)?;
+        Ok(Self::of(data.path(), drive.sync))
     }
 
     /// All of it in one line, for the terminal.

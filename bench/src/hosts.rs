@@ -109,6 +109,7 @@ fn load(
     warmup_seconds: f64,
 ) -> Load {
     Load {
+        first_group: 1,
         groups: 1,
         in_flight,
         payload_bytes: arguments.payload,
@@ -153,11 +154,7 @@ fn print(report: &Report, lateness: &Latencies) {
     };
     output::table(&header, &report.runs.iter().map(row).collect::<Vec<_>>());
     let p99 = percentile_us(lateness, 99.0);
-    let reached = if p99 <= LATENESS_P99_MAX_US {
-        "yes"
-    } else {
-        "NO"
-    };
+    let reached = output::reached(p99 <= LATENESS_P99_MAX_US);
     output::say(&format!(
         "A 1 kHz timer beside the loaded shard (256 in flight) is late by p50 {:.0} µs, p99 \
          {p99:.0} µs, at most {:.0} µs; p99 within {LATENESS_P99_MAX_US} µs: {reached}",

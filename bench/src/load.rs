@@ -3,21 +3,28 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use futures_util::FutureExt;
 use pontoon::{Group, Proposal, ProposeError};
 use serde::{Deserialize, Serialize};
 
 use crate::histogram::{self, Buckets, Latencies};
-use crate::machine::command;
+use crate::machine::{PAYLOAD_BYTES_MIN, command};
+
+/// How long a closed loop waits after a refusal.
+const BACK_OFF: Duration = Duration::from_millis(1);
 
 /// A load: the groups, the proposals in flight and their size.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Load {
-    /// Groups that are proposed to in turn, from 1.
+    /// First of the groups that are proposed to in turn.
+    pub(crate) first_group: u64,
+    /// Their number.
     pub(crate) groups: u64,
     /// Proposals outstanding over all groups.
     pub(crate) in_flight: usize,
@@ -34,14 +41,17 @@ pub(crate) struct Load {
 /// Result of a load.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Loaded {
-    /// Latencies of the acknowledged proposals of the measured time.
+    /// Latencies of the acknowledged proposals of the measured time; of an open loop, also of those
+    /// acknowledged later.
     pub(crate) latencies: Buckets,
-    /// Their number.
+    /// Number of proposals that were due and acknowledged in that time.
     pub(crate) commits: u64,
     /// Seconds that were measured.
     pub(crate) seconds: f64,
     /// Proposals certainly not in the log.
     pub(crate) rejected: u64,
+    /// Why the first of them was rejected.
+    pub(crate) first_rejection: Option<String>,
     /// Proposals of unknown outcome.
     pub(crate) unknown: u64,
 }
@@ -63,45 +73,87 @@ struct LoadGenerator<'a> {
     latencies: Latencies,
     commits: u64,
     rejected: u64,
+    first_rejection: Option<String>,
     unknown: u64,
     measured_from: Instant,
+    /// Whether proposals have a time at which they are due.
+    is_open: bool,
+    /// Ends the load before its time.
+    cut: &'a AtomicBool,
 }
 
-/// Runs a load to its end, on the calling thread.
-///
-/// # Errors
-/// When the load names more groups than there are clients.
-pub(crate) fn run(load: &Load, clients: &mut [GroupClient]) -> Result<Loaded> {
-    let groups = usize::try_from(load.groups)?;
-    ensure!(
-        (1..=clients.len()).contains(&groups),
-        "there are {} groups",
-        clients.len()
-    );
+impl Load {
+    /// Its groups' clients, out of those of all groups from 1.
+    ///
+    /// # Errors
+    /// When there are not so many.
+    pub(crate) fn range(&self, clients: usize) -> Result<Range<usize>> {
+        let first = usize::try_from(self.first_group)?;
+        let range = first - 1..first - 1 + usize::try_from(self.groups)?;
+        ensure!(
+            !range.is_empty() && range.end <= clients,
+            "there are {clients} groups"
+        );
+        Ok(range)
+    }
+}
+
+/// Runs a load to its end on the calling thread, with its groups' clients.
+pub(crate) fn run(load: &Load, clients: &mut [GroupClient], cut: &AtomicBool) -> Loaded {
     let begun = Instant::now();
     let measured_from = begun + Duration::from_secs_f64(load.warmup_seconds);
     let end = measured_from + Duration::from_secs_f64(load.seconds);
     let mut generator = LoadGenerator {
-        clients: &mut clients[..groups],
+        clients,
         next_client: 0,
         payload_bytes: load.payload_bytes,
         latencies: histogram::latencies(),
         commits: 0,
         rejected: 0,
+        first_rejection: None,
         unknown: 0,
         measured_from,
+        is_open: load.rate.is_some(),
+        cut,
     };
     match load.rate {
         None => futures_executor::block_on(generator.closed_loop(load.in_flight, end)),
         Some(rate) => generator.open_loop(rate, load.in_flight, begun, end),
     }
-    Ok(Loaded {
+    let ended = end.min(Instant::now());
+    Loaded {
         latencies: Buckets::from(&generator.latencies),
         commits: generator.commits,
-        seconds: load.seconds,
+        seconds: ended.saturating_duration_since(measured_from).as_secs_f64(),
         rejected: generator.rejected,
+        first_rejection: generator.first_rejection,
         unknown: generator.unknown,
-    })
+    }
+}
+
+/// Proposes a number of small commands in each group, many groups at a time.
+///
+/// # Errors
+/// When one is not applied.
+pub(crate) fn fill(clients: &mut [GroupClient], entries: u64) -> Result<()> {
+    const IN_FLIGHT: usize = 256;
+    for _ in 0..entries {
+        for clients in clients.chunks_mut(IN_FLIGHT) {
+            let propose = |client: &mut GroupClient| {
+                client.proposed += 1;
+                let command = command(client.proposed, PAYLOAD_BYTES_MIN);
+                client.group.propose(command)
+            };
+            let proposals: Vec<_> = clients.iter_mut().map(propose).collect();
+            for (client, proposal) in clients.iter_mut().zip(proposals) {
+                let group = client.group.id();
+                let applied = proposal.wait();
+                applied.with_context(|| format!("a command to group {group}"))?;
+                client.acknowledged += 1;
+            }
+        }
+    }
+    Ok(())
 }
 
 impl LoadGenerator<'_> {
@@ -122,18 +174,22 @@ impl LoadGenerator<'_> {
         due: Instant,
         now: Instant,
         outcome: Result<(), &ProposeError>,
-        end: Option<Instant>,
+        end: Instant,
     ) {
         match outcome {
             Ok(()) => {
                 self.clients[client].acknowledged += 1;
-                let counts = end.is_none_or(|end| now < end);
-                if due >= self.measured_from && counts {
-                    self.commits += 1;
+                let (measured, in_time) = (due >= self.measured_from, now < end);
+                self.commits += u64::from(measured && in_time);
+                if measured && (in_time || self.is_open) {
                     histogram::record(&mut self.latencies, now - due);
                 }
             }
-            Err(ProposeError::Rejected(_)) => self.rejected += 1,
+            Err(ProposeError::Rejected(reason)) => {
+                self.rejected += 1;
+                self.first_rejection
+                    .get_or_insert_with(|| reason.to_string());
+            }
             Err(_) => self.unknown += 1,
         }
     }
@@ -155,24 +211,29 @@ impl LoadGenerator<'_> {
         &mut self,
         outstanding: &mut [VecDeque<(Instant, Proposal)>],
         end: Instant,
-        context: &mut Context<'_>,
+        context: &mut task::Context<'_>,
     ) -> Poll<()> {
         let mut answered = true;
         while answered {
             answered = false;
+            let rejected = self.rejected;
             for client in 0..outstanding.len() {
                 while let Some((due, proposal)) = outstanding[client].front_mut()
                     && let Poll::Ready(outcome) = proposal.poll_unpin(context)
                 {
                     let now = Instant::now();
-                    self.answered(client, *due, now, outcome.as_ref().map(drop), Some(end));
+                    self.answered(client, *due, now, outcome.as_ref().map(drop), end);
                     outstanding[client].pop_front();
                     answered = true;
-                    if now < end {
+                    if now < end && !self.cut.load(Relaxed) {
                         let (client, proposal) = self.propose();
                         outstanding[client].push_back((now, proposal));
                     }
                 }
+            }
+            if self.rejected > rejected {
+                // Proposing at once what was refused would only take the processor from the core.
+                std::thread::sleep(BACK_OFF);
             }
         }
         match outstanding.iter().all(VecDeque::is_empty) {
@@ -187,9 +248,12 @@ impl LoadGenerator<'_> {
     fn open_loop(&mut self, rate: f64, in_flight: usize, begun: Instant, end: Instant) {
         let interval = Duration::from_secs_f64(1.0 / rate);
         let mut outstanding: VecDeque<(usize, Instant, Proposal)> = VecDeque::new();
-        let mut due = begun;
+        let (mut due, mut end) = (begun, end);
         while due < end || !outstanding.is_empty() {
             let now = Instant::now();
+            if self.cut.load(Relaxed) {
+                end = begun;
+            }
             while due <= now && due < end && outstanding.len() < in_flight {
                 let (client, proposal) = self.propose();
                 outstanding.push_back((client, due, proposal));
@@ -208,7 +272,7 @@ impl LoadGenerator<'_> {
             match wait_until(&mut proposal, next) {
                 Some(outcome) => {
                     let now = Instant::now();
-                    self.answered(client, proposed, now, outcome.as_ref().map(drop), None);
+                    self.answered(client, proposed, now, outcome.as_ref().map(drop), end);
                 }
                 None => outstanding.push_front((client, proposed, proposal)),
             }
@@ -222,11 +286,11 @@ fn wait_until(proposal: &mut Proposal, limit: Option<Instant>) -> Option<pontoon
         return Some(futures_executor::block_on(proposal));
     };
     let waker = std::sync::Arc::new(Unpark(std::thread::current()));
-    let waker = std::task::Waker::from(waker);
-    let mut context = std::task::Context::from_waker(&waker);
+    let waker = task::Waker::from(waker);
+    let mut context = task::Context::from_waker(&waker);
     loop {
         let polled = std::pin::Pin::new(&mut *proposal).poll(&mut context);
-        if let std::task::Poll::Ready(outcome) = polled {
+        if let Poll::Ready(outcome) = polled {
             return Some(outcome);
         }
         let left = limit.saturating_duration_since(Instant::now());
@@ -239,7 +303,7 @@ fn wait_until(proposal: &mut Proposal, limit: Option<Instant>) -> Option<pontoon
 
 struct Unpark(std::thread::Thread);
 
-impl std::task::Wake for Unpark {
+impl task::Wake for Unpark {
     fn wake(self: std::sync::Arc<Self>) {
         self.0.unpark();
     }

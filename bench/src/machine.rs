@@ -10,6 +10,25 @@ use serde::{Deserialize, Serialize};
 /// Smallest payload: the number of the command, counted from 1 in each group.
 pub(crate) const PAYLOAD_BYTES_MIN: usize = 8;
 
+/// What a machine lets go of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    /// Everything it has applied, as a machine with snapshots does; not to be restarted.
+    Releasing,
+    /// Nothing: it is built anew from the log at every start.
+    Keeping,
+}
+
+impl Kind {
+    /// The kind's name in the registry of machines.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Releasing => "bench",
+            Self::Keeping => "bench-keeping",
+        }
+    }
+}
+
 /// Progress of one group's machine; its core writes it, the requests' thread reads it.
 #[derive(Debug, Default)]
 struct Seen {
@@ -42,14 +61,18 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Registers machines of kind "bench", which record their progress here.
+    /// Registers machines of each kind, which record their progress here.
     pub(crate) fn machines(&self) -> Machines {
-        let groups = Arc::clone(&self.groups);
-        Machines::new().register("bench", move |group: GroupId| {
-            let mut groups = groups.lock().unwrap_or_else(PoisonError::into_inner);
-            let seen = Arc::clone(groups.entry(group.0).or_default());
-            Ok(Box::new(Checker { seen }))
-        })
+        let register = |machines: Machines, kind: Kind| {
+            let groups = Arc::clone(&self.groups);
+            machines.register(kind.name(), move |group: GroupId| {
+                let mut groups = groups.lock().unwrap_or_else(PoisonError::into_inner);
+                let seen = Arc::clone(groups.entry(group.0).or_default());
+                Ok(Box::new(Checker { seen, kind }))
+            })
+        };
+        let kinds = [Kind::Releasing, Kind::Keeping];
+        kinds.into_iter().fold(Machines::new(), register)
     }
 
     /// The progress of a group's machine so far.
@@ -69,13 +92,17 @@ impl Ledger {
 
 struct Checker {
     seen: Arc<Seen>,
+    kind: Kind,
 }
 
 impl StateMachine for Checker {
-    /// The last applied index: nothing is rebuilt from the log, which may therefore recycle its
-    /// segments as it does under a machine with snapshots.
+    /// A releasing machine's last applied index: nothing is rebuilt from the log, which may
+    /// therefore recycle its segments.
     fn released_index(&self) -> LogIndex {
-        LogIndex(self.seen.last_index.load(Relaxed))
+        match self.kind {
+            Kind::Releasing => LogIndex(self.seen.last_index.load(Relaxed)),
+            Kind::Keeping => LogIndex(0),
+        }
     }
 
     fn apply(&mut self, batch: &mut Batch<'_>) {

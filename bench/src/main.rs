@@ -4,15 +4,19 @@
 //! plain ring, two others are followers with only a blocking socket and a prepared file. Every
 //! figure of the engine is a ratio to it.
 
+mod background;
+mod catch_up;
 mod child;
 mod cli;
 mod cluster;
 mod data;
 mod environment;
 mod floor;
+mod groups_restart;
 mod histogram;
 mod hosts;
 mod html;
+mod link;
 mod load;
 mod machine;
 mod node;
@@ -21,6 +25,7 @@ mod placement;
 mod report;
 mod requests;
 mod run;
+mod slow_peer;
 mod storage;
 mod sync_method;
 mod timer;
@@ -42,6 +47,9 @@ fn main() -> ExitCode {
         Some(Command::Node) => node::serve(),
         Some(Command::Floor(arguments)) => floor::run(&arguments),
         Some(Command::Storage(arguments)) => storage::run(&arguments),
+        Some(Command::SlowPeer(arguments)) => slow_peer::run(&arguments),
+        Some(Command::CatchUp(arguments)) => catch_up::run(&arguments),
+        Some(Command::GroupsRestart(arguments)) => groups_restart::run(&arguments),
         Some(Command::FloorFollower) => floor::follower::serve(),
     };
     match done {

@@ -1,20 +1,25 @@
 //! The process of one node: it serves the requests of the benchmark over its standard input.
 
 use std::net::TcpListener;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use pontoon::{Config, GroupId, HostKind, Node, NodeId};
+use pontoon::{Config, GroupId, HostKind, Node, NodeId, TransferError};
 
+use crate::background::Background;
 use crate::child;
-use crate::load::{self, GroupClient, Load};
-use crate::machine::{Applied, Ledger};
+use crate::load::{self, GroupClient, Load, Loaded};
+use crate::machine::{Applied, Kind, Ledger};
 use crate::requests::{ChildReply, ChildRequest, Host, Setup};
 use crate::timer::Timer;
 use crate::usage::Usage;
 
 const CLUSTER: u128 = 0xbe4c;
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Threads that create groups: each waits for one durable write after the other.
+const CREATING_THREADS: usize = 16;
 
 /// Serves requests until the parent is gone.
 ///
@@ -30,7 +35,11 @@ struct Server {
     listener: Option<TcpListener>,
     node: Option<Node>,
     ledger: Ledger,
+    /// Of all groups, in order; empty while loads run in the background.
     clients: Vec<GroupClient>,
+    /// Ids of all groups, in order.
+    groups: Vec<u64>,
+    background: Background,
 }
 
 impl Server {
@@ -43,12 +52,30 @@ impl Server {
                 return Ok(ChildReply::Listening(address));
             }
             ChildRequest::Start(setup) => self.start(setup)?,
-            ChildRequest::Create { groups, members } => self.create(groups, &members)?,
+            ChildRequest::Create {
+                first,
+                count,
+                members,
+                kind,
+            } => self.create(first, count, &members, kind)?,
+            ChildRequest::Adopt { count } => self.adopt(1, count)?,
+            ChildRequest::Campaign => self.clients.iter().for_each(|it| it.group.campaign()),
+            ChildRequest::HandOver { to } => self.hand_over(NodeId(to))?,
             ChildRequest::Lead => self.lead()?,
-            ChildRequest::Load(load) => {
-                return Ok(ChildReply::Loaded(load::run(&load, &mut self.clients)?));
-            }
+            ChildRequest::AwaitLeaders => self.await_leaders()?,
+            ChildRequest::Fill { entries } => load::fill(&mut self.clients, entries)?,
+            ChildRequest::Load(load) => return Ok(ChildReply::Loaded(self.load(&load)?)),
             ChildRequest::LoadBesideTimer(load) => return self.load_beside_timer(&load),
+            ChildRequest::StartLoads(loads) => {
+                let clients = std::mem::take(&mut self.clients);
+                self.background.start(loads, clients)?;
+            }
+            ChildRequest::FinishLoads { now } => {
+                let (loaded, clients) = self.background.finish(now)?;
+                self.clients = clients;
+                return Ok(ChildReply::LoadsFinished(loaded));
+            }
+            ChildRequest::Progress => return Ok(ChildReply::Progress(self.progress())),
             ChildRequest::Usage => return Ok(ChildReply::Usage(Usage::now(self.node()?)?)),
             ChildRequest::Check => return Ok(ChildReply::Checked(self.check())),
         }
@@ -76,12 +103,31 @@ impl Server {
         Ok(())
     }
 
-    fn create(&mut self, groups: u64, members: &[u64]) -> Result<()> {
+    /// Creates groups in several threads, which share durable writes.
+    fn create(&mut self, first: u64, count: u64, members: &[u64], kind: Kind) -> Result<()> {
+        let node = self.node()?;
         let members: Vec<_> = members.iter().copied().map(NodeId).collect();
-        for group in 1..=groups {
-            let group = self
-                .node()?
-                .create_group(GroupId(group), "bench", &members)?;
+        let create_every = |offset: u64| -> Result<()> {
+            for group in (first + offset..first + count).step_by(CREATING_THREADS) {
+                node.create_group(GroupId(group), kind.name(), &members)?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let offsets = 0..CREATING_THREADS as u64;
+            let threads: Vec<_> = offsets
+                .map(|offset| scope.spawn(move || create_every(offset)))
+                .collect();
+            let mut ends = threads.into_iter().map(|thread| thread.join());
+            ends.try_for_each(|end| end.expect("creating a group does not panic"))
+        })?;
+        self.adopt(first, count)
+    }
+
+    fn adopt(&mut self, first: u64, count: u64) -> Result<()> {
+        for group in first..first + count {
+            let group = self.node()?.group(GroupId(group));
+            self.groups.push(group.id().0);
             self.clients.push(GroupClient {
                 group,
                 proposed: 0,
@@ -91,11 +137,18 @@ impl Server {
         Ok(())
     }
 
-    /// Campaigns until this node leads every group; its connections may not be up yet.
+    fn load(&mut self, load: &Load) -> Result<Loaded> {
+        let range = load.range(self.clients.len())?;
+        let cut = AtomicBool::new(false);
+        Ok(load::run(load, &mut self.clients[range], &cut))
+    }
+
+    /// Waits until this node leads every group; campaigns where a hand-over did not come off.
     fn lead(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let begun = Instant::now();
+        let deadline = begun + PATIENCE;
         for client in &self.clients {
-            let mut campaigned = Instant::now() - PATIENCE;
+            let mut campaigned = begun;
             loop {
                 let status = client.group.status().wait();
                 let raft = status.context("the group is gone")?.raft;
@@ -103,7 +156,10 @@ impl Server {
                     break;
                 }
                 if Instant::now() > deadline {
-                    bail!("group {} did not get a leader", client.group.id());
+                    bail!(
+                        "group {} is not led by this node: {raft:?}",
+                        client.group.id()
+                    );
                 }
                 let elsewhere = raft.leader.is_none_or(|leader| leader != raft.id);
                 if elsewhere && campaigned.elapsed() > Duration::from_millis(200) {
@@ -116,10 +172,48 @@ impl Server {
         Ok(())
     }
 
+    fn hand_over(&self, to: NodeId) -> Result<()> {
+        for client in &self.clients {
+            match client.group.transfer_leadership(to).wait() {
+                Ok(()) | Err(TransferError::NotLeader { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn await_leaders(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        for client in &self.clients {
+            loop {
+                let status = client.group.status().wait();
+                let raft = status.context("the group is gone")?.raft;
+                if raft.leader.is_some() && raft.last_applied == raft.last_index {
+                    break;
+                }
+                if Instant::now() > deadline {
+                    bail!(
+                        "group {} is not led and applied: {raft:?}",
+                        client.group.id()
+                    );
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    }
+
     fn load_beside_timer(&mut self, load: &Load) -> Result<ChildReply> {
         let timer = Timer::start(self.node()?)?;
-        let loaded = load::run(load, &mut self.clients)?;
+        let loaded = self.load(load)?;
         Ok(ChildReply::LoadedBesideTimer(loaded, timer.stop()?))
+    }
+
+    fn progress(&self) -> Vec<u64> {
+        let groups = self.groups.iter();
+        groups
+            .map(|group| self.ledger.of(*group).last_index)
+            .collect()
     }
 
     fn check(&self) -> Vec<(Applied, u64)> {

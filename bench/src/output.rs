@@ -65,6 +65,11 @@ pub(crate) fn progress(steps: u64) -> ProgressBar {
     bar
 }
 
+/// Whether a target is reached, as a word.
+pub(crate) fn reached(reached: bool) -> &'static str {
+    if reached { "yes" } else { "NO" }
+}
+
 /// A rounded number with commas between thousands.
 pub(crate) fn thousands(value: f64) -> String {
     let digits = format!("{:.0}", value.max(0.0));

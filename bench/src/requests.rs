@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::histogram::Buckets;
 use crate::load::{Load, Loaded};
-use crate::machine::Applied;
+use crate::machine::{Applied, Kind};
 use crate::usage::Usage;
 
 /// What runs the cores of a node.
@@ -44,14 +44,35 @@ pub(crate) enum ChildRequest {
     Listen,
     /// Start the node.
     Start(Setup),
-    /// Create groups 1 to `groups`, each with these members.
-    Create { groups: u64, members: Vec<u64> },
+    /// Create `count` groups from `first` on, each with these members.
+    Create {
+        first: u64,
+        count: u64,
+        members: Vec<u64>,
+        kind: Kind,
+    },
+    /// The groups 1 to `count` are there from an earlier start.
+    Adopt { count: u64 },
+    /// Campaign in all groups.
+    Campaign,
+    /// Hand all groups that this node leads over to that one.
+    HandOver { to: u64 },
     /// Become the leader of all groups.
     Lead,
+    /// Wait until every group has a leader and has applied its log.
+    AwaitLeaders,
+    /// Propose this many commands in each group; for the node that leads.
+    Fill { entries: u64 },
     /// Run a load; for the node that leads.
     Load(Load),
     /// Run a load beside a 1 kHz timer on the same glommio executor.
     LoadBesideTimer(Load),
+    /// Start these loads, side by side, of groups that follow each other.
+    StartLoads(Vec<Load>),
+    /// Report the results of these loads when they have ended; end them `now`.
+    FinishLoads { now: bool },
+    /// Report the last index applied in each group.
+    Progress,
     /// Report the resources used so far.
     Usage,
     /// Report the commands each group has applied.
@@ -69,6 +90,10 @@ pub(crate) enum ChildReply {
     Loaded(Loaded),
     /// The result of the load, and the lateness of the timer's ticks.
     LoadedBesideTimer(Loaded, Buckets),
+    /// The results of the loads that were started.
+    LoadsFinished(Vec<Loaded>),
+    /// For each group: the index of the last command applied.
+    Progress(Vec<u64>),
     /// Resources used since the process began.
     Usage(Usage),
     /// For each group from 1: what was applied, and the number of commands acknowledged here.

@@ -79,6 +79,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<()> {
 
 fn loads(arguments: &RunArguments) -> Vec<Load> {
     let load = |(groups, in_flight)| Load {
+        first_group: 1,
         groups,
         in_flight,
         payload_bytes: arguments.payload,
