@@ -92,6 +92,17 @@ impl Raft {
         }
     }
 
+    /// Stops asking for votes, until the election timer expires again. Does nothing on others than
+    /// candidates. The vote for itself stays given.
+    pub fn abandon_campaign(&mut self) {
+        if matches!(self.role, Role::Candidate(_)) {
+            self.role = Role::Follower {
+                leader: None,
+                heard_at: self.now,
+            };
+        }
+    }
+
     /// RequestVote 2 of figure 3.1: the candidate's log is at least as up-to-date as ours.
     fn is_up_to_date(&self, candidate_last: EntryId) -> bool {
         candidate_last >= self.log.last() || self.is(Mutant::VotesForOldLog)

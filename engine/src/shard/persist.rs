@@ -11,7 +11,7 @@ use super::replicas::ReplicaSlot;
 use crate::port::Operation;
 
 /// Room that a step may need in the log beside entries: term, vote, and a leader's empty entry.
-pub(super) const STEP_BYTES: usize = 256;
+pub(super) const STEP_BYTES: usize = 1024;
 
 /// Where the bytes of the entries that an output appends come from.
 #[derive(Clone, Copy)]
@@ -154,6 +154,10 @@ impl Groups {
                 let Some(replica) = self.replicas.get_mut(slot) else {
                     continue;
                 };
+                if self.log.admit_reserved(STEP_BYTES).is_err() {
+                    // It could not begin its term: the entry that does would find no room.
+                    replica.raft.abandon_campaign();
+                }
                 replica
                     .raft
                     .on_persisted(self.now, sequence, &mut self.output);
