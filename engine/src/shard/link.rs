@@ -115,7 +115,10 @@ impl Link {
     }
 
     /// The buffer to receive into, unless a receive is under way or the peer is to wait.
-    pub(super) fn receive(&mut self, without_limit: bool) -> Option<pontoon_transport::ReceiveBuffer> {
+    pub(super) fn receive(
+        &mut self,
+        without_limit: bool,
+    ) -> Option<pontoon_transport::ReceiveBuffer> {
         (without_limit || self.may_receive()).then(|| self.connection.receive())?
     }
 
