@@ -17,8 +17,8 @@ use rustix::net::{AddressFamily, SocketType, socket, sockopt};
 /// Bytes of each socket buffer of the link.
 const SOCKET_BUFFER_BYTES: usize = 32 << 10;
 
-/// Bytes of a segment of TCP. The loopback's own are larger than a small buffer, which is then only
-/// announced once it is empty: the sender waits for its timer, and the link carries next to nothing.
+/// Bytes of a segment of TCP. The loopback's own are larger than a small buffer, which is then
+/// announced only once it is empty: the sender waits for its timer, and hardly anything is carried.
 static SEGMENT_BYTES: libc::c_int = 1_448;
 
 /// Bytes that are passed on at once.
