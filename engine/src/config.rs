@@ -363,8 +363,8 @@ impl Config {
     }
 
     /// The most memory that a node takes for what it queues and caches, in bytes: on each core the
-    /// log's staging, cache and read buffers, proposals, and for each peer what waits to be sent, to
-    /// be received and was read ahead. State machines, and what each group costs, come on top.
+    /// log's staging, cache and read buffers, proposals, and for each peer what waits to be sent,
+    /// to be received and was read ahead. State machines, and what each group costs, come on top.
     #[must_use]
     pub fn memory_bytes_max(&self) -> u64 {
         let log = self.log_config(0);

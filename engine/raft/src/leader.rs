@@ -188,8 +188,8 @@ impl Leader {
         others.map_or(own, |index| index.min(own))
     }
 
-    /// The member that is best placed to lead instead: a voter that answers, is known to have room in
-    /// its log, and lacks the least.
+    /// The member that is best placed to lead instead: a voter that answers, is known to have room
+    /// in its log, and lacks the least.
     pub(crate) fn best_successor(&self, view: &LeaderView<'_>) -> Option<NodeId> {
         let fit = self.progress.iter().filter(|(peer, progress)| {
             let answers = view.now.since(progress.responded_at) < view.config.election_timeout;

@@ -293,8 +293,8 @@ impl Waiting {
     }
 }
 
-/// The first records that fit into so many bytes, at least one and none above `limit`, and the index
-/// of the last of them.
+/// The first records that fit into so many bytes, at least one and none above `limit`, and the
+/// index of the last of them.
 fn first_records(
     records: &RecordBytes,
     bytes_max: usize,

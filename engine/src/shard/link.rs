@@ -5,7 +5,7 @@
 
 use pontoon_raft::Time;
 use pontoon_storage::RecordBytes;
-use pontoon_transport::{Connection, FrameLimits, Head, SendBatch};
+use pontoon_transport::{Connection, FrameLimits, Head, ReceiveBuffer, SendBatch};
 
 use crate::port::SocketId;
 use crate::reason::CloseReason;
@@ -15,8 +15,8 @@ use crate::reason::CloseReason;
 const SEND_TIMEOUT: u64 = 10_000_000_000;
 const SEND_PROGRESS_MIN: u64 = 4096;
 
-/// What a peer takes is measured over so many nanoseconds. Pieces that wait for a slow one are copied,
-/// so that they hold no slabs that others need.
+/// What a peer takes is measured over so many nanoseconds. Pieces that wait for a slow one are
+/// copied, so that they hold no slabs that others need.
 const MEASURE_TIME: u64 = 20_000_000;
 
 /// A send that takes this long is not waited for when others lack the memory that it pins.
@@ -118,7 +118,7 @@ impl Link {
     pub(super) fn receive(
         &mut self,
         without_limit: bool,
-    ) -> Option<pontoon_transport::ReceiveBuffer> {
+    ) -> Option<ReceiveBuffer> {
         (without_limit || self.may_receive()).then(|| self.connection.receive())?
     }
 

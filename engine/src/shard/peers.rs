@@ -153,8 +153,8 @@ impl Peers {
         Some((link.0, &mut link.1.connection))
     }
 
-    /// Whole frames came from a peer, perhaps with answers in them. Only now is its connection known
-    /// to be good for something: one that breaks before is dialled less and less often.
+    /// Whole frames came from a peer, perhaps with answers in them. Only now is its connection
+    /// known to be good for something: one that breaks before is dialled less and less often.
     pub(super) fn on_frames(&mut self, id: NodeId, answers: bool) {
         if let Some(position) = self.position(id) {
             let peer = &mut self.peers[position];

@@ -204,7 +204,7 @@ impl Sender<'_> {
         self.send_pieces(slot, to, append, through)
     }
 
-    /// Sends the entries in `pieces`, which end at `through`; gives the rest of their AppendEntries.
+    /// Sends the entries in `pieces`, which end at `through`; gives the rest of their message.
     fn send_pieces(
         &mut self,
         slot: ReplicaSlot,

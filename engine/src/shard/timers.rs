@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use pontoon_raft::Time;
 
 use super::groups::Groups;
+use super::persist::{STEP_BYTES, Source};
 use super::replicas::ReplicaSlot;
 
 const NEVER: Time = Time(u64::MAX);
@@ -67,10 +68,10 @@ impl Groups {
             };
             if replica.machine.is_some()
                 && replica.raft.next_deadline() <= self.now
-                && (replica.raft.is_leader() || self.log.admit_reserved(super::persist::STEP_BYTES).is_ok())
+                && (replica.raft.is_leader() || self.log.admit_reserved(STEP_BYTES).is_ok())
             {
                 replica.raft.tick(self.now, &mut self.output);
-                self.process_output(slot, super::persist::Source::None);
+                self.process_output(slot, Source::None);
             } else {
                 self.arm(slot);
             }

@@ -73,9 +73,9 @@ fn the_answer_to_the_first_heartbeat_of_a_term_waits_for_the_term() {
     assert!(output.messages.iter().all(waits), "{output:?}");
 }
 
-/// A follower that can be sent no entries still hears from its leader: its heartbeat deadline is its
-/// own, however many entries leave for the others. (A killed leader that came back stayed out for as
-/// long as load went on: each proposal put off the only deadline there was.)
+/// A follower that can be sent no entries still hears from its leader: its heartbeat deadline is
+/// its own, however many entries leave for the others. (A killed leader that came back stayed out
+/// for as long as load went on: each proposal put off the only deadline there was.)
 #[test]
 fn a_follower_without_entries_hears_from_its_leader_under_load() {
     let mut raft = leader(&[]);
@@ -109,8 +109,8 @@ fn a_follower_without_entries_hears_from_its_leader_under_load() {
     );
 }
 
-/// A heartbeat that is answered while a probe with entries is under way says where the logs agree; the
-/// probe's entries are not sent a second time.
+/// A heartbeat that is answered while a probe with entries is under way says where the logs agree;
+/// the probe's entries are not sent a second time.
 #[test]
 fn a_probe_confirmed_by_a_heartbeat_is_not_sent_again() {
     let mut raft = leader(&[1]);

@@ -66,7 +66,8 @@ impl Wire {
     ) -> Completion {
         let mut sent = 0;
         let other = self.ends[&socket].other;
-        let lost = self.deaf.contains(&socket) || self.is_cut(self.ends[&socket].node, self.ends[&other].node);
+        let way = (self.ends[&socket].node, self.ends[&other].node);
+        let lost = self.deaf.contains(&socket) || self.is_cut(way.0, way.1);
         let gone = self.ends[&other].closed || self.ends[&socket].closed;
         for slice in batch.slices() {
             let part = &slice[..slice.len().min(bytes_max - sent)];
@@ -75,7 +76,6 @@ impl Wire {
                 end.arrived.extend(part);
             }
         }
-        let way = (self.ends[&socket].node, self.ends[&other].node);
         *self.carried.entry(way).or_default() += sent;
         let result = if gone { Err(libc::EPIPE) } else { Ok(sent) };
         Completion::Sent {
