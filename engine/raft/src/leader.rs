@@ -42,12 +42,12 @@ impl LeaderView<'_> {
     }
 
     /// How many entries from `first` on, and their bytes, fit into one message. At least one.
-    fn batch(&self, first: LogIndex) -> (u32, u64) {
+    fn batch(&self, first: LogIndex, bytes_max: u64) -> (u32, u64) {
         let (mut count, mut bytes) = (0, 0);
         let mut index = first;
         while count < self.config.entries_per_message_max && index <= self.log.last_index() {
             let next = self.log.size_at(index);
-            if count > 0 && bytes + next > self.config.bytes_per_message_max {
+            if count > 0 && bytes + next > bytes_max {
                 break;
             }
             count += 1;
@@ -159,7 +159,7 @@ impl Leader {
             progress.flow = Flow::Probe { sent: None };
         }
         let learned = progress.on_outcome(response.outcome, view.log);
-        progress.set_log_full(response.log_full);
+        progress.set_log_full(response.log_full, self.round, response.round);
         if progress.match_index >= view.log.compacted().index {
             progress.left_behind = false;
         }
@@ -257,7 +257,8 @@ fn send_entries(
         let Some(term) = view.log.term_at(index) else {
             return;
         };
-        let (count, bytes) = view.batch(progress.next_index);
+        let bytes_max = progress.message_bytes_max(view.config.bytes_per_message_max);
+        let (count, bytes) = view.batch(progress.next_index, bytes_max);
         progress.on_sent(index.plus(u64::from(count)), bytes);
         let prev_log = EntryId::new(index, term);
         output.send_now(to, view.append_entries(prev_log, count, round));

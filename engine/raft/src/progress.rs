@@ -46,6 +46,9 @@ pub(crate) struct Progress {
     pub(crate) left_behind: bool,
 }
 
+/// Bytes of the first message after a follower's log was full; twice as many after each answer.
+const FIRST_MESSAGE_BYTES: u64 = 16 << 10;
+
 /// What is known of the room in a follower's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
@@ -53,8 +56,8 @@ pub(crate) enum Room {
     Unknown,
     /// It takes entries.
     Enough,
-    /// It takes none.
-    Full,
+    /// It took none in this round of heartbeats.
+    Full(u64),
 }
 
 /// What a result of AppendEntries told its leader.
@@ -108,7 +111,7 @@ impl Progress {
 
     pub(crate) fn may_send(&self, messages_max: u32, bytes_max: u64) -> bool {
         match self.flow {
-            _ if self.room == Room::Full => false,
+            _ if self.full_in_round().is_some() => false,
             Flow::Probe { sent } => sent.is_none(),
             Flow::Pipeline => {
                 let messages_max = messages_max.min(self.messages_max);
@@ -210,11 +213,33 @@ impl Progress {
 
     /// It left out entries that came with a request, or has room for them again: the next heartbeat
     /// finds out from where on they are to be sent again. Then it is sent little at first.
-    pub(crate) fn set_log_full(&mut self, log_full: bool) {
+    ///
+    /// What it says of other messages of the same round is no news: a log can be too full for one
+    /// and not for the next.
+    pub(crate) fn set_log_full(&mut self, log_full: bool, round: u64, response_round: u64) {
         if log_full {
             self.messages_max = 1;
+            self.room = Room::Full(round);
+        } else if self
+            .full_in_round()
+            .is_none_or(|full| response_round > full)
+        {
+            self.room = Room::Enough;
         }
-        self.room = if log_full { Room::Full } else { Room::Enough };
+    }
+
+    /// The round in which its log was full, if it is as far as is known.
+    pub(crate) fn full_in_round(&self) -> Option<u64> {
+        match self.room {
+            Room::Full(round) => Some(round),
+            Room::Unknown | Room::Enough => None,
+        }
+    }
+
+    /// Most bytes of one message: few after its log was full, which may be so again.
+    pub(crate) fn message_bytes_max(&self, most: u64) -> u64 {
+        let few = u64::from(self.messages_max).saturating_mul(FIRST_MESSAGE_BYTES);
+        few.min(most)
     }
 
     /// Back to one message at a time, from `next_index` on.

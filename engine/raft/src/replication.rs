@@ -7,7 +7,7 @@ use crate::membership::VoteResult;
 use crate::message::{AppendResponse, EntryKind, EntryMeta};
 use crate::mutant::Mutant;
 use crate::output::{Appended, Output};
-use crate::progress::{Learned, Room};
+use crate::progress::Learned;
 use crate::raft::Raft;
 use crate::role::{Leader, Role};
 use pontoon_types::{LogIndex, NodeId, Term, Time};
@@ -270,7 +270,7 @@ impl Raft {
             return false;
         };
         let mut progress = leader.progress.values();
-        progress.any(|progress| progress.room == Room::Full)
+        progress.any(|progress| progress.full_in_round().is_some())
     }
 
     /// Whether the logs of so many members are full that nothing more could be committed. False
@@ -281,7 +281,7 @@ impl Raft {
         };
         let has_room = |voter: NodeId| {
             let progress = leader.progress.get(&voter);
-            Some(progress.is_none_or(|progress| progress.room != Room::Full))
+            Some(progress.is_none_or(|progress| progress.full_in_round().is_none()))
         };
         view.membership.vote_result(has_room) == VoteResult::Lost
     }

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::membership::Membership;
 use crate::message::VoteKind;
-use crate::progress::{Flow, Room};
+use crate::progress::Flow;
 use crate::raft::Raft;
 use crate::role::Role;
 use pontoon_types::{LogIndex, NodeId, Term, Time};
@@ -121,7 +121,7 @@ impl Raft {
             messages_in_flight: progress.in_flight(),
             responded_at: progress.responded_at,
             tainted: progress.repair.is_some(),
-            log_full: progress.room == Room::Full,
+            log_full: progress.full_in_round().is_some(),
             left_behind: progress.left_behind,
         });
         peers.collect()

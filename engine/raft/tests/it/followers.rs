@@ -200,10 +200,10 @@ fn messages_to_a_follower_that_lags_hold_as_many_bytes_as_they_may() {
 fn a_follower_whose_log_is_full_is_sent_no_entries() {
     let mut raft = leader(&[]);
     acknowledge(&mut raft, TWO, 2, 1);
-    let respond = |raft: &mut Raft, now, match_index, log_full| {
+    let respond = |raft: &mut Raft, now, match_index: u64, log_full: bool| {
         let mut response = append_response(match_index);
         if let Body::AppendResponse(response) = &mut response.body {
-            response.log_full = log_full;
+            (response.log_full, response.round) = (log_full, u64::from(!log_full));
         }
         let mut output = Output::default();
         raft.step(Time(now), TWO, response, &[], &mut output);
