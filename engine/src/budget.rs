@@ -30,6 +30,12 @@ impl Budget {
         self.bytes_max.saturating_sub(held)
     }
 
+    /// How much is held, and the most that may be.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn gauge(&self) -> (usize, usize) {
+        (self.held.load(Ordering::Relaxed), self.bytes_max)
+    }
+
     /// Takes bytes out of the budget, if it has so many.
     pub(crate) fn take(&self, bytes: usize) -> Option<Permit> {
         let before = self.held.fetch_add(bytes, Ordering::Relaxed);

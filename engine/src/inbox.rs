@@ -61,6 +61,12 @@ impl Inbox {
         !self.queues.proposals.is_empty()
     }
 
+    /// Bytes of commands that wait, or were taken and are not answered, and the most that may.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn gauge(&self) -> (usize, usize) {
+        self.budget.gauge()
+    }
+
     pub(crate) fn has_requests(&self) -> bool {
         !self.queues.requests.is_empty()
     }

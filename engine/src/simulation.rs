@@ -16,6 +16,7 @@ use crate::request::CreateError;
 use crate::shard::{Shard, ShardConfig, ShardOpenError, Turn};
 use crate::statistics::CoreStatistics;
 
+pub use crate::shard::Gauge;
 pub use crate::shard::Mutant as ShardMutant;
 pub use pontoon_raft::Mutant as RaftMutant;
 pub use pontoon_storage::Mutant as StorageMutant;
@@ -56,7 +57,7 @@ impl SimulatedCore {
     ) -> Result<Self, ShardOpenError> {
         let doorbell = Arc::new(Doorbell::new().expect("a file descriptor"));
         let limits = InboxLimits {
-            proposals_max: 1024,
+            proposals_max: 256,
             bytes_max: 64 << 10,
             command_bytes_max: config.command_bytes_max,
         };
@@ -114,6 +115,12 @@ impl SimulatedCore {
     #[must_use]
     pub fn failure(&self) -> Option<&Poisoned> {
         self.shard.failure()
+    }
+
+    /// What every queue holds between two turns, and the most that it may.
+    #[must_use]
+    pub fn gauges(&self) -> Vec<Gauge> {
+        self.shard.gauges()
     }
 
     /// Counts so far.

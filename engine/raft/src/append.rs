@@ -51,7 +51,7 @@ impl Raft {
     /// for no disk: its leader learns of the rest from the responses to the entries.
     fn asserted_index(&self, request: &AppendEntries) -> LogIndex {
         let index = request.last_index().max(self.commit_index);
-        if request.count == 0 {
+        if request.count == 0 && !self.is(Mutant::HeartbeatsAwaitDisk) {
             index.min(self.log.durable_index())
         } else {
             index

@@ -8,7 +8,7 @@ use crate::membership::{Membership, VoteResult};
 use crate::message::{AppendEntries, AppendResponse, Body, Message};
 use crate::mutant::Mutant;
 use crate::output::Output;
-use crate::progress::{Learned, Progress};
+use crate::progress::{Flow, Learned, Progress};
 use crate::role::{Leader, Transfer};
 use pontoon_types::{EntryId, LogIndex, NodeId, Term, Time};
 
@@ -155,6 +155,9 @@ impl Leader {
             return Learned::Nothing;
         };
         progress.responded_at = view.now;
+        if view.config.is(Mutant::SendsProbeTwice) && matches!(progress.flow, Flow::Probe { .. }) {
+            progress.flow = Flow::Probe { sent: None };
+        }
         let learned = progress.on_outcome(response.outcome, view.log);
         progress.set_log_full(response.log_full);
         if progress.match_index >= view.log.compacted().index {

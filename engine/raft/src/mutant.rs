@@ -26,6 +26,12 @@ pub enum Mutant {
     /// A damaged replica counts as soon as it has what is committed, without an entry that was
     /// proposed after its report.
     TaintedCountsAtOnce,
+    /// Proposals put off the heartbeats of followers that are sent nothing.
+    ProposalsDelayHeartbeats,
+    /// The entries of a probe are sent again when its place is agreed.
+    SendsProbeTwice,
+    /// The response to a heartbeat waits for the disk.
+    HeartbeatsAwaitDisk,
 }
 
 impl RaftConfig {

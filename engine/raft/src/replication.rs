@@ -106,6 +106,13 @@ impl Raft {
                 count: u32::try_from(entries.len()).expect("a batch is short"),
             });
             self.send_to_all(output);
+            if self.is(Mutant::ProposalsDelayHeartbeats)
+                && let Some((leader, view)) = self.leading()
+            {
+                let deadline = view.heartbeat_deadline();
+                let followers = leader.progress.values_mut();
+                followers.for_each(|progress| progress.heartbeat_deadline = deadline);
+            }
         }
         Ok(Proposed { first_index, term })
     }

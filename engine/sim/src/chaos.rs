@@ -7,6 +7,7 @@ use crate::clock;
 use crate::coverage::RareEvent;
 use crate::faults::Fault;
 use crate::settings::MILLISECOND;
+use crate::steady::Impairment;
 use crate::trace::TraceKind;
 use crate::world::{Event, World};
 
@@ -43,6 +44,7 @@ impl World {
                 self.injected(Fault::DiskFull);
             }
         }
+        self.disturb_links();
         self.drift_clocks();
         self.rot_while_running();
         if self.random.happens(self.swarm.transfer) {
@@ -86,6 +88,85 @@ impl World {
         }
     }
 
+    /// A link carries nothing for a while, or a few bytes now and then; or a node takes nothing of
+    /// what is sent to it, while it sends as ever.
+    fn disturb_links(&mut self) {
+        if self.swarm.slowest_link == 0 {
+            return;
+        }
+        let long = self.random.happens(100_000);
+        let lasts = if long {
+            12_000
+        } else {
+            self.random.between(50, 3_000)
+        };
+        let until = self.now + lasts * MILLISECOND;
+        let [from, to] = [(); 2].map(|()| self.random.below(self.swarm.nodes));
+        if self.random.happens(self.swarm.hang)
+            && let Some(link) = self.network.links.between(from, to)
+        {
+            link.hang(until);
+            self.injected(Fault::Hang);
+        }
+        if self.random.happens(self.swarm.drip) {
+            let rate = self.random.between(100, 2_000);
+            if let Some(link) = self.network.links.between(from, to) {
+                link.drip(until, rate);
+                self.injected(Fault::Drip);
+            }
+        }
+        if self.random.happens(self.swarm.deaf) {
+            self.injected(Fault::Deaf);
+            self.hang_node(to, until, false);
+        }
+    }
+
+    /// Nothing passes the links to a node, and with `both` those from it.
+    pub(crate) fn hang_node(&mut self, node: usize, until: u64, both: bool) {
+        for other in 0..self.swarm.nodes {
+            if let Some(link) = self.network.links.between(other, node) {
+                link.hang(until);
+            }
+            if let Some(link) = self.network.links.between(node, other).filter(|_| both) {
+                link.hang(until);
+            }
+        }
+    }
+
+    /// A few bytes a second pass the links to a node.
+    pub(crate) fn drip_node(&mut self, node: usize, until: u64) {
+        for other in 0..self.swarm.nodes {
+            let rate = self.random.between(100, 2_000);
+            if let Some(link) = self.network.links.between(other, node) {
+                link.drip(until, rate);
+            }
+        }
+    }
+
+    /// No further segment finds space on a node's disks, for a while.
+    pub(crate) fn fill_for_a_while(&mut self, node: usize, rate: u64) -> bool {
+        if !self.may_fail() || !self.random.happens(rate) {
+            return false;
+        }
+        for core in 0..self.swarm.cores {
+            let place = self.place(node, core);
+            self.places[place].disk.set_full(true);
+        }
+        let after = self.random.between(50, 1_500) * MILLISECOND;
+        self.schedule(after, Event::Space(node));
+        true
+    }
+
+    /// There is space on a node's disks again.
+    pub(crate) fn give_space(&mut self, node: usize) {
+        if !self.is_impaired(node, Impairment::Full) {
+            for core in 0..self.swarm.cores {
+                let place = self.place(node, core);
+                self.places[place].disk.set_full(false);
+            }
+        }
+    }
+
     /// Clocks take other rates, sound and unsound ones. Nothing that must never happen may depend
     /// on that: there are no leases, so that a wrong clock costs elections, and no more.
     fn drift_clocks(&mut self) {
@@ -114,7 +195,7 @@ impl World {
     /// on with both much later. True if it does.
     pub(crate) fn pause_in_turn(&mut self, position: usize) -> bool {
         let fresh = self.places[position].interrupted.is_none();
-        if self.healed || !fresh || !self.random.happens(self.swarm.pause_in_turn) {
+        if !self.may_fail() || !fresh || !self.random.happens(self.swarm.pause_in_turn) {
             return false;
         }
         self.injected(Fault::PauseInTurn);
@@ -176,7 +257,7 @@ impl World {
     /// A new leader is cut off soon after its election, with entries that nobody else has, and
     /// comes back when others may have gone on without it.
     pub(crate) fn isolate_new_leader(&mut self, node: usize) {
-        if !self.healed
+        if self.may_fail()
             && self.swarm.nodes > 1
             && self.random.happens(self.swarm.isolate_new_leader)
         {
@@ -186,7 +267,7 @@ impl World {
     }
 
     pub(crate) fn isolate(&mut self, node: usize) {
-        if self.healed {
+        if !self.may_fail() {
             return;
         }
         self.injected(Fault::LeaderIsolated);
@@ -261,7 +342,7 @@ impl World {
             }
         }
         self.end(node);
-        let may_rot = !self.healed && self.may_lose(node);
+        let may_rot = self.may_fail() && self.may_lose(node);
         if may_rot && self.random.happens(self.swarm.bit_rot) {
             let core = self.random.below(usize::from(self.swarm.cores));
             let position = self.place(node, u16::try_from(core).expect("few cores"));

@@ -7,8 +7,8 @@ use pontoon::raft::{
     AppendEntries, AppendOutcome, AppendResponse, Body, LogIndex, Message, Term, VoteKind,
     VoteResponse,
 };
-use pontoon::storage::RecoveredGroup;
-use pontoon::transport::{Connection, Head};
+use pontoon::storage::{RecoveredGroup, record};
+use pontoon::transport::{Connection, Frame, Head};
 use pontoon::{GroupId, NodeId};
 
 use crate::settings::LIMITS;
@@ -23,6 +23,10 @@ pub(crate) struct Checks {
     sniffers: BTreeMap<SocketId, Connection<Vec<u8>>>,
     /// The term of each entry that any replica ever held to be committed, by group and index.
     pub(crate) committed: BTreeMap<(u64, LogIndex), Term>,
+    /// Committed entries that were found on the disks of a majority, by group.
+    on_majority: BTreeMap<GroupId, LogIndex>,
+    /// The last durable entry that was found on a place's disk, by place and group.
+    pub(crate) on_disk: BTreeMap<(usize, GroupId), (LogIndex, Term)>,
     /// What each place's disk holds for good, by the version of its image.
     images: BTreeMap<usize, (u64, Vec<RecoveredGroup>)>,
 }
@@ -34,6 +38,8 @@ impl Checks {
             leaders: BTreeMap::new(),
             committed: BTreeMap::new(),
             sniffers: BTreeMap::new(),
+            on_majority: BTreeMap::new(),
+            on_disk: BTreeMap::new(),
             images: BTreeMap::new(),
         }
     }
@@ -43,10 +49,20 @@ impl Checks {
     }
 }
 
+/// A message on the wire, and its entries with their bytes.
+pub(crate) struct Sniffed {
+    pub(crate) head: Head,
+    pub(crate) entries: Vec<(LogIndex, u64)>,
+}
+
 impl World {
     /// Before bytes leave: each message promises only what the sender's disk holds for good
-    /// (thesis 3.8), and says only that to be committed which a majority's disks hold.
-    pub(crate) fn check_promises(&mut self, position: usize, socket: SocketId, bytes: &[u8]) {
+    /// (thesis 3.8), and says only that to be committed which a majority's disks hold. What it
+    /// costs is counted.
+    pub(crate) fn note_sent(&mut self, position: usize, socket: SocketId, bytes: &[u8]) {
+        if !self.checks.promises() && !self.swarm.steady {
+            return;
+        }
         let Some(end) = self.network.end(socket) else {
             return;
         };
@@ -54,25 +70,28 @@ impl World {
             return;
         };
         let to = NodeId(self.places[other.place].node as u64 + 1);
-        let heads = self.sniff(socket, bytes);
+        let sniffed = self.sniff(socket, bytes);
+        for message in &sniffed {
+            self.count_message(position, (to, socket), message);
+        }
         // A drive that has lost durable data told its node otherwise: until the node finds that
         // out, it promises what was true when the drive said so. The others hold it (the atlas).
-        if self.places[position].disk.unnoticed {
+        if !self.checks.promises() || self.places[position].disk.unnoticed {
             return;
         }
-        for head in heads {
+        for Sniffed { head, .. } in sniffed {
             if let Some(message) = pontoon::simulation::message(&head) {
                 self.check_message(position, to, GroupId(head.group), &message);
             }
         }
     }
 
-    fn sniff(&mut self, socket: SocketId, mut bytes: &[u8]) -> Vec<Head> {
+    fn sniff(&mut self, socket: SocketId, mut bytes: &[u8]) -> Vec<Sniffed> {
         let sniffers = &mut self.checks().sniffers;
         let connection = sniffers
             .entry(socket)
             .or_insert_with(|| Connection::new(LIMITS));
-        let mut heads = Vec::new();
+        let mut sniffed = Vec::new();
         while !bytes.is_empty() {
             let Some(mut buffer) = connection.receive() else {
                 break;
@@ -84,10 +103,10 @@ impl World {
                 break;
             }
             while let Ok(Some(frame)) = connection.next_frame() {
-                heads.extend(frame.heads());
+                sniffed.extend(messages(&frame));
             }
         }
-        heads
+        sniffed
     }
 
     fn image(&mut self, position: usize, group: GroupId) -> Option<RecoveredGroup> {
@@ -119,6 +138,12 @@ impl World {
     }
 
     fn check_message(&mut self, position: usize, to: NodeId, group: GroupId, message: &Message) {
+        if let Body::AppendEntries(request) = message.body {
+            let found = self.checks().on_majority.get(&group);
+            if found.is_some_and(|found| request.leader_commit <= *found) {
+                return;
+            }
+        }
         let image = self.image(position, group);
         // A log says its last entry's term as well: where the record of a term is lost with damage,
         // the entries that a leader of that term gave remain, and a start goes on from them.
@@ -191,10 +216,32 @@ impl World {
             })
             .count();
         if holding <= self.swarm.nodes / 2 {
-            self.fail(format!(
+            return self.fail(format!(
                 "place {position} says that entry {index} of group {group} is committed, \
                  {holding} disks hold it"
             ));
         }
+        // Entries before it are there as well, and what is durable stays.
+        self.checks().on_majority.insert(group, index);
     }
+}
+
+/// The messages of a frame, each with its entries.
+fn messages<'a>(frame: &'a Frame<'a>) -> impl Iterator<Item = Sniffed> + 'a {
+    let mut records = frame.records();
+    frame.heads().map(move |head| {
+        let mut entries = Vec::new();
+        let request = pontoon::simulation::message(&head).and_then(|message| match message.body {
+            Body::AppendEntries(request) => Some(request.count),
+            _ => None,
+        });
+        for _ in 0..request.unwrap_or(0) {
+            let Ok(record) = record::parse_unchecked(records) else {
+                break;
+            };
+            entries.push((record.index, record.encoded_bytes as u64));
+            records = &records[record.encoded_bytes..];
+        }
+        Sniffed { head, entries }
+    })
 }

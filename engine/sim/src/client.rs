@@ -9,11 +9,15 @@ use crate::edn::{HistoryEvent, Moment};
 use crate::history::Call;
 use crate::machine::{Command, lock};
 use crate::settings::MILLISECOND;
+use crate::swarm::Swarm;
 use crate::trace::TraceKind;
 use crate::world::World;
 
 /// A client gives up on an answer after this.
 const PATIENCE: u64 = 3_000 * MILLISECOND;
+
+/// In a steady run it asks somebody else after this; the answer is owed all the same.
+const STEADY_PATIENCE: u64 = 400 * MILLISECOND;
 
 /// Sizes of padding: most commands are small, some fill a good part of a frame.
 const PADDING: [usize; 6] = [0, 0, 16, 100, 700, 3500];
@@ -21,28 +25,51 @@ const PADDING: [usize; 6] = [0, 0, 16, 100, 700, 3500];
 /// What a client waits for.
 pub(crate) struct Outstanding {
     proposal: Proposal,
-    place: usize,
-    group: u64,
+    pub(crate) place: usize,
+    /// The start of its node that it was asked of.
+    pub(crate) generation: u64,
+    pub(crate) group: u64,
     command: Command,
-    invoked: u64,
+    pub(crate) invoked: u64,
+}
+
+impl Outstanding {
+    fn poll(&mut self) -> Poll<Outcome> {
+        let mut context = Context::from_waker(Waker::noop());
+        std::pin::Pin::new(&mut self.proposal).poll(&mut context)
+    }
+
+    pub(crate) fn is_answered(&mut self) -> bool {
+        self.poll().is_ready()
+    }
 }
 
 /// One client.
 pub(crate) struct Client {
     outstanding: Option<Outstanding>,
-    /// Where a group's leader was last found.
-    hint: usize,
+    /// Where a group's leader was last found; in a steady run for each group.
+    hints: Vec<usize>,
     /// Its name in a history; another one after each operation of unknown outcome.
     process: u64,
 }
 
 impl Client {
-    pub(crate) fn new(number: usize) -> Self {
+    pub(crate) fn new(number: usize, swarm: &Swarm) -> Self {
+        let hints = if swarm.steady { swarm.groups } else { 1 };
         Self {
             outstanding: None,
-            hint: 0,
+            hints: vec![0; usize::try_from(hints).expect("few groups")],
             process: number as u64,
         }
+    }
+
+    pub(crate) fn outstanding(&self) -> Option<&Outstanding> {
+        self.outstanding.as_ref()
+    }
+
+    fn hint(&mut self, group: u64) -> &mut usize {
+        let position = group as usize % self.hints.len();
+        &mut self.hints[position]
     }
 }
 
@@ -53,6 +80,9 @@ impl World {
         let idle = self.clients[number].outstanding.is_none();
         if idle && !self.healed {
             self.client_asks(number);
+        }
+        if self.healed && self.swarm.steady && self.clients[number].outstanding.is_none() {
+            return;
         }
         let after = self.random.delay(self.swarm.think);
         self.schedule_client(number, after);
@@ -74,7 +104,7 @@ impl World {
         let node = if self.random.happens(100_000) {
             self.random.below(self.swarm.nodes)
         } else {
-            self.clients[number].hint
+            *self.clients[number].hint(group)
         };
         let place = self.place(node, core);
         self.operations += 1;
@@ -90,13 +120,15 @@ impl World {
         };
         let padding = PADDING[choice];
         let Some(shard) = &self.places[place].shard else {
-            self.clients[number].hint = self.random.below(self.swarm.nodes);
+            *self.clients[number].hint(group) = self.random.below(self.swarm.nodes);
             return;
         };
+        let generation = self.places[place].generation;
         let group_handle = shard.group(GroupId(group));
         let outstanding = Outstanding {
             proposal: group_handle.propose(command.encode(padding)),
             place,
+            generation,
             group,
             command,
             invoked: self.now,
@@ -110,12 +142,18 @@ impl World {
         let Some(mut waiting) = self.clients[number].outstanding.take() else {
             return;
         };
-        let mut context = Context::from_waker(Waker::noop());
-        let polled = std::pin::Pin::new(&mut waiting.proposal).poll(&mut context);
-        match polled {
+        let patience = match self.swarm.steady {
+            true => STEADY_PATIENCE,
+            false => PATIENCE,
+        };
+        match waiting.poll() {
             Poll::Ready(outcome) => self.client_answered(number, &waiting, outcome),
-            Poll::Pending if self.now - waiting.invoked > PATIENCE => {
+            Poll::Pending if self.now - waiting.invoked > patience => {
                 self.record(number, &waiting, None, None);
+                *self.clients[number].hint(waiting.group) = self.random.below(self.swarm.nodes);
+                if self.swarm.steady {
+                    self.steady.owed.push(waiting);
+                }
             }
             Poll::Pending => self.clients[number].outstanding = Some(waiting),
         }
@@ -135,6 +173,7 @@ impl World {
                     ));
                 }
                 self.acknowledged.push((group, index, operation));
+                self.steady.answered_at[group as usize - 1] = self.now;
                 self.trace.event(
                     self.now,
                     TraceKind::Acknowledged,
@@ -156,7 +195,7 @@ impl World {
                     pontoon::Rejection::NotLeader { leader } => leader,
                     _ => None,
                 };
-                self.clients[number].hint = match leader {
+                *self.clients[number].hint(waiting.group) = match leader {
                     Some(leader) => leader.0 as usize - 1,
                     None => self.random.below(self.swarm.nodes),
                 };

@@ -42,6 +42,30 @@ pub enum RareEvent {
     SegmentFreed,
     /// A node dropped a message.
     MessageDropped,
+    /// The logs of the others did not wait for a member any more.
+    LeftBehind,
+    /// A follower said that it has no room for entries.
+    FollowerFull,
+    /// A send found no room in its socket.
+    SendWaited,
+    /// A quiet window began under load.
+    WindowOpened,
+    /// A quiet window ended, and all had what they were owed.
+    WindowJudged,
+    /// A node was down for the whole of a window.
+    WindowNodeDown,
+    /// A disk was full for the whole of a window.
+    WindowDiskFull,
+    /// A disk was slow for the whole of a window.
+    WindowSlowDisk,
+    /// A node's links hung for the whole of a window.
+    WindowHung,
+    /// A node took nothing for the whole of a window.
+    WindowDeaf,
+    /// A node took a few bytes a second for the whole of a window.
+    WindowDrip,
+    /// A node was slow for the whole of a window.
+    WindowSlowTurns,
 }
 
 /// All of them, in the order of their declaration, with their labels.
@@ -77,13 +101,33 @@ pub const RARE_EVENTS: &[(RareEvent, &str)] = &[
     ),
     (RareEvent::SegmentFreed, "segment freed"),
     (RareEvent::MessageDropped, "message dropped"),
+    (RareEvent::LeftBehind, "member left behind"),
+    (RareEvent::FollowerFull, "follower without room"),
+    (RareEvent::SendWaited, "send waited for room"),
+    (RareEvent::WindowOpened, "quiet window under load"),
+    (RareEvent::WindowJudged, "quiet window judged"),
+    (RareEvent::WindowNodeDown, "window with a node down"),
+    (RareEvent::WindowDiskFull, "window with a full disk"),
+    (RareEvent::WindowSlowDisk, "window with a slow disk"),
+    (RareEvent::WindowHung, "window with a hung node"),
+    (RareEvent::WindowDeaf, "window with a deaf node"),
+    (RareEvent::WindowDrip, "window with a dripping node"),
+    (RareEvent::WindowSlowTurns, "window with a slow machine"),
 ];
 
 /// How often each rare event was met.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coverage {
     /// In the order of [`RARE_EVENTS`].
     counts: [u64; RARE_EVENTS.len()],
+}
+
+impl Default for Coverage {
+    fn default() -> Self {
+        Self {
+            counts: [0; RARE_EVENTS.len()],
+        }
+    }
 }
 
 impl Coverage {

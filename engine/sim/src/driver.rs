@@ -6,6 +6,7 @@ use pontoon::storage::{DiskOp, ReadBuffer, Volume};
 
 use crate::coverage::RareEvent;
 use crate::faults::Fault;
+use crate::links::Link;
 use crate::settings::{EIO, EPIPE, MILLISECOND};
 use crate::trace::TraceKind;
 use crate::world::{Event, World};
@@ -51,8 +52,11 @@ impl World {
     fn submit_disk(&mut self, place: usize, mut operation: DiskOp) {
         let generation = self.places[place].generation;
         let mut after = self.random.delay(self.swarm.disk_delay);
-        if !self.healed && self.random.happens(self.swarm.disk_stall) {
+        after += self.disk_is_slow(self.places[place].node);
+        self.count_disk(place, &operation);
+        if self.may_fail() && self.random.happens(self.swarm.disk_stall) {
             after += self.random.between(100, 2_000) * MILLISECOND;
+            self.steady.lasts_until(self.now + after);
             self.injected(Fault::DiskStall);
         }
         if self.places[place].disk.begins_used_segment(&operation) {
@@ -90,7 +94,7 @@ impl World {
 
     /// Drives that lose what they acknowledge, of nodes where the fault atlas allows it.
     fn plan_fault(&mut self, place: usize, id: u64) {
-        let may = !self.healed && self.may_lose(self.places[place].node);
+        let may = self.may_fail() && self.may_lose(self.places[place].node);
         let (lost, misdirected) = (self.swarm.lost_write, self.swarm.misdirected_write);
         let disk = &mut self.places[place].disk;
         if may && self.random.happens(lost) {
@@ -101,11 +105,11 @@ impl World {
     }
 
     fn read_result(&mut self, buffer: &mut ReadBuffer) -> Result<usize, i32> {
-        if !self.healed && self.random.happens(self.swarm.read_error) {
+        if self.may_fail() && self.random.happens(self.swarm.read_error) {
             self.injected(Fault::ReadError);
             return Err(EIO);
         }
-        if !self.healed && self.random.happens(self.swarm.wrong_read) {
+        if self.may_fail() && self.random.happens(self.swarm.wrong_read) {
             self.injected(Fault::WrongRead);
             let position = self.random.below(buffer.len());
             buffer.as_mut_slice()[position] ^= 1 << self.random.below(8);
@@ -117,7 +121,7 @@ impl World {
         if self.places[position].generation != generation {
             return;
         }
-        let fails = !self.healed && self.random.happens(self.swarm.disk_error);
+        let fails = self.may_fail() && self.random.happens(self.swarm.disk_error);
         let result = if fails {
             self.injected(Fault::WriteError);
             Err(EIO)
@@ -136,43 +140,42 @@ impl World {
         self.complete(position, generation, completion);
     }
 
-    fn send(
+    pub(crate) fn send(
         &mut self,
         place: usize,
         socket: SocketId,
         batch: pontoon::transport::SendBatch<pontoon::storage::RecordBytes>,
     ) {
-        let mut bytes: Vec<u8> = batch.slices().flatten().copied().collect();
-        if self.checks.promises() {
-            self.check_promises(place, socket, &bytes);
-        }
-        if self.random.happens(100_000) {
-            let count = 1 + self.random.below(bytes.len());
-            if count < bytes.len() {
-                self.injected(Fault::ShortSend);
-            }
-            bytes.truncate(count);
-        }
-        let result = match self.network.end(socket).map(|end| end.other) {
-            None => Err(EPIPE),
-            Some(_) => Ok(bytes.len()),
-        };
         let other = self.network.end(socket).map(|end| end.other);
-        if !self.healed && self.random.happens(self.swarm.bit_flip) {
+        let mut count = batch.bytes();
+        if self.random.happens(100_000) {
+            count = 1 + self.random.below(count);
+        }
+        if let Some((room, _)) = self.room(place, other) {
+            if room == 0 && !self.network.has_ended(socket) {
+                self.coverage.mark(RareEvent::SendWaited);
+                return self.network.hold_send(socket, batch);
+            }
+            count = count.min(room.max(1));
+        }
+        if count < batch.bytes() {
+            self.injected(Fault::ShortSend);
+        }
+        let mut bytes = Vec::with_capacity(count);
+        for slice in batch.slices() {
+            let left = count - bytes.len();
+            bytes.extend_from_slice(&slice[..slice.len().min(left)]);
+        }
+        self.note_sent(place, socket, &bytes);
+        let result = other.map_or(Err(EPIPE), |_| Ok(bytes.len()));
+        if self.may_fail() && self.random.happens(self.swarm.bit_flip) {
             let position = self.random.below(bytes.len());
             bytes[position] ^= 1 << self.random.below(8);
             self.injected(Fault::BitFlip);
         }
-        let delay = self.random.delay(self.swarm.network_delay);
-        let now = self.now;
         let mut after = self.random.between(500, 5_000);
-        if let Some(end) = other.and_then(|other| self.network.end_mut(other)) {
-            let at = (now + delay).max(end.last_arrival + 1);
-            let at = at.max(end.clogged_until);
-            end.last_arrival = at;
-            after = after.max(end.clogged_until.saturating_sub(now));
-            let socket = other.expect("it has an end");
-            self.schedule(at - now, Event::Arrive { socket, bytes });
+        if let Some(other) = other {
+            after = after.max(self.carry(place, other, bytes));
         }
         let completion = Completion::Sent {
             socket,
@@ -180,6 +183,118 @@ impl World {
             result,
         };
         self.schedule_completion(after, place, completion);
+    }
+
+    /// How many bytes more the socket takes, and all that it has room for; `None` without a limit.
+    fn room(&mut self, place: usize, other: Option<SocketId>) -> Option<(usize, usize)> {
+        let other = other?;
+        let to = self.network.end(other)?.place;
+        let (from, to) = (self.places[place].node, self.places[to].node);
+        let buffer = self.network.links.between(from, to)?.buffer;
+        let room = buffer.saturating_sub(self.network.outstanding(other));
+        Some((room, buffer))
+    }
+
+    /// Bytes are on their way to the other end of a connection. Gives after how many nanoseconds
+    /// their send is over.
+    fn carry(&mut self, place: usize, other: SocketId, bytes: Vec<u8>) -> u64 {
+        let Some(to) = self.network.end(other).map(|end| end.place) else {
+            return 0;
+        };
+        let (from, to) = (self.places[place].node, self.places[to].node);
+        if self.network.links.between(from, to).is_some() {
+            self.network.enqueue(other, &bytes);
+            self.transmit_next(other);
+            return 0;
+        }
+        self.launch(other, bytes)
+    }
+
+    /// Bytes leave for this end. Gives after how long it accepts them, if it does not at once.
+    fn launch(&mut self, socket: SocketId, bytes: Vec<u8>) -> u64 {
+        let delay = self.random.delay(self.swarm.network_delay);
+        let now = self.now;
+        let Some(end) = self.network.end_mut(socket) else {
+            return 0;
+        };
+        let at = (now + delay).max(end.last_arrival + 1);
+        let at = at.max(end.clogged_until);
+        end.last_arrival = at;
+        let accepts_after = end.clogged_until.saturating_sub(now);
+        self.schedule(at - now, Event::Arrive { socket, bytes });
+        accepts_after
+    }
+
+    /// The next piece of what waits for this end begins to pass its link, unless one does already.
+    fn transmit_next(&mut self, socket: SocketId) {
+        let queued = self.network.queued(socket);
+        let Some(after) = self.link_to(socket).map(|(link, now)| {
+            let piece = queued.min(link.piece(now));
+            link.time(now, piece)
+        }) else {
+            return;
+        };
+        if let Some(end) = self.network.end_mut(socket)
+            && queued > 0
+            && !std::mem::replace(&mut end.transmits, true)
+        {
+            self.schedule(after, Event::Transmitted { socket });
+        }
+    }
+
+    /// A piece has passed the link towards this end, if that carries anything now.
+    pub(crate) fn transmitted(&mut self, socket: SocketId) {
+        let Some((hangs, piece)) = self
+            .link_to(socket)
+            .map(|(link, now)| (now < link.hangs_until, link.piece(now)))
+        else {
+            return;
+        };
+        if let Some(end) = self.network.end_mut(socket) {
+            end.transmits = false;
+        }
+        if !hangs {
+            let bytes = self.network.dequeue(socket, piece);
+            if !bytes.is_empty() {
+                self.launch(socket, bytes);
+            }
+        }
+        self.transmit_next(socket);
+    }
+
+    /// The link towards this end, if it has limits, and the time.
+    fn link_to(&mut self, socket: SocketId) -> Option<(Link, u64)> {
+        let end = self.network.end(socket)?;
+        let from = self.network.end(end.other)?.place;
+        let (from, to) = (self.places[from].node, self.places[end.place].node);
+        let link = *self.network.links.between(from, to)?;
+        Some((link, self.now))
+    }
+
+    /// A send that found no room goes on, if there is some now or its connection has ended.
+    fn send_on(&mut self, socket: SocketId) {
+        let Some(place) = self.network.end(socket).map(|end| end.place) else {
+            return;
+        };
+        let other = self.network.end(socket).map(|end| end.other);
+        let ended = self.network.has_ended(socket);
+        // As Linux has it: whoever waits is woken once a good part of the buffer is free.
+        let little = |(room, buffer): (usize, usize)| room < buffer / 4;
+        if !ended && self.room(place, other).is_some_and(little) {
+            return;
+        }
+        if let Some(batch) = self.network.take_send(socket) {
+            if ended {
+                let result = Err(EPIPE);
+                let completion = Completion::Sent {
+                    socket,
+                    batch,
+                    result,
+                };
+                return self.schedule_completion(1_000, place, completion);
+            }
+            self.send(place, socket, batch);
+        }
     }
 
     pub(crate) fn arrive(&mut self, socket: SocketId, bytes: &[u8]) {
@@ -210,6 +325,12 @@ impl World {
         };
         if let Some(completion) = self.network.deliver(socket) {
             self.complete(place, generation, completion);
+            if let Some(other) = self.network.end(socket).map(|end| end.other) {
+                self.send_on(other);
+            }
+        }
+        if self.network.has_ended(socket) {
+            self.send_on(socket);
         }
     }
 

@@ -42,6 +42,10 @@ pub enum Fault {
     DiskStall,
     /// No further segment found space on a disk.
     DiskFull,
+    /// No further segment found space on a node's disks when it started, and for a while after.
+    DiskFullAtStart,
+    /// The same, on the disks of a new leader alone.
+    DiskFullLeader,
     /// A write completed before one that was submitted earlier.
     Reordered,
     /// A connection was cut at both ends, with what was on its way.
@@ -50,6 +54,12 @@ pub enum Fault {
     Duplication,
     /// A connection accepted nothing for a while, and then everything at once.
     Clog,
+    /// A link carried nothing for a while.
+    Hang,
+    /// A link carried a few bytes a second for a while.
+    Drip,
+    /// A node took nothing of what was sent to it for a while, and sent as ever.
+    Deaf,
     /// A bit was flipped on its way.
     BitFlip,
     /// A send took only a part of what it was given.
@@ -86,10 +96,15 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::WriteError, "write failed"),
     (Fault::DiskStall, "disk stalled"),
     (Fault::DiskFull, "disk full"),
+    (Fault::DiskFullAtStart, "disk full at a start"),
+    (Fault::DiskFullLeader, "disk full on the leader alone"),
     (Fault::Reordered, "writes completed out of order"),
     (Fault::Cut, "connection cut"),
     (Fault::Duplication, "connection cut for its sender alone"),
     (Fault::Clog, "connection clogged"),
+    (Fault::Hang, "link hung"),
+    (Fault::Drip, "link dripped"),
+    (Fault::Deaf, "node sent and took nothing"),
     (Fault::BitFlip, "bit flipped on the wire"),
     (Fault::ShortSend, "short send"),
     (Fault::Partition, "network partitioned"),
@@ -98,10 +113,18 @@ pub const FAULTS: &[(Fault, &str)] = &[
 ];
 
 /// How often each kind of fault was injected.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults {
     /// Times and runs, in the order of [`FAULTS`].
     counts: [(u64, u64); FAULTS.len()],
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            counts: [(0, 0); FAULTS.len()],
+        }
+    }
 }
 
 impl Faults {

@@ -1,10 +1,9 @@
 //! The second phase: everything is repaired, and the cluster must agree within a bound.
 
 use pontoon::raft::Raft;
-use pontoon::simulation::SimulatedCore;
 use pontoon::{GroupId, NodeId};
 
-use crate::clock;
+use crate::coverage::RareEvent;
 use crate::history::is_linearizable;
 use crate::machine::lock;
 use crate::settings::MILLISECOND;
@@ -23,18 +22,9 @@ impl World {
     /// Everything is repaired, and a majority must make progress within a bound.
     pub(crate) fn heal(&mut self) {
         self.healed = true;
-        self.network.blocked.clear();
-        self.paused_until.fill(0);
-        for position in 0..self.places.len() {
-            let place = &mut self.places[position];
-            place.disk.set_full(false);
-        }
-        for clock in &mut self.clocks {
-            clock.set_rate(self.now, clock::within_bound(&mut self.random));
-        }
-        for node in 0..self.swarm.nodes {
-            self.start(node);
-        }
+        self.steady.impaired = None;
+        self.repair();
+        self.network.links.widen();
         let until = self.now + HEALING;
         let mut asked_at = 0;
         let last_event = self.events + HEALING_EVENTS;
@@ -56,22 +46,10 @@ impl World {
         }
     }
 
-    /// A core whose log has failed stays as it is until somebody starts its node again.
-    fn restart_failed(&mut self) {
-        for position in 0..self.places.len() {
-            let place = &self.places[position];
-            let failure = place.shard.as_ref().and_then(SimulatedCore::failure);
-            if failure.is_some() {
-                let node = place.node;
-                self.crash(node);
-            }
-        }
-    }
-
     /// Whether every group has a leader that committed something in this phase, and every sound
     /// replica has applied all of it.
     fn agreed(&mut self, probes: &mut [Option<u64>]) -> bool {
-        let mut all = true;
+        let (mut all, mut left_behind) = (true, false);
         for (position, probe) in probes.iter_mut().enumerate() {
             let group = GroupId(position as u64 + 1);
             let core = pontoon::simulation::core_of(group, self.swarm.cores);
@@ -92,7 +70,13 @@ impl World {
                 continue;
             }
             let target = *probe.get_or_insert(committed.0);
+            let compacted = leader.compacted().index;
             for raft in &rafts {
+                if raft.last_index() < compacted && !raft.is_tainted() {
+                    // It was left behind: until there are snapshots, it stays out.
+                    left_behind = true;
+                    continue;
+                }
                 let status = raft.status();
                 // A machine with its own state may need entries that all others have compacted:
                 // until there are snapshots, its replica then stays out.
@@ -104,6 +88,9 @@ impl World {
                     all &= status.last_applied.0 >= target;
                 }
             }
+        }
+        if all && left_behind {
+            self.coverage.mark(RareEvent::LeftBehind);
         }
         all
     }
@@ -133,7 +120,7 @@ impl World {
         all
     }
 
-    fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let mut lines = Vec::new();
         for place in &self.places {
             let Some(shard) = &place.shard else {

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pontoon::{Batch, GroupId, LogIndex, Machines, StateMachine};
 
+use crate::swarm::{MachineKind, Swarm};
+
 /// What a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Command {
@@ -53,6 +55,8 @@ pub(crate) struct Registers {
 pub(crate) struct Oracle {
     /// By group and index: term and operation.
     canonical: BTreeMap<(u64, u64), (u64, u64)>,
+    /// The time, for machines whose state is durable late.
+    pub(crate) now: u64,
     /// State that machines keep over a crash, by node and group.
     kept: BTreeMap<(usize, u64), Registers>,
     /// The first thing that went wrong.
@@ -88,14 +92,39 @@ impl Oracle {
 struct Replica {
     node: usize,
     group: u64,
-    durable: bool,
+    kind: MachineKind,
     registers: Registers,
+    /// What of it is durable, and since when.
+    durable: LogIndex,
+    durable_at: u64,
     oracle: SharedOracle,
+}
+
+impl Replica {
+    /// Whether its state is to be made durable now.
+    fn is_due(&self, now: u64) -> bool {
+        match self.kind {
+            MachineKind::Volatile => false,
+            MachineKind::Prompt | MachineKind::Hoarder => true,
+            MachineKind::Late { after, entries } => {
+                let behind = self.registers.applied.0 - self.durable.0;
+                now >= self.durable_at + after || behind >= entries
+            }
+        }
+    }
 }
 
 impl StateMachine for Replica {
     fn durable_index(&self) -> Option<LogIndex> {
-        self.durable.then_some(self.registers.applied)
+        let durable = self.kind != MachineKind::Volatile;
+        durable.then_some(self.durable)
+    }
+
+    fn released_index(&self) -> LogIndex {
+        match self.kind {
+            MachineKind::Hoarder | MachineKind::Volatile => LogIndex(0),
+            MachineKind::Prompt | MachineKind::Late { .. } => self.durable,
+        }
     }
 
     fn apply(&mut self, batch: &mut Batch<'_>) {
@@ -118,27 +147,35 @@ impl StateMachine for Replica {
             let value = self.registers.values.get(&command.key).copied();
             batch.reply(value.unwrap_or(0).to_le_bytes().to_vec());
         }
-        let place = (self.node, self.group);
-        oracle.kept.insert(place, self.registers.clone());
+        if self.is_due(oracle.now) {
+            let place = (self.node, self.group);
+            oracle.kept.insert(place, self.registers.clone());
+            (self.durable, self.durable_at) = (self.registers.applied, oracle.now);
+        }
     }
 }
 
 /// The machines of one generation of a node.
-pub(crate) fn machines(oracle: &SharedOracle, node: usize, durable: bool) -> Machines {
+pub(crate) fn machines(oracle: &SharedOracle, node: usize, swarm: &Swarm) -> Machines {
     let oracle = Arc::clone(oracle);
+    let swarm = swarm.clone();
     Machines::new().register("registers", move |group: GroupId| {
-        let kept = if durable {
+        let kind = swarm.machine(group.0);
+        let kept = if kind != MachineKind::Volatile {
             let oracle = lock(&oracle);
             oracle.kept.get(&(node, group.0)).cloned()
         } else {
             lock(&oracle).kept.remove(&(node, group.0));
             None
         };
+        let registers = kept.unwrap_or_default();
         Ok(Box::new(Replica {
             node,
             group: group.0,
-            durable,
-            registers: kept.unwrap_or_default(),
+            kind,
+            durable: registers.applied,
+            durable_at: lock(&oracle).now,
+            registers,
             oracle: Arc::clone(&oracle),
         }))
     })

@@ -77,6 +77,22 @@ pub const MUTANTS: &[NamedMutant] = &[
         "sends entries that were overridden",
         ShardMutant::SendsOverridden,
     ),
+    core(
+        "proposals delay heartbeats",
+        RaftMutant::ProposalsDelayHeartbeats,
+    ),
+    core("a probe is sent twice", RaftMutant::SendsProbeTwice),
+    core(
+        "heartbeats wait for the disk",
+        RaftMutant::HeartbeatsAwaitDisk,
+    ),
+    shard("a full log is deaf", ShardMutant::FullLogIsDeaf),
+    shard("a leader without room stays", ShardMutant::StaysWithoutRoom),
+    shard("every response is held", ShardMutant::HoldsEveryResponse),
+    shard(
+        "queues to peers have no limit",
+        ShardMutant::QueuesWithoutLimit,
+    ),
     storage(
         "every damage is taken for a torn tail",
         StorageMutant::EveryDamageIsTorn,

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use pontoon::port::{Completion, SocketId};
-use pontoon::transport::ReceiveBuffer;
+use pontoon::storage::RecordBytes;
+use pontoon::transport::{ReceiveBuffer, SendBatch};
+
+use crate::links::Links;
 
 /// One end of a connection.
 pub(crate) struct End {
@@ -20,6 +23,14 @@ pub(crate) struct End {
     pub(crate) last_arrival: u64,
     /// Until then this end accepts nothing.
     pub(crate) clogged_until: u64,
+    /// Taken by the socket of the other side, and not yet on its way: only on links with a limit.
+    queue: VecDeque<u8>,
+    /// A piece of the queue is passing the link.
+    pub(crate) transmits: bool,
+    /// Bytes that were sent towards this end, and that its owner has not received.
+    outstanding: usize,
+    /// What the owner sends, as long as there is no room for any of it.
+    unsent: Option<SendBatch<RecordBytes>>,
 }
 
 /// All connections.
@@ -29,9 +40,17 @@ pub(crate) struct Network {
     next: u64,
     /// Directed pairs of nodes between which nothing passes.
     pub(crate) blocked: Vec<(usize, usize)>,
+    pub(crate) links: Links,
 }
 
 impl Network {
+    pub(crate) fn new(links: Links) -> Self {
+        Self {
+            links,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn connect(&mut self, sides: [(usize, u64); 2]) -> [SocketId; 2] {
         let sockets = [SocketId(self.next), SocketId(self.next + 1)];
         self.next += 2;
@@ -46,6 +65,10 @@ impl Network {
                 ended: false,
                 last_arrival: 0,
                 clogged_until: 0,
+                queue: VecDeque::new(),
+                transmits: false,
+                outstanding: 0,
+                unsent: None,
             };
             self.ends.insert(sockets[side], end);
         }
@@ -87,9 +110,66 @@ impl Network {
         }
     }
 
-    /// The owner lets go of its end; gives the other one.
+    /// The owner lets go of its end; gives the other one. What the link had not taken is lost.
     pub(crate) fn close(&mut self, socket: SocketId) -> Option<SocketId> {
-        self.ends.remove(&socket).map(|end| end.other)
+        let other = self.ends.remove(&socket)?.other;
+        if let Some(end) = self.ends.get_mut(&other) {
+            end.queue.clear();
+        }
+        Some(other)
+    }
+
+    /// Bytes are in the socket's buffer, towards this end.
+    pub(crate) fn enqueue(&mut self, socket: SocketId, bytes: &[u8]) {
+        if let Some(end) = self.ends.get_mut(&socket) {
+            end.outstanding += bytes.len();
+            end.queue.extend(bytes);
+        }
+    }
+
+    /// How many bytes wait to pass the link towards this end.
+    pub(crate) fn queued(&self, socket: SocketId) -> usize {
+        self.ends.get(&socket).map_or(0, |end| end.queue.len())
+    }
+
+    /// The next bytes that pass the link towards this end, `count` at most.
+    pub(crate) fn dequeue(&mut self, socket: SocketId, count: usize) -> Vec<u8> {
+        let Some(end) = self.ends.get_mut(&socket) else {
+            return Vec::new();
+        };
+        let count = count.min(end.queue.len());
+        end.queue.drain(..count).collect()
+    }
+
+    /// Bytes that were sent towards this end, and that its owner has not received.
+    pub(crate) fn outstanding(&self, socket: SocketId) -> usize {
+        self.ends.get(&socket).map_or(0, |end| end.outstanding)
+    }
+
+    /// A send for which there is no room waits.
+    pub(crate) fn hold_send(&mut self, socket: SocketId, batch: SendBatch<RecordBytes>) {
+        if let Some(end) = self.ends.get_mut(&socket) {
+            end.unsent = Some(batch);
+        }
+    }
+
+    /// The send that waits at this end, if its connection ended or there is room for it again.
+    pub(crate) fn take_send(&mut self, socket: SocketId) -> Option<SendBatch<RecordBytes>> {
+        self.ends.get_mut(&socket)?.unsent.take()
+    }
+
+    /// Whether nothing more comes to this end.
+    pub(crate) fn has_ended(&self, socket: SocketId) -> bool {
+        self.ends.get(&socket).is_none_or(|end| end.ended)
+    }
+
+    /// Whether two places are connected.
+    pub(crate) fn are_connected(&self, place: usize, to: usize) -> bool {
+        self.ends.values().any(|end| {
+            let other = self.ends.get(&end.other);
+            let sound = |end: &End| !end.ended;
+            end.place == place && sound(end) && other.is_some_and(|o| o.place == to && sound(o))
+        })
     }
 
     /// Every end of a place; its process is gone.
@@ -112,9 +192,12 @@ impl Network {
         let mut buffer = end.waiting.take()?;
         let free = buffer.free();
         let count = free.len().min(end.arrived.len());
-        for (target, byte) in free.iter_mut().zip(end.arrived.drain(..count)) {
-            *target = byte;
-        }
+        let (front, back) = end.arrived.as_slices();
+        let first = front.len().min(count);
+        free[..first].copy_from_slice(&front[..first]);
+        free[first..count].copy_from_slice(&back[..count - first]);
+        end.arrived.drain(..count);
+        end.outstanding = end.outstanding.saturating_sub(count);
         Some(Completion::Received {
             socket,
             buffer,

@@ -6,6 +6,7 @@ use pontoon::storage::WriteFailure;
 use pontoon::{GroupId, NodeId};
 
 use crate::coverage::RareEvent;
+use crate::faults::Fault;
 use crate::trace::TraceKind;
 use crate::world::{World, raft_of};
 
@@ -171,6 +172,9 @@ impl World {
     fn on_new_leader(&mut self, position: usize, group: GroupId, term: Term) {
         self.coverage.mark(RareEvent::LeaderChanged);
         self.isolate_new_leader(self.places[position].node);
+        if self.fill_for_a_while(self.places[position].node, self.swarm.full_leader) {
+            self.injected(Fault::DiskFullLeader);
+        }
         let others = self.places.iter().filter(|place| {
             raft_of(place, group)
                 .is_some_and(|raft| raft.is_leader() && raft.current_term() != term)
@@ -194,7 +198,13 @@ impl World {
         };
         let lied = self.places[position].disk.unnoticed;
         let checked = self.checks().promises() && !now.tainted && !lied;
-        if checked && !self.holds(position, now.group, index, term) {
+        let place = (position, now.group);
+        if !checked || self.checks().on_disk.get(&place) == Some(&(index, term)) {
+            return;
+        }
+        if self.holds(position, now.group, index, term) {
+            self.checks().on_disk.insert(place, (index, term));
+        } else {
             self.fail(format!(
                 "place {position} takes entry {index} of group {} for durable, its disk does not \
                  hold it",

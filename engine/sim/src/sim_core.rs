@@ -7,6 +7,7 @@ use pontoon::simulation::{Mutant, SimulatedCore};
 use pontoon::storage::{LogConfig, LogIdentity, OpenError, Recovery, SegmentLog};
 use pontoon::{GroupId, LogIndex, NodeId};
 
+use crate::costs::Usage;
 use crate::disk::Disk;
 use crate::flaky::{Flaky, Mishap};
 use crate::machine::{SharedOracle, machines};
@@ -37,6 +38,10 @@ pub(crate) struct SimCore {
     pub(crate) votes: Vec<(GroupId, Term)>,
     /// Groups whose last vote was lost with damage, and which have not voted since.
     pub(crate) votes_lost: Vec<GroupId>,
+    /// Turns in a row that asked for nothing, and after which it did not wait.
+    pub(crate) spins: u64,
+    /// What it asked of its disk since that was last looked at.
+    pub(crate) usage: Usage,
 }
 
 /// Why a core did not start.
@@ -77,6 +82,8 @@ impl SimCore {
             interrupted: None,
             votes: Vec::new(),
             votes_lost: Vec::new(),
+            spins: 0,
+            usage: Usage::default(),
         }
     }
 
@@ -107,6 +114,7 @@ impl SimCore {
     ) -> Result<(Recovery, bool), StartError> {
         let config = shard_config(self.node, swarm);
         let mut log_config = self.log_config(swarm.cores);
+        log_config.segments_max = swarm.segments_max;
         if let Some(Mutant::Storage(mutant)) = mutant {
             log_config.mutant = Some(mutant);
         }
@@ -116,7 +124,7 @@ impl SimCore {
         let (mut log, recovery) = opened.map_err(|error| StartError::Log { error, failed })?;
         log.set_writes_in_flight(swarm.writes_in_flight);
         self.disk.opened();
-        let machines = machines(oracle, self.node, swarm.durable_machines);
+        let machines = machines(oracle, self.node, swarm);
         let shard = SimulatedCore::open(config, log, &recovery, machines, mutant, now);
         self.closed = false;
         self.shard = Some(shard.map_err(StartError::Shard)?);

@@ -29,6 +29,10 @@ impl World {
             &[node as u64],
             format_args!("node {node} starts"),
         );
+        let again = self.now > 10 * MILLISECOND;
+        if again && self.fill_for_a_while(node, self.swarm.full_at_start) {
+            self.injected(Fault::DiskFullAtStart);
+        }
         for core in 0..self.swarm.cores {
             let position = self.place(node, core);
             if self.refuses_foreign_disk(position) {
@@ -124,7 +128,7 @@ impl World {
     }
 
     fn draw_mishap(&mut self, position: usize) -> Option<Mishap> {
-        if self.healed {
+        if !self.may_fail() {
             return None;
         }
         if self.random.happens(self.swarm.read_error_in_recovery) {
@@ -158,7 +162,7 @@ impl World {
     /// The disk of another node, or of another core, is in the place of this one's: it must be
     /// refused by name and left as it is. True if that was tried.
     fn refuses_foreign_disk(&mut self, position: usize) -> bool {
-        if self.healed || !self.random.happens(self.swarm.foreign_disk) {
+        if !self.may_fail() || !self.random.happens(self.swarm.foreign_disk) {
             return false;
         }
         let other = self.random.below(self.places.len());

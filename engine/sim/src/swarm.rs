@@ -1,7 +1,27 @@
 //! What exists in one run: drawn from its seed, so that a campaign visits many worlds.
 
 use crate::random::Random;
-use crate::settings::MILLISECOND;
+use crate::settings::{ELECTION_TIMEOUT, MILLISECOND};
+
+/// Of so many runs one is steady: its clients never stop. They are worth, and cost, many others.
+const STEADY_ONE_IN: usize = 16;
+
+/// Groups go on when their logs run full beside members that are left behind: steady runs then
+/// also have small logs.
+const SMALL_LOGS_STAY_LIVE: bool = false;
+
+/// When a machine's state is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MachineKind {
+    /// Never: it is built from the log.
+    Volatile,
+    /// When a batch was applied.
+    Prompt,
+    /// Once so much time has passed, or so many entries, and only while entries are applied.
+    Late { after: u64, entries: u64 },
+    /// At once, and it may need every entry again.
+    Hoarder,
+}
 
 /// The world of one run. Rates are per million of whatever they apply to.
 #[derive(Clone, Debug)]
@@ -60,6 +80,24 @@ pub struct Swarm {
     pub(crate) isolate_new_leader: u64,
     /// Writes of one log under way at once; they complete in any order.
     pub(crate) writes_in_flight: usize,
+    /// Clients never stop, and quiet windows within the run show whether all get what they are
+    /// owed.
+    pub(crate) steady: bool,
+    /// Links carry so many bytes a second or more, through buffers; 0: they carry everything.
+    pub(crate) slowest_link: u64,
+    /// Of all moments at which something may go wrong: a link carries nothing for a while, or
+    /// little; all links to a node carry nothing, while it sends as ever.
+    pub(crate) hang: u64,
+    pub(crate) drip: u64,
+    pub(crate) deaf: u64,
+    /// Of all starts of a node, and of all elections: its disk is full for a while.
+    pub(crate) full_at_start: u64,
+    pub(crate) full_leader: u64,
+    /// Every other group's machine is durable late, or never lets go of an entry.
+    pub(crate) late_machines: bool,
+    pub(crate) hoarders: bool,
+    /// Of each log.
+    pub(crate) segments_max: u32,
 }
 
 impl Swarm {
@@ -69,10 +107,66 @@ impl Swarm {
         self.nodes == nodes && self.bit_rot > 0 && self.crash > 0 && !self.durable_machines
     }
 
+    /// When the state of a group's machines is durable.
+    pub(crate) fn machine(&self, group: u64) -> MachineKind {
+        match self.durable_machines {
+            true if group % 2 == 1 && self.hoarders => MachineKind::Hoarder,
+            true if group % 2 == 1 && self.late_machines => MachineKind::Late {
+                after: 2 * ELECTION_TIMEOUT,
+                entries: 200,
+            },
+            true => MachineKind::Prompt,
+            false => MachineKind::Volatile,
+        }
+    }
+
+    /// Whether the logs can't run full for good: every machine lets go of entries in time.
+    pub(crate) fn releases(&self) -> bool {
+        self.durable_machines && !self.hoarders
+    }
+
     /// The world of a seed.
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let random = &mut Random::new(seed ^ 0x5357_4152_4d00_0000);
+        let swarm = Self::draw_first(random);
+        swarm.draw_rest(random)
+    }
+
+    /// What came later is drawn behind the rest.
+    fn draw_rest(mut self, random: &mut Random) -> Self {
+        let maybe = |random: &mut Random, rate: u64| {
+            if random.happens(400_000) { rate } else { 0 }
+        };
+        self.steady = random.below(STEADY_ONE_IN) == 0;
+        let slowest = if self.steady { 200_000 } else { 1_000 };
+        self.slowest_link = maybe(random, slowest);
+        self.hang = maybe(random, 30_000);
+        self.drip = maybe(random, 30_000);
+        self.deaf = maybe(random, 20_000);
+        self.full_at_start = maybe(random, 150_000);
+        self.full_leader = maybe(random, 150_000);
+        self.late_machines = random.happens(500_000);
+        self.hoarders = random.happens(100_000);
+        let segments_max = [64, 64, 16, 8][random.below(4)];
+        if self.steady {
+            self.durable_machines = !random.happens(100_000);
+            self.checks_promises &= random.happens(200_000);
+            if self.releases() && SMALL_LOGS_STAY_LIVE {
+                self.segments_max = segments_max;
+            }
+            self.network_delay = self.network_delay.min(MILLISECOND);
+            self.disk_delay = self.disk_delay.min(MILLISECOND);
+            self.clients += random.below(8);
+            self.think = [1, 1, 2, 5][random.below(4)] * MILLISECOND;
+            if self.nodes > 5 {
+                self.nodes = 3;
+            }
+        }
+        self
+    }
+
+    fn draw_first(random: &mut Random) -> Self {
         let maybe = |random: &mut Random, rate: u64| {
             if random.happens(400_000) { rate } else { 0 }
         };
@@ -84,7 +178,7 @@ impl Swarm {
             clients: 1 + random.below(6),
             keys: 1 + random.number() % 3,
             durable_machines: random.happens(500_000),
-            checks_promises: random.happens(250_000),
+            checks_promises: random.happens(125_000),
             disk_delay: random.between(50_000, 3 * MILLISECOND),
             disk_stall: maybe(random, 20_000),
             disk_error: maybe(random, 300),
@@ -116,6 +210,16 @@ impl Swarm {
             think: [5, 20, 60][random.below(3)] * MILLISECOND,
             isolate_new_leader: maybe(random, 700_000),
             writes_in_flight: [1, 1, 2, 3][random.below(4)],
+            steady: false,
+            slowest_link: 0,
+            hang: 0,
+            drip: 0,
+            deaf: 0,
+            full_at_start: 0,
+            full_leader: 0,
+            late_machines: false,
+            hoarders: false,
+            segments_max: 64,
         }
     }
 }

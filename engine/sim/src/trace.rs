@@ -29,6 +29,8 @@ pub(crate) enum TraceKind {
     Rejoin = 11,
     /// A clock takes another rate.
     ClockRate = 12,
+    /// A quiet window of a steady run begins.
+    Calm = 13,
 }
 
 /// Two runs of a seed have the same trace.

@@ -12,18 +12,24 @@ use pontoon::{CloseReason, GroupId, NodeId};
 use crate::check::Checks;
 use crate::client::Client;
 use crate::clock::{self, Clock};
+use crate::costs::Costs;
 use crate::coverage::{Coverage, RareEvent};
 use crate::edn::HistoryEvent;
 use crate::faults::{Fault, Faults};
 use crate::history::Call;
+use crate::links::Links;
 use crate::machine::{Oracle, SharedOracle, lock};
 use crate::network::Network;
 use crate::random::Random;
 use crate::recording::Recorder;
 use crate::settings::MILLISECOND;
 use crate::sim_core::SimCore;
+use crate::steady::{Impairment, Steady};
 use crate::swarm::Swarm;
 use crate::trace::{Trace, TraceKind};
+
+/// Of a steady run, for each one of a run that is not.
+const STEADY_EVENTS: u64 = 12;
 
 /// How to run.
 #[derive(Clone, Copy, Debug)]
@@ -118,12 +124,20 @@ pub(crate) enum Event {
         generation: u64,
         peer: NodeId,
     },
+    /// A piece has passed the link towards this end.
+    Transmitted {
+        socket: SocketId,
+    },
     Client(usize),
     Restart(usize),
     Crash(usize),
     Isolate(usize),
     Rejoin(usize),
     Chaos,
+    /// There is space on a node's disks again.
+    Space(usize),
+    /// A steady run is looked at.
+    Look,
 }
 
 pub(crate) struct World {
@@ -146,6 +160,8 @@ pub(crate) struct World {
     pub(crate) acknowledged: Vec<(u64, u64, u64)>,
     pub(crate) oracle: SharedOracle,
     pub(crate) checks: Checks,
+    pub(crate) costs: Costs,
+    pub(crate) steady: Steady,
     pub(crate) coverage: Coverage,
     faults: Faults,
     pub(crate) trace: Trace,
@@ -211,6 +227,10 @@ impl World {
         for clock in &mut clocks {
             clock.set_rate(0, clock::within_bound(&mut random));
         }
+        let links = match swarm.slowest_link {
+            0 => Links::default(),
+            slowest => Links::draw(&mut Random::new(!options.seed), swarm.nodes, slowest),
+        };
         Self {
             clocks,
             random,
@@ -220,14 +240,18 @@ impl World {
             sequence: 0,
             events: 0,
             places,
-            network: Network::default(),
+            network: Network::new(links),
             paused_until: vec![0; swarm.nodes],
-            clients: (0..swarm.clients).map(Client::new).collect(),
+            clients: (0..swarm.clients)
+                .map(|number| Client::new(number, &swarm))
+                .collect(),
             operations: 0,
             histories: BTreeMap::new(),
             acknowledged: Vec::new(),
             oracle: Arc::new(Mutex::new(Oracle::default())),
             checks: Checks::new(swarm.checks_promises),
+            costs: Costs::default(),
+            steady: Steady::new(swarm.groups),
             coverage: Coverage::default(),
             faults: Faults::default(),
             trace: Trace::new(options.keep_trace),
@@ -305,11 +329,19 @@ impl World {
             self.schedule_client(client, 100 * MILLISECOND);
         }
         self.schedule(crate::chaos::CHAOS_INTERVAL, Event::Chaos);
+        let mut events = events;
+        if self.swarm.steady {
+            events *= STEADY_EVENTS;
+            self.schedule(300 * MILLISECOND, Event::Look);
+        }
         while self.events < events && self.failure.is_none() {
             self.step();
         }
         if self.failure.is_none() {
             self.heal();
+        }
+        if self.failure.is_none() && self.swarm.steady {
+            self.idle();
         }
         if self.failure.is_none() {
             self.check_histories();
@@ -362,15 +394,22 @@ impl World {
                 generation,
                 peer,
             } => self.dialled(place, generation, peer),
+            Event::Transmitted { socket } => self.transmitted(socket),
             Event::Client(number) => self.client_acts(number),
+            Event::Restart(node) if self.is_impaired(node, Impairment::Down) => {}
             Event::Restart(node) => self.start(node),
-            Event::Crash(node) if self.healed || !self.runs(node) => {}
+            Event::Crash(node) if !self.may_fail() || !self.runs(node) => {}
             Event::Crash(node) => self.crash(node),
             Event::Isolate(node) => self.isolate(node),
             Event::Rejoin(node) => self.rejoin(node),
             Event::Chaos if self.healed => {}
+            Event::Space(node) => self.give_space(node),
+            Event::Look if self.healed => {}
+            Event::Look => self.look(),
             Event::Chaos => {
-                self.chaos();
+                if self.may_fail() {
+                    self.chaos();
+                }
                 self.schedule(crate::chaos::CHAOS_INTERVAL, Event::Chaos);
             }
         }
@@ -402,7 +441,9 @@ impl World {
         let Some(shard) = &mut place.shard else {
             return;
         };
+        place.usage.turns += 1;
         let mut operations = Vec::new();
+        lock(&self.oracle).now = self.now;
         let turn = match place.interrupted.take() {
             // It goes on with the clock and the completions that it had when it was stopped.
             Some((clock, mut completions)) => {
@@ -417,6 +458,12 @@ impl World {
             format_args!("place {position}: turn, {} operations", operations.len()),
         );
         self.check_place(position);
+        self.check_gauges(position, operations.len());
+        self.check_spinning(position, operations.is_empty(), turn);
+        if self.is_impaired(node, Impairment::SlowTurns) && !operations.is_empty() {
+            let lasts = self.random.between(2, 15) * MILLISECOND;
+            self.paused_until[node] = self.now + lasts;
+        }
         for operation in operations {
             self.carry_out(position, operation);
         }

@@ -115,8 +115,8 @@ impl Link {
     }
 
     /// The buffer to receive into, unless a receive is under way or the peer is to wait.
-    pub(super) fn receive(&mut self) -> Option<pontoon_transport::ReceiveBuffer> {
-        self.may_receive().then(|| self.connection.receive())?
+    pub(super) fn receive(&mut self, without_limit: bool) -> Option<pontoon_transport::ReceiveBuffer> {
+        (without_limit || self.may_receive()).then(|| self.connection.receive())?
     }
 
     /// A send is over: so many bytes, or an error number.

@@ -11,6 +11,8 @@
 mod apply;
 mod catch_up;
 mod durability;
+#[cfg(feature = "simulation")]
+mod gauges;
 mod groups;
 mod link;
 mod mutant;
@@ -36,6 +38,9 @@ use pontoon_transport::{FrameLimits, ReceiveBuffer};
 #[cfg(any(test, feature = "simulation"))]
 pub use mutant::Mutant;
 pub use mutant::Mutants;
+
+#[cfg(feature = "simulation")]
+pub use gauges::Gauge;
 pub use open::ShardOpenError;
 
 use crate::inbox::Inbox;

@@ -16,6 +16,14 @@ pub enum Mutant {
     LeaderCountsOwnUndurable,
     /// Entries that a leader of an earlier term named are sent as they are now.
     SendsOverridden,
+    /// A log without room takes no messages at all.
+    FullLogIsDeaf,
+    /// A leader whose log is full, or whose disk stands still, stays leader.
+    StaysWithoutRoom,
+    /// Responses that wait for the disk do not take each other's places.
+    HoldsEveryResponse,
+    /// Messages wait for a peer that takes none, and more is received from it.
+    QueuesWithoutLimit,
 }
 
 /// The rules that are broken: none, unless a test or the simulator asked for it.

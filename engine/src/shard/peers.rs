@@ -8,6 +8,7 @@ use pontoon_transport::{Connection, FrameLimits, HEAD_BYTES, Head, Reconnect, Se
 
 use super::ShardConfig;
 use super::link::Link;
+use super::mutant::{Mutant, Mutants};
 use crate::port::{Operation, SocketId};
 use crate::rate_limited::RateLimited;
 use crate::reason::CloseReason;
@@ -45,6 +46,7 @@ pub(super) struct Peers {
     peers: Vec<Peer>,
     limits: FrameLimits,
     queue_bytes_max: usize,
+    mutants: Mutants,
     /// Messages of groups given to connections.
     pub(super) messages_sent: u64,
     /// Messages without entries that were dropped because the peer's queue was full.
@@ -77,6 +79,7 @@ impl Peers {
             peers: ids.into_iter().map(peer).collect(),
             limits: config.frame_limits,
             queue_bytes_max: config.peer_queue_bytes_max,
+            mutants: config.mutants,
             messages_sent: 0,
             messages_unsent: 0,
             closed: BTreeMap::new(),
@@ -109,6 +112,14 @@ impl Peers {
     /// Most bytes of records in one frame, so that heads have room beside them.
     pub(super) fn records_bytes_max(&self) -> usize {
         self.limits.frame_bytes_max as usize / 2
+    }
+
+    /// Bytes that wait for the peer for which most wait.
+    #[cfg(feature = "simulation")]
+    pub(super) fn unsent_bytes_max(&self) -> usize {
+        let links = self.peers.iter().filter_map(|peer| peer.link.as_ref());
+        let unsent = links.map(|link| link.connection.unsent_bytes());
+        unsent.max().unwrap_or(0)
     }
 
     fn position(&self, id: NodeId) -> Option<usize> {
@@ -168,7 +179,8 @@ impl Peers {
 
     /// Sends a message without entries, or drops it if too many wait for that peer already.
     pub(super) fn push_head(&mut self, to: NodeId, head: &Head) {
-        let has_room = self.link_to(to).map(|link| link.has_head_room());
+        let without_limit = self.mutants.is(Mutant::QueuesWithoutLimit);
+        let has_room = self.link_to(to).map(|link| without_limit || link.has_head_room());
         match has_room {
             Some(true) => self.push_head_before(to, head, 0),
             Some(false) => self.messages_unsent += 1,
@@ -289,6 +301,7 @@ impl Peers {
             operations.push(Operation::Dial { peer: peer.id });
         }
         let id = peer.id;
+        let without_limit = self.mutants.is(Mutant::QueuesWithoutLimit);
         let link = peer.link.as_mut()?;
         if link.takes_too_little(now) || others_wait && link.is_stuck(now) {
             return self.disconnect(now, id, CloseReason::SendTimeout, operations);
@@ -300,7 +313,7 @@ impl Peers {
         if let Some(batch) = link.send(now) {
             operations.push(Operation::Send { socket, batch });
         }
-        if let Some(buffer) = link.receive() {
+        if let Some(buffer) = link.receive(without_limit) {
             operations.push(Operation::Receive { socket, buffer });
         }
         None

@@ -57,6 +57,10 @@ impl Groups {
                 self.outbox.push(message);
             } else {
                 let held = &mut self.replicas[slot].held_responses;
+                if self.config.mutants.is(Mutant::HoldsEveryResponse) {
+                    self.durability.at(last_frame).responses.push(message);
+                    continue;
+                }
                 self.durability.hold(last_frame, held, message);
             }
         }

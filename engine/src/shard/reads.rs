@@ -34,6 +34,11 @@ impl Reads {
         self.under_way.push((id, purpose));
     }
 
+    #[cfg(feature = "simulation")]
+    pub(super) fn len(&self) -> usize {
+        self.under_way.len()
+    }
+
     fn end(&mut self, id: u64) -> Option<ReadPurpose> {
         let position = self.under_way.iter().position(|read| read.0 == id)?;
         Some(self.under_way.swap_remove(position).1)

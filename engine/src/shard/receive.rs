@@ -7,6 +7,7 @@ use pontoon_storage::{RecordKind, record};
 use pontoon_transport::Frame;
 
 use super::groups::Groups;
+use super::mutant::Mutant;
 use super::persist::{STEP_BYTES, Source};
 use crate::reason::{DropReason, FrameError};
 use crate::wire;
@@ -85,6 +86,9 @@ impl Groups {
         } else {
             (message, entries)
         };
+        if log_full && self.config.mutants.is(Mutant::FullLogIsDeaf) {
+            return Err(DropReason::LogFull);
+        }
         if log_full && may_persist(&message, raft) {
             let admitted = self.log.admit_reserved(STEP_BYTES);
             admitted.map_err(|_| DropReason::LogFull)?;

@@ -7,6 +7,7 @@ use pontoon_raft::{GroupId, NodeId, Time};
 use pontoon_storage::AppendError;
 
 use super::groups::Groups;
+use super::mutant::Mutant;
 use super::persist::STEP_BYTES;
 use super::replicas::ReplicaSlot;
 use crate::machine::Batch;
@@ -173,7 +174,7 @@ impl Groups {
 
     /// Gives every group that this node leads to the member that is best placed for it.
     fn hand_over(&mut self) {
-        if self.now < self.room.handed_over_until {
+        if self.now < self.room.handed_over_until || self.is(Mutant::StaysWithoutRoom) {
             return;
         }
         let pause = 2 * self.config.election_timeout;

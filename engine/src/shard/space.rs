@@ -66,13 +66,17 @@ impl Space {
     }
 
     pub(super) fn deadline(&self, log: &SegmentLog) -> Time {
-        let compact = log.segments().0 > SEGMENTS_KEPT || log.is_short_of_room();
-        let compact_at = if compact { self.compact_at } else { NEVER };
+        let compact_at = if is_compacted(log) { self.compact_at } else { NEVER };
         let prepare_at = Some(self.prepare_at).filter(|time| time.0 > 0);
         compact_at
             .min(prepare_at.unwrap_or(NEVER))
             .min(self.mark_at)
     }
+}
+
+/// Whether groups are asked now and then what of the oldest segment they can do without.
+fn is_compacted(log: &SegmentLog) -> bool {
+    log.segments().0 > SEGMENTS_KEPT || log.is_short_of_room()
 }
 
 impl Groups {
@@ -87,7 +91,7 @@ impl Groups {
                 operations.push(Operation::Prepare { slot });
             }
         }
-        if self.log.segments().0 > SEGMENTS_KEPT && self.now >= self.space.compact_at {
+        if is_compacted(&self.log) && self.now >= self.space.compact_at {
             self.space.compact_at = self.now.after(COMPACT_INTERVAL);
             self.compact_oldest();
         }

@@ -25,6 +25,12 @@ impl Timers {
         self.heap.peek().map_or(NEVER, |Reverse((time, _))| *time)
     }
 
+    /// Deadlines in the heap.
+    #[cfg(feature = "simulation")]
+    pub(super) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     /// Looks at the slot at `deadline` at the latest.
     pub(super) fn arm(&mut self, slot: ReplicaSlot, deadline: Time) {
         if self.armed.len() <= slot.position() {

@@ -279,9 +279,17 @@ fn mutants(arguments: &Arguments, from: u64) -> bool {
         let sum = run_seeds(
             from..from + MUTANT_SEEDS,
             |seed| {
-                simulate(&Options {
+                let broken = simulate(&Options {
                     mutant: Some(named.mutant),
                     ..options(arguments, seed)
+                });
+                // A seed that fails by itself shows nothing of the mutant.
+                broken.or_else(|failure| match simulate(&options(arguments, seed)) {
+                    Ok(_) => Err(failure),
+                    Err(_) => simulate(&Options {
+                        events: 1,
+                        ..options(arguments, 0)
+                    }),
                 })
             },
             |sum| !sum.failures.is_empty(),
