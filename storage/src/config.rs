@@ -9,6 +9,15 @@ use crate::record;
 /// Highest slot: a file name has four digits for it.
 pub(crate) const SLOT_MAX: u32 = 9999;
 
+/// Writes under way hold no more bytes together than so many of the longest frames.
+const FRAMES_IN_FLIGHT: u64 = 2;
+
+/// Bytes behind the last durable frame in which writes may be under way, where no frame is longer
+/// than `frame_bytes_max`.
+pub(crate) fn bytes_in_flight_max(frame_bytes_max: u64) -> u64 {
+    FRAMES_IN_FLIGHT * frame_bytes_max
+}
+
 /// Sizes and limits of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {

@@ -89,6 +89,9 @@
 //!   segment of its own. That frame, or the segment's header, says where the epochs before it
 //!   ended. What lies behind such an end does not count, ever; what lies before it was durable. So
 //!   in one segment epochs ascend, and a frame behind one of a later epoch is left over.
+//! - Writes under way hold at most two of the longest frames, and an epoch begins so far behind the
+//!   last frame that counts: a write of the one before that lands after the start lands between.
+//!   Only where no segment can be had does it begin right behind that frame.
 //! - In the last epoch, a frame that is missing was durable if a later frame's *durable frame*
 //!   covers it: that is damage, reported and never truncated. Otherwise it was never acknowledged:
 //!   it and what follows are dropped.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::SegmentLog;
 use super::segments::LiveSegment;
 use super::staging::ClosedFrame;
+use crate::config::bytes_in_flight_max;
 use crate::disk::DiskOp;
 use crate::error::{Poisoned, WriteFailure};
 use crate::layout::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, Salt};
@@ -287,7 +288,12 @@ impl SegmentLog {
     pub fn can_seal(&self) -> bool {
         let in_flight = &self.writer.in_flight;
         let rolls = |write: &InFlight| matches!(write.purpose, Purpose::Segment(_));
-        in_flight.len() < self.writer.writes_in_flight_max && !in_flight.back().is_some_and(rolls)
+        let few = in_flight.len() < self.writer.writes_in_flight_max;
+        // The next epoch keeps clear of where writes of this one may still land.
+        let bytes: usize = in_flight.iter().map(|write| write.bytes.len()).sum();
+        let longest = u64::from(self.config.frame_bytes_max);
+        let fits = bytes as u64 + longest <= bytes_in_flight_max(longest);
+        few && fits && !in_flight.back().is_some_and(rolls)
     }
 
     /// Takes the completion of a write: its bytes are durable, or it has failed (`result` is the

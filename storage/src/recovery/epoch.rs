@@ -1,9 +1,10 @@
 //! The beginning of a new epoch: in the rest of the last segment, or in one of its own.
 //!
-//! In the rest of the last segment it begins with a frame behind the last one that counts. What
-//! lies there and does not count (a torn tail) is overwritten, now or later; frames of the earlier
-//! epoch that are left behind it don't count any more. So a start takes a block, not a segment,
-//! and needs no space on the disk.
+//! In the rest of the last segment it begins with a frame behind the last one that counts, clear of
+//! where writes of the earlier epoch may land: one that was under way when the process ended or the
+//! power failed may do so after the start, and would take a frame with it that counts. So a start
+//! takes a small part of a segment. Where there is room for no more than a block, it takes that,
+//! right behind the last frame: it needs no space on the disk.
 
 use std::collections::VecDeque;
 
@@ -11,7 +12,7 @@ use pontoon_types::{EntryId, GroupId};
 
 use super::chain::Chain;
 use super::scan::{ScannedFrame, Segment, SegmentReader, SegmentScan};
-use crate::config::{LogConfig, SLOT_MAX};
+use crate::config::{LogConfig, SLOT_MAX, bytes_in_flight_max};
 use crate::disk::Volume;
 use crate::error::OpenError;
 use crate::layout::{
@@ -45,23 +46,41 @@ pub(super) fn begin(
     let headers = scan.segments.iter().map(|segment| &segment.header);
     let newest = headers.clone().map(|header| header.epoch).max();
     let epoch = newest.unwrap_or(0).max(newest_frame) + 1;
-    let rest = rest(reader, scan, chain, &live);
-    let plenty =
-        |offset: &u64| config.segment_bytes - offset >= config.segment_bytes / REST_DIVISOR;
+    let behind = rest(reader, scan, chain, &live);
+    let longest = longest_frame(reader, config, chain);
+    let clear = behind.map(|behind| behind + bytes_in_flight_max(longest));
+    let left = |offset: &u64| config.segment_bytes.saturating_sub(*offset);
+    let plenty = |offset: &u64| left(offset) >= config.segment_bytes / REST_DIVISOR;
+    let fits = |offset: &u64| left(offset) >= reader.block as u64;
     let beginning = Beginning {
         config,
         chain,
         epoch,
     };
-    if let Some(offset) = rest.filter(|offset| plenty(offset) || free.is_empty()) {
+    let clear = clear.filter(|offset| plenty(offset) || (free.is_empty() && fits(offset)));
+    if let Some(offset) = clear {
         return beginning.in_the_rest(reader, offset, live, free);
     }
     let sequence = headers.map(|header| header.sequence).max().unwrap_or(0) + 1;
-    let slot = match free.pop_front() {
-        Some(slot) => slot,
-        None => prepare(reader.volume)?,
+    let slot = match (free.pop_front(), behind) {
+        (Some(slot), _) => slot,
+        (None, None) => prepare(reader.volume)?,
+        (None, Some(offset)) => {
+            let may_grow = reader.volume.slots().len() as u64 <= u64::from(config.segments_max);
+            match may_grow.then(|| prepare(reader.volume)) {
+                Some(Ok(slot)) => slot,
+                _ => return beginning.in_the_rest(reader, offset, live, free),
+            }
+        }
     };
     beginning.in_a_segment(reader, (sequence, slot), live, free)
+}
+
+/// Bytes of the longest frame that may have been under way: the limit may have been another one.
+fn longest_frame(reader: &SegmentReader<'_>, config: &LogConfig, chain: &Chain) -> u64 {
+    let found = chain.frames.iter();
+    let found = found.map(|frame| frame.header.frame_bytes(reader.block) as u64);
+    found.fold(u64::from(config.frame_bytes_max), u64::max)
 }
 
 /// Tells the segments that hold something that counts, or should, from the free ones.

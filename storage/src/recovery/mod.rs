@@ -166,7 +166,8 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         frames.set_location(number, begun.slot, sequence, begun.offset);
     }
     report.epoch = space.epoch;
-    report.segments = space.live.len();
+    // The epoch may have begun in one more.
+    report.segments = space.live.len() - usize::from(frame.is_none());
     report.frames = chain.frames.len() as u64;
     let lengths = chain.frames.iter();
     let lengths = lengths.map(|frame| frame.header.frame_bytes(reader.block));

@@ -27,7 +27,7 @@ fn restarts_take_no_segment_for_good() {
     }
     assert_eq!(bench.recovered(1).last_index.0, 12);
     assert!(bench.volume.slots().len() <= 5);
-    // Idle starts take a block each.
+    // Idle starts take none either.
     for _ in 0..80 {
         bench = Bench::open(bench.volume, config.clone()).unwrap();
     }
@@ -72,7 +72,7 @@ fn what_came_after_an_accepted_end_does_not_come_back() {
         panic!("a write")
     };
     rot(&mut bench.volume, (slot, offset), 100);
-    // The others lie behind the new epoch's first frames, which are fewer.
+    // The others lie before the new epoch's first frames.
     for restart in 0..2 {
         bench = bench.reopen();
         assert_clean(&bench, 1, 3 + restart);
@@ -85,8 +85,52 @@ fn what_came_after_an_accepted_end_does_not_come_back() {
     }
 }
 
-/// The frame that begins an epoch in the rest of a segment is lost, and what it had written over
-/// comes back, as on a drive that lost the write: it counts for nothing.
+/// The process ends while a write is under way, and that lands only after the log was opened again
+/// and has gone on: it must not take anything with it that was acknowledged since.
+#[test]
+fn a_write_that_lands_after_the_next_start_damages_nothing() {
+    for (in_flight, bytes) in [(1, 40), (1, 12 << 10), (2, 12 << 10), (4, 40)] {
+        for goes_on in [false, true] {
+            let mut bench = Bench::new();
+            bench.group_of(1, 3);
+            bench.log.set_writes_in_flight(in_flight);
+            let mut late = Vec::new();
+            for index in 4.. {
+                bench.append(1, index, 1, &vec![index as u8; bytes]);
+                let Some(DiskOp::Write {
+                    slot,
+                    offset,
+                    bytes,
+                    ..
+                }) = bench.log.seal()
+                else {
+                    break;
+                };
+                late.push((slot, offset as usize, bytes.as_ref().to_vec()));
+            }
+            assert_eq!(late.len(), in_flight);
+            let mut bench = Bench::open(bench.volume, small_config()).unwrap();
+            assert_clean(&bench, 1, 3);
+            if goes_on {
+                bench.append(1, 4, 2, b"of the new epoch");
+                bench.flush();
+            }
+            for (slot, offset, bytes) in late {
+                let image = bench.volume.image_mut(slot).unwrap();
+                image[offset..offset + bytes.len()].copy_from_slice(&bytes);
+            }
+            let mut bench = bench.reopen();
+            assert_clean(&bench, 1, 3 + u64::from(goes_on));
+            if goes_on {
+                let found = bench.entry(1, 4);
+                assert_eq!(found, Some((2, b"of the new epoch".to_vec())));
+            }
+        }
+    }
+}
+
+/// The frame that begins an epoch in the rest of a segment is lost, and what the start had dropped
+/// comes back: it counts for nothing.
 #[test]
 fn a_lost_beginning_of_an_epoch_is_damage_and_brings_nothing_back() {
     let mut bench = Bench::new();
@@ -97,14 +141,15 @@ fn a_lost_beginning_of_an_epoch_is_damage_and_brings_nothing_back() {
     let mut bench = bench.reopen();
     assert_clean(&bench, 1, 4);
     bench.append(1, 5, 2, b"of the new epoch");
-    assert_eq!(bench.flush(), [(torn.0, torn.1 + 4096)]);
-    bench.volume.image_mut(torn.0).unwrap()[start..start + 4096].copy_from_slice(&sound);
+    let (slot, next) = bench.flush()[0];
+    // It keeps clear of where writes of the earlier epoch may land.
+    let begun = torn.1 + 2 * u64::from(small_config().frame_bytes_max);
+    assert_eq!((slot, next), (torn.0, begun + 4096));
+    bench.volume.image_mut(slot).unwrap()[start..start + 4096].copy_from_slice(&sound);
+    rot(&mut bench.volume, (slot, begun), 100);
     let mut bench = bench.reopen();
     let damage = bench.recovery.report.damage[0];
-    assert_eq!(
-        (damage.slot, damage.first_frame),
-        (torn.0, damage.last_frame)
-    );
+    assert_eq!((damage.slot, damage.first_frame), (slot, damage.last_frame));
     assert_eq!(bench.entry(1, 5), Some((2, b"of the new epoch".to_vec())));
 }
 
