@@ -54,9 +54,10 @@ pub enum Rejection {
     /// The log has no room: its segments are full, or the disk is.
     #[error("the log has no free segment; free disk space or raise log.segments_max")]
     NoSpace,
-    /// This node's log has room and those of a majority have not: nothing could be committed.
-    #[error("the logs of a majority have no room; free disk space there or raise log.segments_max")]
-    NoSpaceElsewhere,
+    /// A majority of the members has taken no entries for an election timeout: nothing could be
+    /// committed.
+    #[error("a majority takes no entries; look for full logs and disks that stand still there")]
+    NoRoomElsewhere,
     /// The group is not on this node.
     #[error("the group is not on this node; create it first")]
     UnknownGroup,

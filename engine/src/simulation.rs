@@ -111,6 +111,12 @@ impl SimulatedCore {
         self.shard.is_settled(group)
     }
 
+    /// Whether the log has at most one more segment for entries.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        self.shard.is_nearly_full()
+    }
+
     /// Why the log is closed, so that nothing is acknowledged any more, if it is.
     #[must_use]
     pub fn failure(&self) -> Option<&Poisoned> {

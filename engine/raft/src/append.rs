@@ -25,6 +25,8 @@ impl Raft {
         };
         self.reset_election_timer();
 
+        // Also when it lacks what comes before: what all others hold nobody asks it for.
+        self.advance_everywhere(&request);
         let (outcome, asserted) = if self.match_term(request.prev_log) {
             self.maybe_append(request.prev_log.index, entries, output);
             self.verified = self.verified.max(request.last_index());

@@ -17,9 +17,9 @@ const FULL_FOLLOWERS_COST_NO_MORE: bool = false;
 
 /// Bytes of entries that may be sent to a follower twice in a window: about one message.
 const BYTES_TWICE: u64 = 8 << 10;
-/// Blocks of a log are read once for each follower and once to apply, and where a read ends within
-/// a frame once more.
-const READS_PER_BLOCK: u64 = 2;
+/// Blocks of a log are read once for each follower and once to apply, where a read ends within a
+/// frame once more, and in a log that is short of room for each way round of relocation.
+const READS_PER_BLOCK: u64 = 8;
 const BLOCK_BYTES: u64 = 4096;
 /// Blocks that may be read in vain.
 const BLOCKS_IN_VAIN: u64 = 64;

@@ -1,6 +1,7 @@
 //! The second phase: everything is repaired, and the cluster must agree within a bound.
 
 use pontoon::raft::Raft;
+use pontoon::simulation::SimulatedCore;
 use pontoon::{GroupId, NodeId};
 
 use crate::coverage::RareEvent;
@@ -54,10 +55,11 @@ impl World {
             let group = GroupId(position as u64 + 1);
             let core = pontoon::simulation::core_of(group, self.swarm.cores);
             let places: Vec<usize> = (0..self.swarm.nodes).map(|n| self.place(n, core)).collect();
-            let rafts: Vec<&Raft> = places
-                .iter()
-                .filter_map(|&place| raft_of(&self.places[place], group))
-                .collect();
+            let found = places.iter().filter_map(|&place| {
+                let raft = raft_of(&self.places[place], group)?;
+                Some((place, raft))
+            });
+            let (places, rafts): (Vec<usize>, Vec<&Raft>) = found.unzip();
             let Some(leader) = rafts.iter().find(|raft| raft.is_leader()) else {
                 all = false;
                 continue;
@@ -71,7 +73,7 @@ impl World {
             }
             let target = *probe.get_or_insert(committed.0);
             let compacted = leader.compacted().index;
-            for raft in &rafts {
+            for (&place, raft) in places.iter().zip(&rafts) {
                 if raft.last_index() < compacted && !raft.is_tainted() {
                     // It was left behind: until there are snapshots, it stays out.
                     left_behind = true;
@@ -82,10 +84,14 @@ impl World {
                 // until there are snapshots, its replica then stays out.
                 let repairable =
                     !self.swarm.durable_machines && !status.membership.voters.is_empty();
+                let lacks_compacted = raft.compacted().index < compacted;
+                // A log that nothing is released from may be full a few entries earlier than its
+                // leader's.
+                let full = self.has_full_log(place);
                 if status.tainted {
-                    all &= !repairable;
+                    all &= !repairable || lacks_compacted;
                 } else {
-                    all &= status.last_applied.0 >= target;
+                    all &= full || status.last_applied.0 >= target;
                 }
             }
         }
@@ -93,6 +99,11 @@ impl World {
             self.coverage.mark(RareEvent::LeftBehind);
         }
         all
+    }
+
+    fn has_full_log(&self, place: usize) -> bool {
+        let shard = self.places[place].shard.as_ref();
+        shard.is_some_and(SimulatedCore::is_nearly_full)
     }
 
     /// Whether every replica that had lost a vote with damage, and counts again, has voted since.

@@ -60,7 +60,7 @@ impl Link {
             socket,
             connection: Connection::new(limits),
             queue_bytes_max,
-            window: records_window_max(queue_bytes_max),
+            window: WINDOW_MIN.min(records_window_max(queue_bytes_max)),
             sending_since: None,
             backlog: None,
             is_slow: false,
@@ -114,12 +114,12 @@ impl Link {
         batch
     }
 
-    /// The buffer to receive into, unless a receive is under way or the peer is to wait.
-    pub(super) fn receive(
-        &mut self,
-        without_limit: bool,
-    ) -> Option<ReceiveBuffer> {
-        (without_limit || self.may_receive()).then(|| self.connection.receive())?
+    /// The buffer to receive into, unless a receive is under way or the peer is to wait. Where the
+    /// own sends stand still too it is read all the same: both ends may wait for each other.
+    pub(super) fn receive(&mut self, now: Time, without_limit: bool) -> Option<ReceiveBuffer> {
+        let stands_still = self.sends_for(now) >= WINDOW_TIME;
+        let reads = without_limit || stands_still || self.may_receive();
+        reads.then(|| self.connection.receive())?
     }
 
     /// A send is over: so many bytes, or an error number.
@@ -137,7 +137,9 @@ impl Link {
         sent.map_err(|error| CloseReason::from(&error))?;
         if self.connection.unsent_bytes() == 0 {
             (self.progress, self.backlog) = (None, None);
-            self.window = records_window_max(self.queue_bytes_max);
+            // It grows as long as all of it is taken, so that a way that is slow or breaks often is
+            // not given more than it carries.
+            self.window = (2 * self.window).min(records_window_max(self.queue_bytes_max));
             self.is_slow = false;
         } else {
             self.measure(now);

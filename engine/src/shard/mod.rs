@@ -193,6 +193,12 @@ impl Shard {
         replica.is_some_and(|replica| replica.last_frame <= durable)
     }
 
+    /// Whether the log has at most one more segment for entries.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        self.groups.log.is_nearly_full()
+    }
+
     /// Why the log is closed, if it is.
     #[cfg(feature = "simulation")]
     pub(crate) fn failure(&self) -> Option<&pontoon_storage::Poisoned> {

@@ -313,7 +313,7 @@ impl Peers {
         if let Some(batch) = link.send(now) {
             operations.push(Operation::Send { socket, batch });
         }
-        if let Some(buffer) = link.receive(without_limit) {
+        if let Some(buffer) = link.receive(now, without_limit) {
             operations.push(Operation::Receive { socket, buffer });
         }
         None

@@ -79,8 +79,8 @@ impl Groups {
                 limit: self.config.command_bytes_max,
             });
         }
-        if replica.lacks_room_elsewhere {
-            return Err(Rejection::NoSpaceElsewhere);
+        if self.lasts(replica.majority_full_since) {
+            return Err(Rejection::NoRoomElsewhere);
         }
         // As much is left for others as one group holds: one that is stuck does not stop them.
         if replica.proposals.unanswered.bytes() > bytes_left {

@@ -16,8 +16,10 @@ pub(super) struct Replica {
     /// `None` if no machine of this kind is registered: then nothing is done for the group.
     pub(super) machine: Option<Box<dyn StateMachine>>,
     pub(super) proposals: Proposals,
-    /// A majority of others has no room for more, as of the last look at the room of all.
-    pub(super) lacks_room_elsewhere: bool,
+    /// Since when a majority takes no entries.
+    pub(super) majority_full_since: Option<Time>,
+    /// Since when any other member takes none.
+    pub(super) member_full_since: Option<Time>,
     /// The last change of its commit index that was looked at, and when that was.
     pub(super) commit_seen: (LogIndex, Time),
     /// Commands taken in this turn, not yet in the log.
@@ -57,7 +59,8 @@ impl Replica {
             machine,
             last_command: durable.unwrap_or_default(),
             proposals: Proposals::default(),
-            lacks_room_elsewhere: false,
+            majority_full_since: None,
+            member_full_since: None,
             commit_seen: (LogIndex(0), Time(0)),
             batch: Vec::new(),
             applied,
@@ -127,14 +130,15 @@ impl Replica {
         }
     }
 
-    /// The machine can do without the log up to here. Empty entries, of which it sees nothing,
-    /// count as released once all commands before them are.
-    pub(super) fn machine_releases(&self) -> LogIndex {
+    /// The machine can do without the log up to here. With `empty_too` the empty entries behind it,
+    /// of which it sees nothing, count as released: only when the log is short of room, for a
+    /// damaged replica could be filled again from them.
+    pub(super) fn machine_releases(&self, empty_too: bool) -> LogIndex {
         let Some(machine) = &self.machine else {
             return LogIndex(0);
         };
         let released = machine.released_index();
-        if released >= self.last_command {
+        if empty_too && released >= self.last_command {
             released.max(self.applied)
         } else {
             released

@@ -72,10 +72,7 @@ impl Groups {
         let full = matches!(self.log.admit(STEP_BYTES), Err(AppendError::NoSpace { .. }));
         let since = self.room.full_since.unwrap_or(self.now);
         self.room.full_since = full.then_some(since);
-        let lasts = |since: Option<Time>| {
-            since.is_some_and(|since| self.now.since(since) >= self.config.election_timeout)
-        };
-        if lasts(self.room.full_since) || lasts(self.room.writing_since) {
+        if self.lasts(self.room.full_since) || self.lasts(self.room.writing_since) {
             self.hand_over();
         }
     }
@@ -84,13 +81,24 @@ impl Groups {
     /// refuses more where those that have no room are a majority.
     fn look_after_stalled(&mut self) {
         let patience = STALLED_TIMEOUTS * self.config.election_timeout;
+        let (now, timeout) = (self.now, self.config.election_timeout);
+        let lasts = |since: Option<Time>| since.is_some_and(|since| now.since(since) >= timeout);
         let mut beside_full = Vec::new();
         for slot in self.replicas.leading().collect::<Vec<_>>() {
             let replica = &mut self.replicas[slot];
-            if replica.raft.has_full_member() {
+            let since = |since: Option<Time>, is_so: bool| {
+                let since = since.unwrap_or(self.now);
+                is_so.then_some(since)
+            };
+            replica.member_full_since =
+                since(replica.member_full_since, replica.raft.has_full_member());
+            replica.majority_full_since = since(
+                replica.majority_full_since,
+                replica.raft.lacks_room_elsewhere(),
+            );
+            if lasts(replica.member_full_since) {
                 beside_full.push(slot);
             }
-            replica.lacks_room_elsewhere = replica.raft.lacks_room_elsewhere();
             let commit_index = replica.raft.commit_index();
             let waits = replica.proposals.unanswered.bytes() > 0;
             if commit_index != replica.commit_seen.0 || !waits {
@@ -104,6 +112,11 @@ impl Groups {
         for slot in beside_full {
             self.leave_laggards_behind(slot, share);
         }
+    }
+
+    /// Whether something has been so for an election timeout.
+    pub(super) fn lasts(&self, since: Option<Time>) -> bool {
+        since.is_some_and(|since| self.now.since(since) >= self.config.election_timeout)
     }
 
     /// When that is looked at next.
@@ -137,7 +150,7 @@ impl Groups {
             return;
         }
         let (group, timeout) = (replica.id, self.config.election_timeout);
-        let held = replica.machine_releases();
+        let held = replica.machine_releases(true);
         let mut laggards: Vec<NodeId> = Vec::new();
         for peer in replica.raft.status().peers {
             // What the machine, or a majority, still needs is not held for this member.
@@ -162,7 +175,7 @@ impl Groups {
     /// without room nothing else is applied that would give it the occasion.
     fn tick_machine(&mut self, slot: ReplicaSlot) {
         let replica = &mut self.replicas[slot];
-        if replica.machine_releases() >= replica.applied {
+        if replica.machine_releases(true) >= replica.applied {
             return;
         }
         if let Some(machine) = &mut replica.machine {

@@ -181,12 +181,13 @@ impl Groups {
     /// Lets go of entries that hold the oldest segment: what their machine can do without and
     /// every member has in its log.
     fn compact_oldest(&mut self) {
+        let short = self.log.is_short();
         for group in self.log.oldest_segment_groups() {
             let Some(slot) = self.slot(group) else {
                 continue;
             };
             let replica = &mut self.replicas[slot];
-            let index = replica.machine_releases().min(replica.raft.replicated_everywhere());
+            let index = replica.machine_releases(short).min(replica.raft.replicated_everywhere());
             let before = replica.raft.compacted();
             replica.raft.compact(index);
             let compacted = replica.raft.compacted();

@@ -118,7 +118,7 @@ fn every_proposal_has_an_outcome_when_a_majority_has_no_room() {
         let proposal = cluster.group(0).propose(numbered(number));
         outcomes.push(cluster.wait(proposal));
     }
-    assert_eq!(outcomes.pop(), Some(Err(Rejection::NoSpaceElsewhere.into())));
+    assert_eq!(outcomes.pop(), Some(Err(Rejection::NoRoomElsewhere.into())));
     for node in [1, 2] {
         cluster.nodes[node].volume.set_slots_max(60);
     }
