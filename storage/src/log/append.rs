@@ -177,8 +177,12 @@ impl SegmentLog {
     }
 
     /// Whether there is room for one more record of those that must always find it.
+    ///
+    /// It may follow from what was admitted long before: a leader's empty entry is staged once its
+    /// vote is durable, behind what was written meanwhile. So it may take all the room that
+    /// [`admit_reserved`](Self::admit_reserved) leaves.
     pub(super) fn check_headroom(&self, bytes: usize) -> Result<(), AppendError> {
-        self.check_room(bytes + 2 * self.block, Space::has_reserved_room)
+        self.check_room(bytes + 2 * self.block, Space::has_last_room)
     }
 
     /// Enters a staged entry into the group's index and the cache.

@@ -184,6 +184,11 @@ impl Space {
         self.has_room_to_move(bytes + left as usize, config)
     }
 
+    /// Whether `bytes` more fit at all.
+    pub(super) fn has_last_room(&self, bytes: usize, config: &LogConfig) -> bool {
+        bytes as u64 <= self.room(self.free.len(), config)
+    }
+
     /// Whether relocation finds room for `bytes` more.
     pub(super) fn has_room_to_move(&self, bytes: usize, config: &LogConfig) -> bool {
         let left = config.segment_bytes / STARTS_DIVISOR;

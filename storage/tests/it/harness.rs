@@ -79,16 +79,23 @@ impl Bench {
     pub(crate) fn flush(&mut self) -> Vec<(u32, u64)> {
         let mut places = Vec::new();
         for _ in 0..1000 {
-            while let Some(mut operation) = self.log.seal() {
-                places.push(self.carry_out(&mut operation));
-                self.prepare();
-            }
+            places.extend(self.write());
             assert!(!self.log.staged(), "what was taken is written");
             if !self.relocate() {
                 return places;
             }
         }
         panic!("relocation does not end: {:?}", self.log.statistics());
+    }
+
+    /// Writes everything that is staged, and relocates nothing.
+    pub(crate) fn write(&mut self) -> Vec<(u32, u64)> {
+        let mut places = Vec::new();
+        while let Some(mut operation) = self.log.seal() {
+            places.push(self.carry_out(&mut operation));
+            self.prepare();
+        }
+        places
     }
 
     /// Reads what is to be relocated, and stages it; false if there is nothing.

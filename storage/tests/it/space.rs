@@ -111,6 +111,42 @@ fn fill(bench: &mut Bench) -> u64 {
 
 /// Elections without end in a log that entries have filled: term and vote, a leader's empty entry,
 /// states and marks find room in every one of them, also over restarts.
+/// A candidate was admitted at the very edge of the room that is kept, and its empty entry follows
+/// once its vote is durable, behind that.
+#[test]
+fn the_empty_entry_of_an_admitted_candidate_finds_room() {
+    for blocks in 0..2 {
+        let mut bench = Bench::new();
+        bench.log.create_group(GroupId(2), b"").unwrap();
+        fill(&mut bench);
+        let vote = |bench: &mut Bench, term| {
+            let vote = Some(NodeId(1));
+            bench
+                .log
+                .save_hard_state(GroupId(2), Term(term), vote)
+                .unwrap();
+            bench.write();
+        };
+        for term in 0..blocks {
+            vote(&mut bench, term);
+        }
+        for term in 2.. {
+            if bench.log.admit_reserved(256).is_err() {
+                assert!(term > 2);
+                break;
+            }
+            vote(&mut bench, term);
+            let last = bench.log.last(GroupId(2)).unwrap();
+            let (noop, kind) = (entry_id(last.index.0 + 1, term), RecordKind::Noop);
+            bench
+                .log
+                .append_command(GroupId(2), noop, kind, &[])
+                .unwrap();
+            bench.write();
+        }
+    }
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "takes Miri longer than a minute")]
 fn term_and_vote_always_find_room() {
