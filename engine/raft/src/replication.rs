@@ -263,6 +263,17 @@ impl Raft {
         }
     }
 
+    /// The log has room: it waits again for members that were left behind, as far as what they lack
+    /// is still there.
+    pub fn wait_for_all(&mut self) {
+        let compacted = self.log.compacted().index;
+        if let Role::Leader(leader) = &mut self.role {
+            for progress in leader.progress.values_mut() {
+                progress.left_behind &= progress.match_index < compacted;
+            }
+        }
+    }
+
     /// Whether a member's log is full, as far as this leader knows.
     #[must_use]
     pub fn has_full_member(&self) -> bool {

@@ -59,7 +59,8 @@ impl Groups {
                 let Some(operation) = operation else {
                     return self.to_read.rotate_left(1);
                 };
-                self.reads.begin(operation.id(), ReadPurpose::Apply(slot));
+                let purpose = ReadPurpose::Apply(slot);
+                self.reads.begin(operation.id(), purpose, self.now);
                 operations.push(Operation::Disk(operation));
             } else {
                 replica.reading = false;

@@ -133,10 +133,12 @@ impl CatchUps {
         reads: &mut Reads,
         operations: &mut Vec<Operation>,
     ) {
+        let now = sender.now;
         for (&to, follower) in &mut self.followers {
             follower.advance(to, sender);
             follower.begin_reads(sender, |operation, slot| {
-                reads.begin(operation.id(), ReadPurpose::CatchUp { slot, to });
+                let purpose = ReadPurpose::CatchUp { slot, to };
+                reads.begin(operation.id(), purpose, now);
                 operations.push(Operation::Disk(operation));
             });
         }

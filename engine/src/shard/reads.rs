@@ -1,6 +1,6 @@
 //! Reads from the log that are under way, by what they are for.
 
-use pontoon_raft::NodeId;
+use pontoon_raft::{NodeId, Time};
 use pontoon_storage::{ReadBuffer, ReadError};
 
 use super::groups::Groups;
@@ -26,12 +26,17 @@ pub(super) enum ReadPurpose {
 /// All reads of a core, by the id of their operation. The log's read buffers bound their number.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
-    under_way: Vec<(u64, ReadPurpose)>,
+    under_way: Vec<(u64, ReadPurpose, Time)>,
 }
 
 impl Reads {
-    pub(super) fn begin(&mut self, id: u64, purpose: ReadPurpose) {
-        self.under_way.push((id, purpose));
+    pub(super) fn begin(&mut self, id: u64, purpose: ReadPurpose, now: Time) {
+        self.under_way.push((id, purpose, now));
+    }
+
+    /// Since when the oldest has been under way.
+    pub(super) fn oldest(&self) -> Option<Time> {
+        self.under_way.iter().map(|read| read.2).min()
     }
 
     #[cfg(feature = "simulation")]

@@ -20,8 +20,8 @@ pub(super) struct Replica {
     pub(super) majority_full_since: Option<Time>,
     /// Since when any other member takes none.
     pub(super) member_full_since: Option<Time>,
-    /// The last change of its commit index that was looked at, and when that was.
-    pub(super) commit_seen: (LogIndex, Time),
+    /// The last entry that was seen applied, and when that was.
+    pub(super) applied_seen: (LogIndex, Time),
     /// Commands taken in this turn, not yet in the log.
     pub(super) batch: Vec<TakenCommand>,
     /// Last entry given to the machine.
@@ -61,7 +61,7 @@ impl Replica {
             proposals: Proposals::default(),
             majority_full_since: None,
             member_full_since: None,
-            commit_seen: (LogIndex(0), Time(0)),
+            applied_seen: (LogIndex(0), Time(0)),
             batch: Vec::new(),
             applied,
             queued_to_apply: false,

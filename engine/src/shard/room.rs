@@ -72,7 +72,8 @@ impl Groups {
         let full = matches!(self.log.admit(STEP_BYTES), Err(AppendError::NoSpace { .. }));
         let since = self.room.full_since.unwrap_or(self.now);
         self.room.full_since = full.then_some(since);
-        if self.lasts(self.room.full_since) || self.lasts(self.room.writing_since) {
+        let reading = self.lasts(self.reads.oldest());
+        if self.lasts(self.room.full_since) || self.lasts(self.room.writing_since) || reading {
             self.hand_over();
         }
     }
@@ -83,6 +84,7 @@ impl Groups {
         let patience = STALLED_TIMEOUTS * self.config.election_timeout;
         let (now, timeout) = (self.now, self.config.election_timeout);
         let lasts = |since: Option<Time>| since.is_some_and(|since| now.since(since) >= timeout);
+        let roomy = !self.log.is_short();
         let mut beside_full = Vec::new();
         for slot in self.replicas.leading().collect::<Vec<_>>() {
             let replica = &mut self.replicas[slot];
@@ -98,12 +100,14 @@ impl Groups {
             );
             if lasts(replica.member_full_since) {
                 beside_full.push(slot);
+            } else if roomy {
+                replica.raft.wait_for_all();
             }
-            let commit_index = replica.raft.commit_index();
+            let applied = replica.applied;
             let waits = replica.proposals.unanswered.bytes() > 0;
-            if commit_index != replica.commit_seen.0 || !waits {
-                replica.commit_seen = (commit_index, self.now);
-            } else if self.now.since(replica.commit_seen.1) >= patience {
+            if applied != replica.applied_seen.0 || !waits {
+                replica.applied_seen = (applied, self.now);
+            } else if self.now.since(replica.applied_seen.1) >= patience {
                 replica.proposals.give_up(Unknown::Stalled);
             }
         }
@@ -122,7 +126,8 @@ impl Groups {
     /// When that is looked at next.
     pub(super) fn room_deadline(&self) -> Option<Time> {
         let waits = self.log.is_short() || self.room.writing_since.is_some();
-        let waits = waits || self.room.full_since.is_some() || self.has_unanswered_proposals();
+        let waits = waits || self.room.full_since.is_some() || self.reads.oldest().is_some();
+        let waits = waits || self.has_unanswered_proposals();
         waits.then_some(self.room.next_look)
     }
 
@@ -151,14 +156,24 @@ impl Groups {
         }
         let (group, timeout) = (replica.id, self.config.election_timeout);
         let held = replica.machine_releases(true);
+        // What is short elsewhere may soon be different.
+        let patience = if self.log.is_nearly_full() {
+            timeout
+        } else {
+            STALLED_TIMEOUTS * timeout
+        };
+        let full_for = self.room.full_since.map_or(0, |since| self.now.since(since));
+        let in_vain = full_for >= STALLED_TIMEOUTS * timeout;
         let mut laggards: Vec<NodeId> = Vec::new();
         for peer in replica.raft.status().peers {
             // What the machine, or a majority, still needs is not held for this member.
             if peer.left_behind || peer.match_index >= held.min(replica.raft.commit_index()) {
                 continue;
             }
-            let silent = self.now.since(peer.responded_at) >= timeout;
-            let lags = peer.match_index.0 > 0
+            let silent = self.now.since(peer.responded_at) >= patience;
+            // Who answers slows the load down: only where that was in vain for long is it given up.
+            let lags = in_vain
+                && peer.match_index.0 > 0
                 && self.log.bytes_from(group, peer.match_index.next()) > lag_bytes_max;
             if silent || lags {
                 laggards.push(peer.id);

@@ -29,7 +29,7 @@ pub(super) struct Sender<'a> {
     pub(super) replicas: &'a mut Replicas,
     pub(super) log: &'a mut SegmentLog,
     pub(super) peers: &'a mut Peers,
-    now: Time,
+    pub(super) now: Time,
     /// Scratch.
     pieces: &'a mut Vec<RecordBytes>,
     mutants: Mutants,

@@ -115,7 +115,8 @@ impl Groups {
     /// Writes again what holds the oldest segment of a log that is short of room, a piece a turn.
     fn relocate(&mut self, operations: &mut Vec<Operation>) {
         if let Some(operation) = self.log.relocate() {
-            self.reads.begin(operation.id(), ReadPurpose::Relocation);
+            let purpose = ReadPurpose::Relocation;
+            self.reads.begin(operation.id(), purpose, self.now);
             operations.push(Operation::Disk(operation));
         }
     }

@@ -76,7 +76,10 @@ impl SegmentLog {
     /// Some of the groups whose entries keep the oldest segment from being freed: ask again for
     /// others. The work of a call is bounded, however many groups there are.
     pub fn oldest_segment_groups(&mut self) -> Vec<GroupId> {
-        let Some(oldest) = self.oldest_but_current() else {
+        let Some(oldest) = self
+            .oldest_but_current()
+            .or_else(|| self.only_segment_if_full())
+        else {
             return Vec::new();
         };
         self.drop_gone_holders();
@@ -182,6 +185,14 @@ impl SegmentLog {
     fn oldest_but_current(&self) -> Option<LiveSegment> {
         let live = &self.space.live;
         live.front().copied().filter(|_| live.len() > 1)
+    }
+
+    /// The segment that is being written, if it is the only one and takes no more: once little is
+    /// held in it the next is begun.
+    fn only_segment_if_full(&self) -> Option<LiveSegment> {
+        let longest = self.bytes_on_disk(self.config.record_bytes_max());
+        let full = !self.space.has_room(longest, &self.config);
+        self.space.live.back().copied().filter(|_| full)
     }
 
     fn held_by(&self, holder: &Holder) -> Option<&Extent> {
