@@ -177,6 +177,9 @@ impl Follower {
                 continue;
             };
             waiting.listed = false;
+            if waiting.reading.is_some() {
+                continue;
+            }
             let before = waiting.read_bytes();
             let step = waiting.advance(sender, (slot, to), room);
             self.read_bytes -= before - waiting.read_bytes();
@@ -211,7 +214,8 @@ impl Follower {
             && self.read_bytes < sender.read_ahead_max()
             && let Some(slot) = self.to_read.pop_front()
         {
-            let Some(waiting) = self.by_replica.get_mut(&slot) else {
+            let waiting = self.by_replica.get_mut(&slot);
+            let Some(waiting) = waiting.filter(|waiting| waiting.reading.is_none()) else {
                 continue;
             };
             let Some(operation) = waiting.begin_read(sender, slot) else {

@@ -157,7 +157,7 @@ impl Groups {
         let (group, timeout) = (replica.id, self.config.election_timeout);
         let held = replica.machine_releases(true);
         // What is short elsewhere may soon be different.
-        let patience = if self.log.is_nearly_full() {
+        let patience = if self.log.is_used_up() {
             timeout
         } else {
             STALLED_TIMEOUTS * timeout

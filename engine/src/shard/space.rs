@@ -16,7 +16,7 @@ const MARK_DELAY: u64 = 100_000_000;
 const PREPARE_AGAIN: u64 = 1_000_000_000;
 
 /// Longest wait before a segment is tried again.
-const PREPARE_AGAIN_MAX: u64 = 32_000_000_000;
+const PREPARE_AGAIN_MAX: u64 = 4_000_000_000;
 
 /// As many segments are prepared ahead as were begun in this time.
 const AHEAD_INTERVAL: u64 = 2_000_000_000;

@@ -341,7 +341,13 @@ impl SegmentLog {
     /// to be let go of now.
     #[must_use]
     pub fn is_nearly_full(&self) -> bool {
-        self.used() + 1 >= self.segments_for_entries() || self.is_full()
+        self.is_used_up() || self.is_full()
+    }
+
+    /// Whether at most one more of all the segments there may be can be used.
+    #[must_use]
+    pub fn is_used_up(&self) -> bool {
+        self.used() + 1 >= self.segments_for_entries()
     }
 
     fn used(&self) -> u32 {
