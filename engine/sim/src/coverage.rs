@@ -42,8 +42,6 @@ pub enum RareEvent {
     SegmentFreed,
     /// A node dropped a message.
     MessageDropped,
-    /// The logs of the others did not wait for a member any more.
-    LeftBehind,
     /// A follower said that it has no room for entries.
     FollowerFull,
     /// A send found no room in its socket.
@@ -101,7 +99,6 @@ pub const RARE_EVENTS: &[(RareEvent, &str)] = &[
     ),
     (RareEvent::SegmentFreed, "segment freed"),
     (RareEvent::MessageDropped, "message dropped"),
-    (RareEvent::LeftBehind, "member left behind"),
     (RareEvent::FollowerFull, "follower without room"),
     (RareEvent::SendWaited, "send waited for room"),
     (RareEvent::WindowOpened, "quiet window under load"),

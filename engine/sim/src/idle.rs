@@ -9,11 +9,12 @@ const IDLE: u64 = 1_000 * MILLISECOND;
 /// After this what load has left behind is done: marks, relocated records, freed segments.
 const AFTERWARDS: u64 = 1_000 * MILLISECOND;
 
-/// Most bytes that an idle log writes in a second.
-const WRITTEN_MAX: u64 = 64 << 10;
+/// Most bytes that an idle log writes in a second: the rest of a way round of relocation.
+const WRITTEN_MAX: u64 = 576 << 10;
 
-/// Messages of a heartbeat and its response, and half as many again.
-const MESSAGES_PER_BEAT: u64 = 3;
+/// Messages of a heartbeat and its response, of a try to send a full follower entries, and half a
+/// heartbeat more.
+const MESSAGES_PER_BEAT: u64 = 5;
 
 impl World {
     /// After the healing: nobody asks for anything.
@@ -24,7 +25,9 @@ impl World {
             place.usage = crate::costs::Usage::default();
         }
         self.pass(IDLE);
-        if self.failure.is_some() {
+        // A log that is full is tried again and again, and what holds it is relocated.
+        let full = (0..self.places.len()).any(|place| self.has_full_log(place));
+        if self.failure.is_some() || full {
             return;
         }
         let sent = self.messages() - before;

@@ -4,7 +4,6 @@ use pontoon::raft::Raft;
 use pontoon::simulation::SimulatedCore;
 use pontoon::{GroupId, NodeId};
 
-use crate::coverage::RareEvent;
 use crate::history::is_linearizable;
 use crate::machine::lock;
 use crate::settings::MILLISECOND;
@@ -49,8 +48,8 @@ impl World {
 
     /// Whether every group has a leader that committed something in this phase, and every sound
     /// replica has applied all of it.
-    fn agreed(&mut self, probes: &mut [Option<u64>]) -> bool {
-        let (mut all, mut left_behind) = (true, false);
+    fn agreed(&self, probes: &mut [Option<u64>]) -> bool {
+        let mut all = true;
         for (position, probe) in probes.iter_mut().enumerate() {
             let group = GroupId(position as u64 + 1);
             let core = pontoon::simulation::core_of(group, self.swarm.cores);
@@ -76,7 +75,6 @@ impl World {
             for (&place, raft) in places.iter().zip(&rafts) {
                 if raft.last_index() < compacted && !raft.is_tainted() {
                     // It was left behind: until there are snapshots, it stays out.
-                    left_behind = true;
                     continue;
                 }
                 let status = raft.status();
@@ -95,13 +93,11 @@ impl World {
                 }
             }
         }
-        if all && left_behind {
-            self.coverage.mark(RareEvent::LeftBehind);
-        }
         all
     }
 
-    fn has_full_log(&self, place: usize) -> bool {
+    /// Whether entries find room for at most one more segment on a core.
+    pub(crate) fn has_full_log(&self, place: usize) -> bool {
         let shard = self.places[place].shard.as_ref();
         shard.is_some_and(SimulatedCore::is_nearly_full)
     }
