@@ -10,11 +10,11 @@ const IDLE: u64 = 1_000 * MILLISECOND;
 const AFTERWARDS: u64 = 1_000 * MILLISECOND;
 
 /// Most bytes that an idle log writes in a second: the rest of a way round of relocation.
-const WRITTEN_MAX: u64 = 576 << 10;
+const WRITTEN_MAX: u64 = 1 << 20;
 
-/// Messages of a heartbeat and its response, of a try to send a full follower entries, and half a
-/// heartbeat more.
-const MESSAGES_PER_BEAT: u64 = 5;
+/// Messages of a heartbeat and its response, and of a try to send a full follower entries, which
+/// goes in pieces.
+const MESSAGES_PER_BEAT: u64 = 10;
 
 impl World {
     /// After the healing: nobody asks for anything.

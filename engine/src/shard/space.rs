@@ -12,11 +12,15 @@ use crate::port::Operation;
 const MARK_DELAY: u64 = 100_000_000;
 
 /// A segment that could not be made ready is tried again after this: the disk may be full. The wait
-/// doubles with each failure.
-const PREPARE_AGAIN: u64 = 1_000_000_000;
+/// doubles with each failure, but not far: where the file system reserves space before it writes, a
+/// try that fails costs nothing.
+const PREPARE_AGAIN: u64 = 250_000_000;
 
 /// Longest wait before a segment is tried again.
-const PREPARE_AGAIN_MAX: u64 = 4_000_000_000;
+const PREPARE_AGAIN_MAX: u64 = 1_000_000_000;
+
+/// A log that is full for this long, in nanoseconds, is worth a line.
+const FULL_FOR: u64 = 1_000_000_000;
 
 /// As many segments are prepared ahead as were begun in this time.
 const AHEAD_INTERVAL: u64 = 2_000_000_000;
@@ -128,7 +132,7 @@ impl Groups {
         let since = self.space.full_since.filter(|_| full);
         let since = since.or_else(|| full.then_some(self.now));
         self.space.full_since = since;
-        let lasts = since.is_some_and(|since| self.now.since(since) >= PREPARE_AGAIN);
+        let lasts = since.is_some_and(|since| self.now.since(since) >= FULL_FOR);
         if full && !lasts || lasts == self.space.full_said {
             return;
         }
@@ -173,8 +177,10 @@ impl Groups {
             return;
         }
         let wait = self.space.prepare_again;
-        let seconds = wait / 1_000_000_000;
-        tracing::warn!(slot, seconds, "a segment could not be made ready; tried again after this");
+        // Said until it has become the usual.
+        if wait < PREPARE_AGAIN_MAX {
+            tracing::warn!(slot, "a segment could not be made ready; tried again every second");
+        }
         self.space.prepare_at = self.now.after(wait);
         self.space.prepare_again = (2 * wait).min(PREPARE_AGAIN_MAX);
     }
