@@ -415,7 +415,9 @@ mod tests {
             log.write(None).unwrap();
             let after = log.log.statistics();
             assert_eq!(after.bytes - before.bytes, frame.bytes as u64);
-            assert_eq!(after.frames - before.frames, 1);
+            // The end of a slab may part a large one in two.
+            let frames = after.frames - before.frames;
+            assert!((1..=2).contains(&frames), "{frames} frames");
         }
     }
 }
