@@ -37,7 +37,7 @@ fn a_slow_peer_is_measured_beside_a_fast_one() {
         "--groups",
         "6",
         "--seconds",
-        "0.1",
+        "0.5",
         "--rate",
         "200",
     ]);

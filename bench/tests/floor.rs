@@ -24,7 +24,7 @@ fn the_floor_is_measured_reported_and_cleaned_up_after() {
     let arguments = [
         "floor",
         "--seconds",
-        "0.05",
+        "0.5",
         "--data",
         data_text,
         "--json",
@@ -67,7 +67,7 @@ fn a_run_compares_the_loads_to_the_floor_and_checks_what_was_applied() {
     let output = bench(&[
         "run",
         "--seconds",
-        "0.05",
+        "1.5",
         "--data",
         data_text,
         "--json",
@@ -116,7 +116,7 @@ fn an_open_loop_is_measured_as_well() {
     let output = bench(&[
         "run",
         "--seconds",
-        "0.1",
+        "1.5",
         "--rate",
         "500",
         "--in-flight",
