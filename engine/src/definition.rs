@@ -40,7 +40,6 @@ impl Definition {
         }
     }
 
-    /// Whether this node receives the group's log or votes.
     /// What is left of a group whose definition the disk lost: nobody is a member, and nothing is
     /// done for it.
     pub(crate) fn lost() -> Self {
@@ -51,6 +50,7 @@ impl Definition {
         self.voters.is_empty()
     }
 
+    /// Whether a node receives the group's log or votes.
     pub(crate) fn has_member(&self, node: NodeId) -> bool {
         let lists = [&self.voters, &self.voters_outgoing, &self.learners];
         lists.into_iter().any(|list| list.contains(&node.0))

@@ -22,11 +22,11 @@ const PREPARE_AGAIN_MAX: u64 = 1_000_000_000;
 /// A log that is full for this long, in nanoseconds, is worth a line.
 const FULL_FOR: u64 = 1_000_000_000;
 
-/// As many segments are prepared ahead as were begun in this time.
+/// As many segments are prepared ahead as the log grew by in this time.
 const AHEAD_INTERVAL: u64 = 2_000_000_000;
 
 /// Most segments prepared ahead.
-const AHEAD_MAX: u64 = 16;
+const AHEAD_MAX: usize = 16;
 
 /// With more segments than this in use, groups are compacted as far as they allow.
 const SEGMENTS_KEPT: usize = 2;
@@ -43,9 +43,9 @@ pub(super) struct Space {
     prepare_at: Time,
     /// Wait after the next failure to prepare a segment.
     prepare_again: u64,
-    /// When the segments that are begun were last counted, how many there were, and how many had
-    /// been begun in the interval before.
-    counted: (Time, u64, u64),
+    /// When the segments in use were last counted, how many there were, and by how many they had
+    /// grown in the interval before.
+    counted: (Time, usize, usize),
     compact_at: Time,
     /// Since when the log has no room for anything.
     full_since: Option<Time>,
@@ -61,7 +61,7 @@ impl Space {
             mark_at: NEVER,
             prepare_at: Time(0),
             prepare_again: PREPARE_AGAIN,
-            counted: (Time(0), 0, 0),
+            counted: (Time(0), SEGMENTS_KEPT + 1, 0),
             compact_at: Time(0),
             full_since: None,
             full_said: false,
@@ -104,16 +104,17 @@ impl Groups {
         self.notice_room();
     }
 
-    /// Has segments prepared ahead at the rate at which they are begun.
+    /// Has segments prepared ahead at the rate at which the log grows. A log that is given back as
+    /// many as it begins needs none, and zeros would only take the disk from its writes.
     fn count_segments(&mut self) {
-        let begun = self.log.statistics().segments;
+        // So many are in use before any is asked for.
+        let in_use = self.log.segments().0.max(SEGMENTS_KEPT + 1);
         let (at, before, earlier) = self.space.counted;
-        let lately = begun - before;
+        let lately = in_use.saturating_sub(before);
         if self.now.since(at) >= AHEAD_INTERVAL {
-            self.space.counted = (self.now, begun, lately);
+            self.space.counted = (self.now, in_use, lately);
         }
-        let ahead = lately.max(earlier).min(AHEAD_MAX);
-        self.log.set_segments_ahead(ahead as usize);
+        self.log.set_segments_ahead(lately.max(earlier).min(AHEAD_MAX));
     }
 
     /// Writes again what holds the oldest segment of a log that is short of room, a piece a turn.
