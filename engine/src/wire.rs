@@ -1,8 +1,8 @@
 //! How a message of a group becomes a head on the wire, and back.
 
 use pontoon_raft::{
-    AppendEntries, AppendOutcome, AppendResponse, Body, EntryId, GroupId, LogIndex, Message,
-    Repaired, RequestVote, Term, VoteKind, VoteResponse,
+    AppendEntries, AppendOutcome, AppendResponse, Body, EntryId, GroupId, LogIndex, LogRoom,
+    Message, Repaired, RequestVote, Term, VoteKind, VoteResponse,
 };
 use pontoon_transport::Head;
 
@@ -19,6 +19,8 @@ const FLAG_YES: u8 = 1;
 const FLAG_TAINTED: u8 = 2;
 /// The follower's log takes no entries at present.
 const FLAG_LOG_FULL: u8 = 4;
+/// The follower has no memory for entries at present.
+const FLAG_SHORT: u8 = 8;
 const KIND_SHIFT: u8 = 1;
 
 /// The head that says this about a group.
@@ -67,7 +69,7 @@ pub(crate) fn head(group: GroupId, message: &Message) -> Head {
 fn append_response_head(head: Head, response: AppendResponse) -> Head {
     let head = Head {
         kind: APPEND_RESPONSE,
-        flags: flag(response.tainted, FLAG_TAINTED) | flag(response.log_full, FLAG_LOG_FULL),
+        flags: flag(response.tainted, FLAG_TAINTED) | room_bits(response.room),
         round: response.round,
         extra: response.log_epoch,
         ..head
@@ -146,7 +148,25 @@ fn append_response(head: &Head) -> AppendResponse {
         outcome,
         log_epoch: head.extra,
         tainted: head.flags & FLAG_TAINTED != 0,
-        log_full: head.flags & FLAG_LOG_FULL != 0,
+        room: room_of(head.flags),
+    }
+}
+
+fn room_bits(room: LogRoom) -> u8 {
+    match room {
+        LogRoom::Enough => 0,
+        LogRoom::Short => FLAG_SHORT,
+        LogRoom::Full => FLAG_LOG_FULL,
+    }
+}
+
+fn room_of(flags: u8) -> LogRoom {
+    if flags & FLAG_LOG_FULL != 0 {
+        LogRoom::Full
+    } else if flags & FLAG_SHORT != 0 {
+        LogRoom::Short
+    } else {
+        LogRoom::Enough
     }
 }
 
@@ -213,7 +233,11 @@ mod tests {
                 outcome,
                 log_epoch: 5,
                 tainted: outcome == accepted,
-                log_full: outcome == rejected,
+                room: if outcome == rejected {
+                    LogRoom::Full
+                } else {
+                    LogRoom::Short
+                },
             };
             comes_back(response.into());
         }

@@ -85,7 +85,7 @@ impl Raft {
             outcome,
             log_epoch: self.log_epoch,
             tainted,
-            log_full: self.log_full,
+            room: self.room,
         };
         Message::new(self.current_term, response)
     }

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::message::{
-    AppendEntries, AppendOutcome, AppendResponse, Body, Message, RequestVote, VoteKind,
+    AppendEntries, AppendOutcome, AppendResponse, Body, LogRoom, Message, RequestVote, VoteKind,
     VoteResponse,
 };
 
@@ -80,9 +80,10 @@ impl fmt::Display for AppendResponse {
         if self.tainted {
             write!(formatter, ", tainted since epoch {}", self.log_epoch)?;
         }
-        if self.log_full {
-            formatter.write_str(", log full")?;
-        }
-        Ok(())
+        formatter.write_str(match self.room {
+            LogRoom::Enough => "",
+            LogRoom::Short => ", short of memory",
+            LogRoom::Full => ", log full",
+        })
     }
 }

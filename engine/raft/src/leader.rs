@@ -159,7 +159,7 @@ impl Leader {
             progress.flow = Flow::Probe { sent: None };
         }
         let learned = progress.on_outcome(response.outcome, view.log);
-        progress.set_log_full(response.log_full, self.round, response.round);
+        progress.set_room(response.room, self.round, response.round);
         if progress.match_index >= view.log.compacted().index {
             progress.left_behind = false;
         }

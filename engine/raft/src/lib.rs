@@ -66,8 +66,8 @@ mod status;
 pub use config::{Boot, RaftConfig};
 pub use membership::{Membership, VoteResult};
 pub use message::{
-    AppendEntries, AppendOutcome, AppendResponse, Body, EntryKind, EntryMeta, Message, Repaired,
-    RequestVote, VoteKind, VoteResponse,
+    AppendEntries, AppendOutcome, AppendResponse, Body, EntryKind, EntryMeta, LogRoom, Message,
+    Repaired, RequestVote, VoteKind, VoteResponse,
 };
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;

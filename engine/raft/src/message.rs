@@ -145,9 +145,21 @@ pub struct AppendResponse {
     /// The damage report: in that epoch something durable was missing, so that the follower
     /// counts in no quorum until it is repaired.
     pub tainted: bool,
-    /// Its log takes no entries at present. Those that came with the request were left out, and
-    /// none are to be sent until a response says otherwise.
-    pub log_full: bool,
+    /// Whether it takes entries. If not, those that came with the request were left out, and none
+    /// are to be sent until a response to a later round of heartbeats says otherwise.
+    pub room: LogRoom,
+}
+
+/// Whether a follower takes entries at present.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogRoom {
+    /// It does.
+    #[default]
+    Enough,
+    /// It has no memory for them for a moment, because its disk is slower than they come.
+    Short,
+    /// Its log is full, which may last.
+    Full,
 }
 
 /// How a follower found the entry before the new ones.

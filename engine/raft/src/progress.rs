@@ -3,7 +3,7 @@
 use alloc::collections::VecDeque;
 
 use crate::log::Log;
-use crate::message::AppendOutcome;
+use crate::message::{AppendOutcome, LogRoom};
 use pontoon_types::{LogIndex, Time};
 
 /// How entries are sent to a follower.
@@ -56,7 +56,9 @@ pub(crate) enum Room {
     Unknown,
     /// It takes entries.
     Enough,
-    /// It took none in this round of heartbeats.
+    /// It had no memory for what came in this round of heartbeats.
+    Short(u64),
+    /// Its log took none in this round of heartbeats.
     Full(u64),
 }
 
@@ -111,7 +113,7 @@ impl Progress {
 
     pub(crate) fn may_send(&self, messages_max: u32, bytes_max: u64) -> bool {
         match self.flow {
-            _ if self.full_in_round().is_some() => false,
+            _ if self.refused_in_round().is_some() => false,
             Flow::Probe { sent } => sent.is_none(),
             Flow::Pipeline => {
                 let messages_max = messages_max.min(self.messages_max);
@@ -212,26 +214,34 @@ impl Progress {
     }
 
     /// It left out entries that came with a request, or has room for them again: the next heartbeat
-    /// finds out from where on they are to be sent again. Then it is sent little at first.
+    /// finds out from where on they are to be sent again. After its log was full it is sent little
+    /// at first; a moment without memory costs it nothing but that wait.
     ///
-    /// What it says of other messages of the same round is no news: a log can be too full for one
+    /// What it says of other messages of the same round is no news: it can be short of room for one
     /// and not for the next.
-    pub(crate) fn set_log_full(&mut self, log_full: bool, round: u64, response_round: u64) {
-        if log_full {
-            self.messages_max = 1;
-            self.room = Room::Full(round);
-        } else if self
-            .full_in_round()
-            .is_none_or(|full| response_round > full)
-        {
-            self.room = Room::Enough;
+    pub(crate) fn set_room(&mut self, room: LogRoom, round: u64, response_round: u64) {
+        let refused = self.refused_in_round();
+        let is_news = refused.is_none_or(|refused| response_round > refused);
+        match room {
+            LogRoom::Full => {
+                self.messages_max = 1;
+                self.room = Room::Full(round);
+            }
+            LogRoom::Short if is_news => self.room = Room::Short(round),
+            LogRoom::Enough if is_news => self.room = Room::Enough,
+            LogRoom::Short | LogRoom::Enough => {}
         }
     }
 
-    /// The round in which its log was full, if it is as far as is known.
-    pub(crate) fn full_in_round(&self) -> Option<u64> {
+    /// Whether its log is full, as far as is known.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self.room, Room::Full(_))
+    }
+
+    /// The round in which it took no entries, if it takes none as far as is known.
+    fn refused_in_round(&self) -> Option<u64> {
         match self.room {
-            Room::Full(round) => Some(round),
+            Room::Short(round) | Room::Full(round) => Some(round),
             Room::Unknown | Room::Enough => None,
         }
     }

@@ -6,7 +6,7 @@ use rand_pcg::rand_core::{RngCore, SeedableRng};
 use crate::config::{Boot, RaftConfig};
 use crate::log::Log;
 use crate::membership::Membership;
-use crate::message::{Body, EntryMeta, Message, RequestVote, VoteKind, VoteResponse};
+use crate::message::{Body, EntryMeta, LogRoom, Message, RequestVote, VoteKind, VoteResponse};
 use crate::output::{HardState, Output};
 use crate::role::Role;
 use pontoon_types::{EntryId, LogIndex, NodeId, Term, Time, WriteSequence};
@@ -48,7 +48,7 @@ pub struct Raft {
     /// The log failed while running: this replica leads and campaigns no more.
     pub(crate) log_failed: bool,
     /// The log takes no entries of a leader at present.
-    pub(crate) log_full: bool,
+    pub(crate) room: LogRoom,
     /// The write that holds the newest term, vote or end of a repair.
     pub(crate) promised_by: WriteSequence,
     jitter: Pcg32,
@@ -88,7 +88,7 @@ impl Raft {
             tainted: boot.tainted,
             verified: compacted,
             log_failed: false,
-            log_full: false,
+            room: LogRoom::Enough,
             promised_by: WriteSequence(0),
         };
         raft.commit_index = raft.commit_index.max(raft.last_applied);
@@ -226,8 +226,8 @@ impl Raft {
     }
 
     /// Whether the log takes entries of a leader at present: its responses say so.
-    pub fn set_log_full(&mut self, log_full: bool) {
-        self.log_full = log_full;
+    pub fn set_room(&mut self, room: LogRoom) {
+        self.room = room;
     }
 
     /// Gives up leadership and never campaigns again: this node's log failed.

@@ -7,7 +7,7 @@ use crate::membership::VoteResult;
 use crate::message::{AppendResponse, EntryKind, EntryMeta};
 use crate::mutant::Mutant;
 use crate::output::{Appended, Output};
-use crate::progress::Learned;
+use crate::progress::{Learned, Progress};
 use crate::raft::Raft;
 use crate::role::{Leader, Role};
 use pontoon_types::{LogIndex, NodeId, Term, Time};
@@ -281,7 +281,7 @@ impl Raft {
             return false;
         };
         let mut progress = leader.progress.values();
-        progress.any(|progress| progress.full_in_round().is_some())
+        progress.any(Progress::is_full)
     }
 
     /// Whether the logs of so many members are full that nothing more could be committed. False
@@ -292,7 +292,7 @@ impl Raft {
         };
         let has_room = |voter: NodeId| {
             let progress = leader.progress.get(&voter);
-            Some(progress.is_none_or(|progress| progress.full_in_round().is_none()))
+            Some(!progress.is_some_and(Progress::is_full))
         };
         view.membership.vote_result(has_room) == VoteResult::Lost
     }

@@ -121,7 +121,7 @@ impl Raft {
             messages_in_flight: progress.in_flight(),
             responded_at: progress.responded_at,
             tainted: progress.repair.is_some(),
-            log_full: progress.full_in_round().is_some(),
+            log_full: progress.is_full(),
             left_behind: progress.left_behind,
         });
         peers.collect()

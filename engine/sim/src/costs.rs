@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon::port::SocketId;
-use pontoon::raft::{Body, Raft, Term};
+use pontoon::raft::{Body, LogRoom, Raft, Term};
 use pontoon::storage::DiskOp;
 use pontoon::{GroupId, LogIndex, NodeId};
 
@@ -92,7 +92,7 @@ impl World {
             return;
         };
         if let Body::AppendResponse(response) = message.body
-            && response.log_full
+            && response.room == LogRoom::Full
         {
             self.coverage.mark(RareEvent::FollowerFull);
             if !FULL_FOLLOWERS_COST_NO_MORE {

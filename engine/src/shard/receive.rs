@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use pontoon_raft::{AppendEntries, Body, EntryKind, EntryMeta, GroupId, Message, NodeId, Raft};
-use pontoon_storage::{RecordKind, record};
+use pontoon_raft::{AppendEntries, Body, EntryKind, EntryMeta, GroupId, LogRoom, Message, NodeId, Raft};
+use pontoon_storage::{AppendError, RecordKind, record};
 use pontoon_transport::Frame;
 
 use super::groups::Groups;
@@ -78,24 +78,35 @@ impl Groups {
         }
         let raft = &mut replica.raft;
         let bytes: usize = entries.iter().map(|entry| entry.bytes as usize).sum();
-        let log_full = self.log.admit(bytes + STEP_BYTES).is_err();
-        raft.set_log_full(log_full);
-        let (message, entries) = if log_full {
+        let room = log_room(self.log.admit(bytes + STEP_BYTES));
+        raft.set_room(room);
+        let refuses = room != LogRoom::Enough;
+        let (message, entries) = if refuses {
             // Its leader is heard of all the same, and learns why its entries are not taken.
             (as_heartbeat(message), &[][..])
         } else {
             (message, entries)
         };
-        if log_full && self.config.mutants.is(Mutant::FullLogIsDeaf) {
+        if refuses && self.config.mutants.is(Mutant::FullLogIsDeaf) {
             return Err(DropReason::LogFull);
         }
-        if log_full && may_persist(&message, raft) {
+        if refuses && may_persist(&message, raft) {
             let admitted = self.log.admit_reserved(STEP_BYTES);
             admitted.map_err(|_| DropReason::LogFull)?;
         }
         raft.step(self.now, from, message, entries, &mut self.output);
         self.process_output(slot, source);
         Ok(())
+    }
+}
+
+/// What a follower tells its leader of its room. Only a log without space is full: memory comes back
+/// with the next write, and a segment that is being prepared is there soon.
+fn log_room(admitted: Result<(), AppendError>) -> LogRoom {
+    match admitted {
+        Ok(()) => LogRoom::Enough,
+        Err(AppendError::NoSpace { .. }) => LogRoom::Full,
+        Err(_) => LogRoom::Short,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use pontoon_raft::{
     AppendEntries, AppendOutcome, AppendResponse, Body, Boot, EntryId, EntryRun, HardState,
-    LogIndex, Membership, Message, NodeId, Outgoing, Output, Raft, RaftConfig, Term, Time,
+    LogIndex, LogRoom, Membership, Message, NodeId, Outgoing, Output, Raft, RaftConfig, Term, Time,
     VoteKind, VoteResponse,
 };
 
@@ -176,7 +176,7 @@ fn messages_to_a_follower_that_lags_hold_as_many_bytes_as_they_may() {
             },
             log_epoch: 0,
             tainted: false,
-            log_full: false,
+            room: LogRoom::Enough,
         };
         let mut output = Output::default();
         let term = raft.current_term();
@@ -194,28 +194,42 @@ fn messages_to_a_follower_that_lags_hold_as_many_bytes_as_they_may() {
     }
 }
 
-/// A follower without room hears heartbeats and is sent nothing; with room again, it is sent what
-/// it lacks, a little at first.
+/// A follower without room hears heartbeats and is sent nothing until a later round finds room. One
+/// whose log was full is then sent a little at first; one whose memory was short, what it lacks.
 #[test]
-fn a_follower_whose_log_is_full_is_sent_no_entries() {
-    let mut raft = leader(&[]);
-    acknowledge(&mut raft, TWO, 2, 1);
-    let respond = |raft: &mut Raft, now, match_index: u64, log_full: bool| {
-        let mut response = append_response(match_index);
-        if let Body::AppendResponse(response) = &mut response.body {
-            (response.log_full, response.round) = (log_full, u64::from(!log_full));
-        }
+fn a_follower_without_room_is_sent_no_entries() {
+    for (room, messages) in [(LogRoom::Full, 1), (LogRoom::Short, 2)] {
+        let mut raft = leader(&[]);
+        acknowledge(&mut raft, TWO, 2, 1);
+        let respond = |raft: &mut Raft, now, room, round| {
+            let mut response = append_response(1);
+            if let Body::AppendResponse(response) = &mut response.body {
+                (response.room, response.round) = (room, round);
+            }
+            let mut output = Output::default();
+            raft.step(Time(now), TWO, response, &[], &mut output);
+            appends_to(&output, TWO).count()
+        };
+        assert_eq!(respond(&mut raft, 20, room, 0), 0);
         let mut output = Output::default();
-        raft.step(Time(now), TWO, response, &[], &mut output);
-        appends_to(&output, TWO).count()
-    };
-    assert_eq!(respond(&mut raft, 20, 1, true), 0);
-    let mut output = Output::default();
-    for now in 21..30 {
-        raft.propose(Time(now), &entries(&[2]), &mut output)
-            .expect("it leads");
+        for now in 21..30 {
+            raft.propose(Time(now), &entries(&[2]), &mut output)
+                .expect("it leads");
+        }
+        assert_eq!(appends_to(&output, TWO).count(), 0);
+        assert_eq!(
+            respond(&mut raft, 30, LogRoom::Enough, 0),
+            0,
+            "the same round"
+        );
+        let is_full = room == LogRoom::Full;
+        assert_eq!(raft.has_full_member(), is_full);
+        assert_eq!(raft.status().peers[0].log_full, is_full);
+        assert!(!raft.lacks_room_elsewhere(), "THREE may have room");
+        assert_eq!(
+            respond(&mut raft, 130, LogRoom::Enough, 1),
+            messages,
+            "{room:?}"
+        );
     }
-    assert_eq!(appends_to(&output, TWO).count(), 0);
-    assert!(!raft.lacks_room_elsewhere(), "THREE may have room");
-    assert_eq!(respond(&mut raft, 130, 1, false), 1, "one message at first");
 }

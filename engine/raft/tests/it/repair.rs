@@ -3,8 +3,8 @@
 //! has been committed by a quorum without it and is durable on it."
 
 use pontoon_raft::{
-    AppendOutcome, AppendResponse, Appended, Body, Boot, EntryId, HardState, LogIndex, Membership,
-    Message, Output, Raft, Repaired, Term, Time, VoteKind,
+    AppendOutcome, AppendResponse, Appended, Body, Boot, EntryId, HardState, LogIndex, LogRoom,
+    Membership, Message, Output, Raft, Repaired, Term, Time, VoteKind,
 };
 
 use crate::cluster::config;
@@ -22,7 +22,7 @@ fn accepted(match_index: u64, log_epoch: u64, tainted: bool) -> Message {
         outcome: AppendOutcome::Accepted { match_index },
         log_epoch,
         tainted,
-        log_full: false,
+        room: LogRoom::Enough,
     };
     Message::new(Term(2), response)
 }

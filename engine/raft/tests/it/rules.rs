@@ -6,8 +6,8 @@
 
 use pontoon_raft::{
     AppendEntries, AppendOutcome, AppendResponse, Body, Boot, EntryId, EntryKind, EntryMeta,
-    HardState, LogIndex, Membership, Message, NodeId, Output, ProposeRejection, Raft, RequestVote,
-    Term, Time, VoteKind, VoteResponse,
+    HardState, LogIndex, LogRoom, Membership, Message, NodeId, Output, ProposeRejection, Raft,
+    RequestVote, Term, Time, VoteKind, VoteResponse,
 };
 
 use crate::cluster::{Cluster, config};
@@ -124,7 +124,7 @@ pub(crate) fn append_response(match_index: u64) -> Message {
         },
         log_epoch: 0,
         tainted: false,
-        log_full: false,
+        room: LogRoom::Enough,
     };
     Message::new(Term(2), response)
 }
@@ -138,7 +138,7 @@ pub(crate) fn acknowledge(raft: &mut Raft, from: NodeId, term: u64, match_index:
         outcome,
         log_epoch: 0,
         tainted: false,
-        log_full: false,
+        room: LogRoom::Enough,
     };
     step(raft, from, Message::new(Term(term), response), &[])
 }

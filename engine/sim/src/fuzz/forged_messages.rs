@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use pontoon::NodeId;
 use pontoon::raft::{
     AppendEntries, AppendOutcome, AppendResponse, Appended, Body, Boot, EntryId, EntryKind,
-    EntryMeta, HardState, LogIndex, Message, Output, Raft, Repaired, RequestVote, Term, Time,
-    VoteKind, VoteResponse, WriteSequence,
+    EntryMeta, HardState, LogIndex, LogRoom, Message, Output, Raft, Repaired, RequestVote, Term,
+    Time, VoteKind, VoteResponse, WriteSequence,
 };
 
 use super::bytes::Bytes;
@@ -236,7 +236,11 @@ impl Core {
             outcome,
             log_epoch,
             tainted: flags.is_multiple_of(4),
-            log_full: flags % 8 == 1,
+            room: match flags % 8 {
+                1 => LogRoom::Full,
+                2 => LogRoom::Short,
+                _ => LogRoom::Enough,
+            },
         };
         Message::new(term, response)
     }

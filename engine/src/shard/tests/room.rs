@@ -253,6 +253,34 @@ fn answers_held_for_a_hung_disk_are_bounded() {
     assert!(held < 64, "{held} answers are held");
 }
 
+/// It has no memory for what comes, which is not a full log: it is asked again now and then, and
+/// once its disk moves it is sent all it lacks.
+#[test]
+fn a_follower_whose_disk_hangs_is_not_taken_for_full() {
+    let mut cluster = Cluster::led_by_first_with(3, LARGE_LOG);
+    cluster.run(300);
+    cluster.nodes[2].disk_is_held = true;
+    for number in 0..300 {
+        drop(cluster.group(0).propose(numbered(number)));
+        cluster.run(5);
+    }
+    let sent = cluster.wire.carried[&(0, 2)];
+    cluster.run(3_000);
+    let in_vain = cluster.wire.carried[&(0, 2)] - sent;
+    assert!(in_vain < 30 * (64 << 10), "about a message a heartbeat: {in_vain} bytes");
+    let hung = cluster.status(2).unwrap();
+    assert!(hung.last_index.0 < 200, "it has no memory for more: {hung:?}");
+    assert_eq!(hung.leader, Some(NodeId(1)), "it hears its leader all the same");
+    let leader = cluster.status(0).unwrap();
+    assert!(leader.peers.iter().all(|peer| !peer.log_full), "{leader:?}");
+    cluster.nodes[2].disk_is_held = false;
+    cluster.release(2);
+    cluster.run(1_000);
+    assert_eq!(cluster.status(2).unwrap().last_index, leader.last_index);
+    let again = cluster.status(0).unwrap();
+    assert_eq!((again.current_term, again.last_index), (leader.current_term, leader.last_index));
+}
+
 #[test]
 fn a_stop_ends_while_a_write_hangs() {
     let mut cluster = Cluster::led_by_first(1);
