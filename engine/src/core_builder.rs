@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pontoon_raft::{NodeId, Time};
+use pontoon_raft::{GroupId, NodeId, Time};
 use pontoon_storage::{DriveMethod, FileVolume, SegmentLog, SyncMethod, Volume, measure_drive};
 use pontoon_transport::FrameLimits;
 
@@ -16,6 +16,7 @@ use crate::host::CoreLoop;
 use crate::inbox::Inbox;
 use crate::machine::Machines;
 use crate::node_error::StartError;
+use crate::placement::core_of;
 use crate::shard::{Mutants, Shard, ShardConfig};
 
 /// Entries of a core's submission queue; a turn seldom needs more than two per peer and one write.
@@ -46,6 +47,8 @@ impl CoreBuilder {
         let mut volume =
             FileVolume::open(&directory, log_config.segment_bytes).map_err(log_error)?;
         let (mut log, recovery) = SegmentLog::open(&mut volume, log_config).map_err(log_error)?;
+        let groups = recovery.groups.iter().map(|recovered| recovered.group);
+        refuse_misplaced(core, self.config.cores, groups)?;
         prepare_reserve(&mut log, &mut volume);
         let method = drive_method(&log, &volume).map_err(|source| StartError::System {
             what: "measuring how the drive is written best",
@@ -79,6 +82,26 @@ impl CoreBuilder {
             spin,
         ))
     }
+}
+
+/// A group that lives on another core would be made there anew, without what it has promised.
+fn refuse_misplaced(
+    core: u16,
+    cores: u16,
+    groups: impl IntoIterator<Item = GroupId>,
+) -> Result<(), StartError> {
+    for group in groups {
+        let lives_on = core_of(group, cores);
+        if lives_on != core {
+            return Err(StartError::Placement {
+                core,
+                group,
+                lives_on,
+                cores,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Prepares the first segments before anybody waits for them. A full disk is no error here: it is
@@ -126,5 +149,24 @@ pub(crate) fn shard_config(config: &Config) -> ShardConfig {
         lag_bytes_max: limits.lag_bytes_max.0,
         groups_max: limits.groups_max,
         mutants: Mutants::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Before the ids were mixed well, `1 << 36` lay on core 0 whatever the number of cores.
+    #[test]
+    fn a_group_on_the_log_of_another_core_is_refused_by_name() {
+        let group = GroupId(1 << 36);
+        let lives_on = core_of(group, 64);
+        assert!(refuse_misplaced(lives_on, 64, [group]).is_ok());
+        let refused = refuse_misplaced(lives_on + 1, 64, [group]).expect_err("another core");
+        let told = refused.to_string();
+        assert!(
+            told.contains("group 68719476736") && told.contains("64 cores"),
+            "{told}"
+        );
     }
 }

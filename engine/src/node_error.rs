@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use pontoon_raft::GroupId;
 use pontoon_storage::OpenError;
 
 use crate::config::ConfigError;
@@ -39,6 +40,23 @@ pub enum StartError {
         core: u16,
         /// What is wrong with them.
         source: ShardOpenError,
+    },
+    /// A group lies on the log of another core than the one that it lives on: the directory is of a
+    /// build that spread groups differently. Nothing was changed.
+    #[error(
+        "core {core}: group {group} is on its log and lives on core {lives_on}: another build, \
+         which spread groups over {cores} cores differently, wrote this directory; start it with \
+         that build"
+    )]
+    Placement {
+        /// The core whose log holds it.
+        core: u16,
+        /// The group.
+        group: GroupId,
+        /// The core it lives on.
+        lives_on: u16,
+        /// Cores of this node.
+        cores: u16,
     },
     /// A core's driver can't be made.
     #[error("core {core}: {source}")]

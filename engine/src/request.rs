@@ -77,12 +77,24 @@ pub enum TransferError {
         /// The target named.
         to: NodeId,
     },
+    /// The target could not win now: it has not answered for an election timeout, or its disk is
+    /// being repaired. Name another voter, or try again when it is back.
+    #[error("node {to} does not answer, or its disk is being repaired; name another voter")]
+    Unavailable {
+        /// The target named.
+        to: NodeId,
+    },
+    /// Hand-overs have just refused proposals for an election timeout. Try again after another.
+    #[error("proposals were refused for long enough; try again after an election timeout")]
+    TooSoon,
 }
 
 impl TransferError {
     pub(crate) fn from_raft(rejection: TransferRejection, to: NodeId) -> Self {
         match rejection {
             TransferRejection::NotLeader { leader } => Self::NotLeader { leader },
+            TransferRejection::Unavailable { to } => Self::Unavailable { to },
+            TransferRejection::TooSoon => Self::TooSoon,
             _ => Self::NotAVoter { to },
         }
     }

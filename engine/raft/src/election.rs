@@ -33,6 +33,7 @@ impl Raft {
             kind,
             votes: BTreeMap::new(),
             own_vote: None,
+            followed: self.followed(),
         };
         self.reset_election_timer();
         if kind == VoteKind::PreVote {
@@ -185,9 +186,25 @@ impl Raft {
     }
 
     /// Thesis 3.10: the leader asks for an election at once, without pre-vote.
+    ///
+    /// Only the leader of this term asks. A pre-candidate, which is still in this term, obeys as
+    /// well: it lost patience just when it was to take over. A candidate has an election already.
     pub(crate) fn handle_timeout_now(&mut self, from: NodeId, output: &mut Output) {
-        if self.leader() == Some(from) {
+        let waits = match &self.role {
+            Role::Follower { .. } => true,
+            Role::Candidate(candidate) => candidate.kind == VoteKind::PreVote,
+            Role::Leader(_) => false,
+        };
+        if waits && self.followed().is_none_or(|leader| leader == from) {
             self.start_campaign(VoteKind::Transfer, output);
+        }
+    }
+
+    /// The leader of the current term, as far as this replica ever knew.
+    fn followed(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Candidate(candidate) if candidate.kind == VoteKind::PreVote => candidate.followed,
+            _ => self.leader(),
         }
     }
 

@@ -5,11 +5,11 @@ use alloc::collections::BTreeMap;
 use crate::config::RaftConfig;
 use crate::log::Log;
 use crate::membership::{Membership, VoteResult};
-use crate::message::{AppendEntries, AppendResponse, Body, Message};
+use crate::message::{AppendEntries, AppendResponse, Message};
 use crate::mutant::Mutant;
 use crate::output::Output;
 use crate::progress::{Flow, Learned, Progress};
-use crate::role::{Leader, Transfer};
+use crate::role::Leader;
 use pontoon_types::{EntryId, LogIndex, NodeId, Term, Time};
 
 /// What the leader's rules read of its replica.
@@ -78,6 +78,7 @@ impl Leader {
             round: 0,
             noop_index,
             transfer: None,
+            transfers_since: None,
         }
     }
 
@@ -120,14 +121,15 @@ impl Leader {
             if !is_due(progress) {
                 continue;
             }
-            progress.heartbeat_deadline = view.heartbeat_deadline();
-            let compacted = view.log.compacted().index;
-            let index = progress.next_index.previous().max(compacted);
-            let Some(term) = view.log.term_at(index) else {
-                continue;
-            };
-            let prev_log = EntryId::new(index, term);
-            output.send_now(peer, view.append_entries(prev_log, 0, self.round));
+            send_heartbeat(peer, progress, self.round, view, output);
+        }
+    }
+
+    /// Sends one follower a heartbeat now, owed or not.
+    pub(crate) fn probe(&mut self, peer: NodeId, view: &LeaderView<'_>, output: &mut Output) {
+        if let Some(progress) = self.progress.get_mut(&peer) {
+            self.round += 1;
+            send_heartbeat(peer, progress, self.round, view, output);
         }
     }
 
@@ -199,36 +201,6 @@ impl Leader {
         let best = fit.max_by_key(|(_, progress)| progress.match_index);
         best.map(|(peer, _)| *peer)
     }
-
-    /// Asks the target of a leadership transfer to campaign, once it holds the whole log.
-    pub(crate) fn maybe_send_timeout_now(&mut self, view: &LeaderView<'_>, output: &mut Output) {
-        let Some(transfer) = &mut self.transfer else {
-            return;
-        };
-        let Some(progress) = self.progress.get(&transfer.to) else {
-            return;
-        };
-        let caught_up = progress.match_index == view.log.last_index();
-        if !transfer.timeout_now_sent && progress.repair.is_none() && caught_up {
-            transfer.timeout_now_sent = true;
-            let message = Message::new(view.current_term, Body::TimeoutNow);
-            output.send_now(transfer.to, message);
-        }
-    }
-
-    /// Begins a leadership transfer.
-    pub(crate) fn begin_transfer(&mut self, to: NodeId, view: &LeaderView<'_>) {
-        self.transfer = Some(Transfer {
-            to,
-            deadline: view.now.after(view.config.election_timeout),
-            timeout_now_sent: false,
-        });
-    }
-
-    /// Ends a leadership transfer whose time is up.
-    pub(crate) fn expire_transfer(&mut self, now: Time) {
-        self.transfer = self.transfer.filter(|transfer| now < transfer.deadline);
-    }
 }
 
 /// What this node's own copy counts for: what is durable.
@@ -237,6 +209,23 @@ fn own_index(view: &LeaderView<'_>) -> LogIndex {
         view.log.last_index()
     } else {
         view.log.durable_index()
+    }
+}
+
+/// Sends a follower an AppendEntries without entries, at the place of its next one.
+fn send_heartbeat(
+    to: NodeId,
+    progress: &mut Progress,
+    round: u64,
+    view: &LeaderView<'_>,
+    output: &mut Output,
+) {
+    progress.heartbeat_deadline = view.heartbeat_deadline();
+    let compacted = view.log.compacted().index;
+    let index = progress.next_index.previous().max(compacted);
+    if let Some(term) = view.log.term_at(index) {
+        let prev_log = EntryId::new(index, term);
+        output.send_now(to, view.append_entries(prev_log, 0, round));
     }
 }
 

@@ -62,6 +62,7 @@ mod replication;
 mod role;
 mod sizes;
 mod status;
+mod transfer;
 
 pub use config::{Boot, RaftConfig};
 pub use membership::{Membership, VoteResult};
@@ -74,6 +75,7 @@ pub use mutant::Mutant;
 pub use output::{Appended, HardState, Outgoing, Output};
 pub use pontoon_types::{EntryId, GroupId, LogIndex, NodeId, Term, Time, WriteSequence};
 pub use raft::Raft;
-pub use replication::{LeaderHint, ProposeRejection, Proposed, TransferRejection};
+pub use replication::{LeaderHint, ProposeRejection, Proposed};
 pub use sizes::EntryRun;
 pub use status::{PeerStatus, RoleName, Status};
+pub use transfer::{TransferRejection, TransferStatus};

@@ -32,6 +32,12 @@ pub enum Mutant {
     SendsProbeTwice,
     /// The response to a heartbeat waits for the disk.
     HeartbeatsAwaitDisk,
+    /// Asking again for a leadership transfer begins it anew.
+    TransferExtends,
+    /// The epoch that a peer named is remembered when its connection breaks.
+    EpochOutlivesConnection,
+    /// Whatever term is named is adopted, up to the last there is.
+    AdoptsAnyTerm,
 }
 
 impl RaftConfig {

@@ -34,7 +34,7 @@ pub(crate) struct Progress {
     /// When it is owed a heartbeat. Moved only by what really left for it: a follower whose entries
     /// wait or were dropped hears from its leader all the same.
     pub(crate) heartbeat_deadline: Time,
-    /// The latest epoch of its log that is known of.
+    /// The latest epoch of its log that it named on this connection; 0 before it did.
     pub(crate) log_epoch: u64,
     /// Its damage is being repaired: it counts in no quorum.
     pub(crate) repair: Option<Repair>,
@@ -79,6 +79,8 @@ pub(crate) struct Repair {
     /// An entry proposed after the damage was reported. To be committed by others and durable on
     /// the follower.
     pub(crate) barrier: LogIndex,
+    /// The epoch of the log in which the damage was found.
+    pub(crate) log_epoch: u64,
 }
 
 impl Progress {
@@ -170,10 +172,16 @@ impl Progress {
                 if !expected {
                     return Learned::Nothing;
                 }
+                // It lacks what it is known to have: that was forged over an earlier connection, or
+                // its disk forgot. Whatever it was, the log goes on from what it has now.
+                if prev_log_index <= self.match_index {
+                    self.match_index = LogIndex(0);
+                }
                 // Section 3.5: one rejection per term in conflict, not one per entry.
                 let agreed = log.find_conflict_by_term(hint.index, hint.term).index;
                 // It lacks what is compacted: only a snapshot could bring it up to date.
-                self.left_behind |= hint.index < log.compacted().index;
+                let lacks_all = self.match_index.max(hint.index) < log.compacted().index;
+                self.left_behind |= lacks_all;
                 self.become_probe(agreed.min(prev_log_index.previous()).next());
                 Learned::Alive
             }

@@ -7,13 +7,28 @@ use crate::config::{Boot, RaftConfig};
 use crate::log::Log;
 use crate::membership::Membership;
 use crate::message::{Body, EntryMeta, LogRoom, Message, RequestVote, VoteKind, VoteResponse};
+use crate::mutant::Mutant;
 use crate::output::{HardState, Output};
 use crate::role::Role;
 use pontoon_types::{EntryId, LogIndex, NodeId, Term, Time, WriteSequence};
 
-/// Highest term that is believed. Terms grow by one per election, so that one beyond is forged, and
-/// adopting `u64::MAX` would leave no term to campaign in.
+/// Highest term that is believed, and that a log takes from its disk.
 const TERM_MAX: Term = Term(u64::MAX / 2);
+
+/// A term further ahead than this is forged, and ignored.
+///
+/// Whoever is in a term has it from a candidate that made it durable before it asked for votes in
+/// it: one write a term. At ten microseconds a write, one after the other for 89 years, a group is
+/// so many terms ahead of the member that was cut off all the while.
+const TERMS_AHEAD_MAX: u64 = 1 << 48;
+
+/// A message moves the term by this much at most.
+///
+/// Of a term further ahead only so much is adopted, and the message dropped. That is as safe as a
+/// campaign, which makes up a term as well. A correct peer, so far ahead after an election a second
+/// for twelve days, is followed a few messages later: one for each such step. A liar comes to the
+/// last term only after 2^43 messages.
+const TERMS_PER_MESSAGE_MAX: u64 = 1 << 20;
 
 /// A replica of a Raft group.
 ///
@@ -109,7 +124,7 @@ impl Raft {
         output: &mut Output,
     ) {
         self.now = now;
-        let forged = from == self.config.id || message.term > TERM_MAX;
+        let forged = from == self.config.id || self.is_out_of_reach(message.term);
         if forged || !self.admits_term(from, &message, output) {
             return;
         }
@@ -158,10 +173,25 @@ impl Raft {
                 ..
             }) if self.hears_a_leader() => false,
             _ => {
-                self.become_follower(message.term, None, output);
-                true
+                let term = message.term.min(self.farthest_term());
+                self.become_follower(term, None, output);
+                term == message.term
             }
         }
+    }
+
+    /// The highest term that one message can bring.
+    fn farthest_term(&self) -> Term {
+        if self.is(Mutant::AdoptsAnyTerm) {
+            return TERM_MAX;
+        }
+        Term(self.current_term.0.saturating_add(TERMS_PER_MESSAGE_MAX))
+    }
+
+    /// Whether no election can have reached a term.
+    fn is_out_of_reach(&self, term: Term) -> bool {
+        let ahead = term.0.saturating_sub(self.current_term.0);
+        term > TERM_MAX || ahead > TERMS_AHEAD_MAX && !self.is(Mutant::AdoptsAnyTerm)
     }
 
     /// Campaigns or sends heartbeats if it is time. Cheap when it is not.

@@ -41,9 +41,9 @@ impl Raft {
             // Within one log epoch a replica changes from tainted to repaired at most once; a
             // later tainted response is a delayed one.
             (true, None) if same_epoch && known > 0 => false,
-            (true, Some(_)) if same_epoch => true,
+            (true, Some(repair)) if response.log_epoch == repair.log_epoch => true,
             (true, _) => {
-                self.begin_repair(from, output);
+                self.begin_repair(from, response.log_epoch, output);
                 true
             }
             (false, None) => true,
@@ -56,7 +56,7 @@ impl Raft {
     }
 
     /// Damage is reported: nothing that the follower acknowledged before counts.
-    fn begin_repair(&mut self, from: NodeId, output: &mut Output) {
+    fn begin_repair(&mut self, from: NodeId, log_epoch: u64, output: &mut Output) {
         let at_once = self.is(Mutant::TaintedCountsAtOnce);
         let index = self.log.last_index().next();
         let barrier = if at_once { self.commit_index } else { index };
@@ -68,7 +68,7 @@ impl Raft {
         };
         progress.match_index = LogIndex(0);
         progress.become_probe(index);
-        progress.repair = Some(Repair { barrier });
+        progress.repair = Some(Repair { barrier, log_epoch });
         // The entry proposed after the report.
         self.append_noop(output);
         self.send_to_all(output);

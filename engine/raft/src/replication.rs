@@ -1,4 +1,4 @@
-//! The leader's side of a replica: proposals, commitment, leadership transfer (thesis 3.5, 3.10).
+//! The leader's side of a replica: proposals, commitment, followers (thesis 3.5).
 
 use core::fmt;
 
@@ -55,24 +55,6 @@ pub enum ProposeRejection {
     },
 }
 
-/// Why leadership can't be transferred.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TransferRejection {
-    /// Only a leader transfers leadership.
-    #[error("this node does not lead the group; {}", LeaderHint(*leader))]
-    NotLeader {
-        /// Who leads, if known.
-        leader: Option<NodeId>,
-    },
-    /// The target could not win: name another voter.
-    #[error("node {to} is not another voter of this group")]
-    NotAVoter {
-        /// The target named.
-        to: NodeId,
-    },
-}
-
 impl Raft {
     /// Appends entries to the log and sends them on, all in this call and before they are durable
     /// here (thesis 10.2.1). The entries' own terms are ignored.
@@ -87,10 +69,11 @@ impl Raft {
     ) -> Result<Proposed, ProposeRejection> {
         self.now = now;
         let leader = self.leader();
-        let Role::Leader(Leader { transfer, .. }) = &self.role else {
+        let Role::Leader(leading) = &mut self.role else {
             return Err(ProposeRejection::NotLeader { leader });
         };
-        if let Some(transfer) = transfer {
+        leading.expire_transfer(now);
+        if let Some(transfer) = leading.transfer {
             return Err(ProposeRejection::Transferring { to: transfer.to });
         }
         let first_index = self.log.last_index().next();
@@ -223,6 +206,25 @@ impl Raft {
         {
             // What is compacted can't be sent: the follower says whether it has it.
             progress.become_probe(progress.match_index.max(compacted).next());
+            leader.repeat_timeout_now(peer);
+        }
+    }
+
+    /// The connection to a peer broke. Beside what [`report_unreachable`](Self::report_unreachable)
+    /// does, the epoch of its log that it named there is forgotten: whoever is on the next
+    /// connection says its own.
+    ///
+    /// Nothing that came over the old connection may be stepped any more, so that an answer of an
+    /// earlier life of the peer is not taken for one of its present one.
+    pub fn report_disconnected(&mut self, peer: NodeId) {
+        self.report_unreachable(peer);
+        if self.is(Mutant::EpochOutlivesConnection) {
+            return;
+        }
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(progress) = leader.progress.get_mut(&peer)
+        {
+            progress.log_epoch = 0;
         }
     }
 
@@ -302,32 +304,6 @@ impl Raft {
     pub fn best_successor(&mut self) -> Option<NodeId> {
         let (leader, view) = self.leading()?;
         leader.best_successor(&view)
-    }
-
-    /// Transfers leadership to another voter, once it has the whole log (thesis 3.10).
-    ///
-    /// Proposals are refused meanwhile, for an election timeout at most.
-    ///
-    /// # Errors
-    /// If this replica does not lead, or the target is not another voter.
-    pub fn transfer_leadership(
-        &mut self,
-        now: Time,
-        to: NodeId,
-        output: &mut Output,
-    ) -> Result<(), TransferRejection> {
-        self.now = now;
-        let leader = self.leader();
-        let Some((leading, view)) = self.leading() else {
-            return Err(TransferRejection::NotLeader { leader });
-        };
-        if to == view.config.id || !view.membership.is_voter(to) {
-            return Err(TransferRejection::NotAVoter { to });
-        }
-        leading.begin_transfer(to, &view);
-        leading.send_to(to, &view, output);
-        leading.maybe_send_timeout_now(&view, output);
-        Ok(())
     }
 
     /// The role, and what a leader's rules read of the rest.

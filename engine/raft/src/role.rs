@@ -25,6 +25,8 @@ pub(crate) struct Candidate {
     pub(crate) votes: BTreeMap<NodeId, bool>,
     /// The write that holds its own vote, which counts when that is durable.
     pub(crate) own_vote: Option<WriteSequence>,
+    /// Whom it followed in this term before, if anybody: a pre-candidate still obeys it.
+    pub(crate) followed: Option<NodeId>,
 }
 
 /// The one that orders the log in its term.
@@ -38,12 +40,17 @@ pub(crate) struct Leader {
     /// First entry of its own term: nothing is committed before this one is.
     pub(crate) noop_index: LogIndex,
     pub(crate) transfer: Option<Transfer>,
+    /// When the first of the latest leadership transfers began. All that begin within two election
+    /// timeouts of it share its deadline.
+    pub(crate) transfers_since: Option<Time>,
 }
 
-/// A leadership transfer under way: no proposals until it succeeds or its time is up.
+/// A leadership transfer under way: no proposals until it succeeds, is called off, or its time is
+/// up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transfer {
     pub(crate) to: NodeId,
+    pub(crate) since: Time,
     pub(crate) deadline: Time,
     pub(crate) timeout_now_sent: bool,
 }

@@ -7,6 +7,7 @@ use crate::message::VoteKind;
 use crate::progress::Flow;
 use crate::raft::Raft;
 use crate::role::Role;
+use crate::transfer::TransferStatus;
 use pontoon_types::{LogIndex, NodeId, Term, Time};
 
 /// The role of a replica, without its data.
@@ -49,6 +50,9 @@ pub struct Status {
     pub membership: Membership,
     /// Its disk lost something durable.
     pub tainted: bool,
+    /// The leadership transfer under way, on a leader that was asked for one: proposals are refused
+    /// meanwhile.
+    pub transfer: Option<TransferStatus>,
     /// What a leader knows of the others, in the order of their ids.
     pub peers: Vec<PeerStatus>,
 }
@@ -94,6 +98,7 @@ impl Raft {
             durable_index: self.log.durable_index(),
             membership: self.membership.clone(),
             tainted: self.tainted,
+            transfer: self.transfer(),
             peers: self.peer_statuses(),
         }
     }

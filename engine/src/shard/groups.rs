@@ -105,7 +105,7 @@ impl Groups {
     pub(super) fn on_disconnected(&mut self, peer: NodeId) {
         self.catch_ups.forget_peer(peer);
         for replica in self.replicas.iter_mut() {
-            replica.raft.report_unreachable(peer);
+            replica.raft.report_disconnected(peer);
         }
     }
 

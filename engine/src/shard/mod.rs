@@ -121,7 +121,7 @@ impl Shard {
         for completion in completions.drain(..) {
             self.complete(completion, operations);
         }
-        self.groups.fire_timers();
+        let timers_left = self.groups.fire_timers();
         let requests_left = self.take_requests();
         self.groups.maintain_log(operations);
         self.groups.look_after_room();
@@ -131,7 +131,7 @@ impl Shard {
         self.drive_connections(operations);
         let apply_left = self.groups.apply(operations);
         Turn {
-            more: requests_left || apply_left,
+            more: requests_left || apply_left || timers_left,
             deadline: self.groups.deadline().min(self.peers.deadline()),
         }
     }

@@ -11,6 +11,10 @@ use super::replicas::ReplicaSlot;
 
 const NEVER: Time = Time(u64::MAX);
 
+/// Most groups that are looked at in one turn because their time has come: what arrives meanwhile
+/// for others is not kept waiting by thousands that are due at once.
+const PER_TURN_MAX: usize = 256;
+
 /// A min-heap of deadlines with lazy updates: a deadline that moves later, as a leader's does
 /// with every entry it sends, is looked at again when the old one expires.
 #[derive(Debug, Default)]
@@ -60,9 +64,12 @@ impl Timers {
 }
 
 impl Groups {
-    /// Ticks the groups whose time has come.
-    pub(super) fn fire_timers(&mut self) {
-        while let Some(slot) = self.timers.pop_due(self.now) {
+    /// Ticks the groups whose time has come, those that wait longest first. True if more are due.
+    pub(super) fn fire_timers(&mut self) -> bool {
+        for _ in 0..PER_TURN_MAX {
+            let Some(slot) = self.timers.pop_due(self.now) else {
+                return false;
+            };
             let Some(replica) = self.replicas.get_mut(slot) else {
                 continue;
             };
@@ -76,6 +83,7 @@ impl Groups {
                 self.arm(slot);
             }
         }
+        self.timers.next() <= self.now
     }
 
     /// Sees to it that the group is looked at when it has something to do.

@@ -231,7 +231,7 @@ impl Cluster {
                 .get_mut(&from)
                 .expect("a replica")
                 .raft
-                .report_unreachable(to);
+                .report_disconnected(to);
         }
     }
 

@@ -2,8 +2,10 @@
 
 mod cluster;
 mod followers;
+mod forged;
 mod quorum;
 mod random;
 mod repair;
 mod rules;
 mod transcript;
+mod transfer;

@@ -1,6 +1,8 @@
 //! Three shards in one thread, over disks and sockets in memory, driven through the public API.
 
 mod cluster;
+mod fairness;
+mod hand_over;
 mod liveness;
 mod machine;
 mod persist_before_reply;

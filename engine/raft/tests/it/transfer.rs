@@ -1,0 +1,150 @@
+//! Leadership transfer (thesis 3.10) that is asked for again and again, called off, or in vain.
+//!
+//! The election timeout of these replicas is 1,000.
+
+use pontoon_raft::{
+    Body, NodeId, Output, ProposeRejection, Raft, RoleName, Time, TransferRejection, VoteKind,
+};
+
+use crate::rules::{
+    ONE, THREE, TWO, acknowledge, append, append_response, entries, leader, replica, step,
+};
+
+/// Asks for a transfer at a time; gives the outcome and what is sent to the target.
+fn ask(raft: &mut Raft, now: u64, to: NodeId) -> (Result<(), TransferRejection>, Vec<Body>) {
+    let mut output = Output::default();
+    let asked = raft.transfer_leadership(Time(now), to, &mut output);
+    let sent = output.messages.iter();
+    let sent = sent.filter(|outgoing| outgoing.to == to);
+    (asked, sent.map(|outgoing| outgoing.message.body).collect())
+}
+
+fn refuses(raft: &mut Raft, now: u64) -> bool {
+    let proposed = raft.propose(Time(now), &entries(&[2]), &mut Output::default());
+    matches!(proposed, Err(ProposeRejection::Transferring { .. }))
+}
+
+/// A follower that answers at this time.
+fn answers(raft: &mut Raft, now: u64, from: NodeId) {
+    raft.step(
+        Time(now),
+        from,
+        append_response(1),
+        &[],
+        &mut Output::default(),
+    );
+}
+
+/// Asked for every tenth of an election timeout; gives for how many of these proposals are refused.
+fn refused_tenths(raft: &mut Raft, targets: &[NodeId], answering: &[NodeId], tenths: u64) -> u64 {
+    let mut refused = 0;
+    for tenth in 1..=tenths {
+        let now = tenth * 100;
+        for &from in answering {
+            answers(raft, now, from);
+        }
+        raft.tick(Time(now), &mut Output::default());
+        let _ = ask(raft, now, targets[tenth as usize % targets.len()]);
+        refused += u64::from(refuses(raft, now));
+    }
+    refused
+}
+
+#[test]
+fn asking_again_for_a_silent_target_refuses_proposals_for_one_election_timeout_in_all() {
+    let mut raft = leader(&[]);
+    let refused = refused_tenths(&mut raft, &[THREE], &[TWO], 100);
+    assert!((1..=10).contains(&refused), "{refused} tenths");
+    assert!(raft.is_leader() && raft.transfer().is_none());
+    let (asked, _) = ask(&mut raft, 10_100, THREE);
+    assert_eq!(asked, Err(TransferRejection::Unavailable { to: THREE }));
+}
+
+/// Both answer, and neither ever has the whole log.
+#[test]
+fn changing_the_target_does_not_prolong_it_and_what_was_in_vain_pauses() {
+    for targets in [&[TWO, THREE][..], &[TWO], &[TWO, ONE], &[TWO, ONE, THREE]] {
+        let mut raft = leader(&[]);
+        let refused = refused_tenths(&mut raft, targets, &[TWO, THREE], 100);
+        assert!((1..=50).contains(&refused), "{targets:?}: {refused} tenths");
+    }
+    let mut raft = leader(&[]);
+    assert_eq!(ask(&mut raft, 100, TWO).0, Ok(()));
+    answers(&mut raft, 900, THREE);
+    assert_eq!(ask(&mut raft, 900, THREE).0, Ok(()));
+    assert!(refuses(&mut raft, 1_099) && !refuses(&mut raft, 1_100));
+    answers(&mut raft, 1_200, TWO);
+    assert_eq!(
+        ask(&mut raft, 1_200, TWO).0,
+        Err(TransferRejection::TooSoon)
+    );
+    answers(&mut raft, 2_100, TWO);
+    assert_eq!(ask(&mut raft, 2_100, TWO).0, Ok(()));
+}
+
+#[test]
+fn to_itself_calls_it_off() {
+    let mut raft = leader(&[]);
+    assert_eq!(ask(&mut raft, 20, ONE).0, Ok(()), "nothing to call off");
+    assert_eq!(ask(&mut raft, 20, THREE).0, Ok(()));
+    assert!(refuses(&mut raft, 30));
+    assert_eq!(ask(&mut raft, 40, ONE).0, Ok(()));
+    assert!(!refuses(&mut raft, 50) && raft.transfer().is_none());
+    let output = acknowledge(&mut raft, THREE, 2, 1);
+    let told = |outgoing: &pontoon_raft::Outgoing| outgoing.message.body == Body::TimeoutNow;
+    assert!(!output.messages.iter().any(told), "nobody is to take over");
+    assert_eq!(ask(&mut raft, 60, TWO).0, Ok(()), "another one at once");
+}
+
+#[test]
+fn the_target_is_probed_at_once_and_only_once() {
+    let mut raft = leader(&[]);
+    let (_, sent) = ask(&mut raft, 20, THREE);
+    let is_heartbeat = |body: &Body| matches!(body, Body::AppendEntries(each) if each.count == 0);
+    assert!(sent.iter().any(is_heartbeat), "{sent:?}");
+    let (asked, sent) = ask(&mut raft, 30, THREE);
+    assert_eq!((asked, sent), (Ok(()), Vec::new()));
+}
+
+#[test]
+fn status_tells_to_whom_and_since_when() {
+    let mut raft = leader(&[]);
+    assert_eq!(raft.status().transfer, None);
+    for now in [20, 30] {
+        ask(&mut raft, now, THREE).0.expect("a voter that answers");
+    }
+    let transfer = raft.status().transfer.expect("it is under way");
+    assert_eq!((transfer.to, transfer.since), (THREE, Time(20)));
+}
+
+/// The connection broke after the target was told: it is told again.
+#[test]
+fn what_was_lost_is_said_again() {
+    let mut raft = leader(&[]);
+    acknowledge(&mut raft, THREE, 2, 1);
+    let (_, sent) = ask(&mut raft, 20, THREE);
+    assert!(sent.contains(&Body::TimeoutNow));
+    raft.report_disconnected(THREE);
+    let output = acknowledge(&mut raft, THREE, 2, 1);
+    let told = |outgoing: &pontoon_raft::Outgoing| outgoing.message.body == Body::TimeoutNow;
+    assert!(output.messages.iter().any(told));
+}
+
+/// It lost patience with its leader just when it was to take over.
+#[test]
+fn a_pre_candidate_obeys_its_leader_and_nobody_else() {
+    let message = pontoon_raft::Message::new(pontoon_raft::Term(2), Body::TimeoutNow);
+    for (from, obeys) in [(TWO, true), (THREE, false)] {
+        let mut raft = replica(2, &[1, 2]);
+        step(&mut raft, TWO, append(2, (2, 2), 0, 0), &[]);
+        for now in [5_000, 5_001] {
+            raft.campaign(Time(now), &mut Output::default());
+        }
+        assert_eq!(raft.status().role, RoleName::PreCandidate);
+        let output = step(&mut raft, from, message, &[]);
+        let campaigns = output.messages.iter().any(|outgoing| {
+            matches!(outgoing.message.body, Body::RequestVote(vote) if vote.kind == VoteKind::Transfer)
+        });
+        assert_eq!(campaigns, obeys, "asked by {from}");
+    }
+}
