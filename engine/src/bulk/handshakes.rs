@@ -13,14 +13,15 @@ use rustix::event::{PollFd, PollFlags};
 use super::handshake::{HandshakeError, HelloExchange, Origin};
 use super::pending::PendingConnection;
 use super::refused::Refused;
+use super::turnstile::Turnstile;
 use super::{BulkEvent, Cores};
 use crate::rate_limited::RateLimited;
 
 /// A handshake that takes longer is rejected.
 const HELLO_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Most accepted connections without a finished hello; one more, and the oldest is closed. A peer
-/// sends its hello at once, so it is never the oldest for long.
+/// Most accepted connections that have not said a hello and something after it; one more, and the
+/// oldest is closed. A peer says both at once, so it is never the oldest for long.
 const HALF_OPEN_MAX: usize = 64;
 
 /// Most connections accepted before pending ones are served again.
@@ -37,6 +38,7 @@ pub(super) struct Handshakes {
     pub(super) listener: TcpListener,
     pub(super) cores: Cores,
     pub(super) refused: Arc<Refused>,
+    pub(super) turnstile: Turnstile,
     /// Oldest first.
     pub(super) pending: Vec<PendingConnection>,
     /// Nothing is accepted before.
@@ -164,6 +166,9 @@ impl Handshakes {
         let (origin, address) = (connection.origin(), connection.address);
         if origin == Origin::Accepted && !self.cores.takes_connections(core) {
             return self.reject(&connection, &HandshakeError::CoreBusy);
+        }
+        if origin == Origin::Accepted && !self.turnstile.lets_in(core, peer, Instant::now()) {
+            return self.reject(&connection, &HandshakeError::TooOften);
         }
         match connection.into_stream() {
             Ok(stream) => {

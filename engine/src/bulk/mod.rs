@@ -8,6 +8,7 @@ mod pending;
 mod prepare;
 mod reactor;
 mod refused;
+mod turnstile;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -183,6 +184,7 @@ impl BulkLane {
             listener: config.listener,
             cores,
             refused: Arc::clone(&refused),
+            turnstile: turnstile::Turnstile::default(),
             pending: Vec::new(),
             accept_at: None,
             lines: RateLimited::default(),

@@ -78,7 +78,7 @@ impl PendingConnection {
     pub(super) fn polled(&self) -> (&TcpStream, PollFlags) {
         let event = match self.exchange.state {
             State::Connecting | State::SendingHello => PollFlags::OUT,
-            State::ReceivingHello => PollFlags::IN,
+            State::ReceivingHello | State::ReceivingFrame => PollFlags::IN,
         };
         (&self.stream, event)
     }
@@ -111,11 +111,17 @@ impl PendingConnection {
             }
             State::SendingHello => {
                 let count = self.stream.write(&self.exchange.unsent())?;
-                Ok(self.exchange.on_sent(count))
+                self.exchange.on_sent(count);
+                Ok(None)
             }
             State::ReceivingHello => {
                 let count = self.stream.read(self.exchange.unreceived())?;
                 self.exchange.on_received(count)
+            }
+            // Looked at, not taken: it is for the core.
+            State::ReceivingFrame => {
+                let count = self.stream.peek(&mut [0])?;
+                self.exchange.on_frame(count).map(Some)
             }
         }
     }

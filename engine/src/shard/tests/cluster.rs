@@ -335,6 +335,15 @@ impl Cluster {
         Completion::Connected { peer, socket }
     }
 
+    /// Somebody connects to a node in the name of another; gives the end that nobody reads.
+    pub(super) fn connect_stranger(&mut self, name: usize, to: usize) -> SocketId {
+        let (ours, socket) = self.wire.connect(name, to);
+        let peer = NodeId(name as u64 + 1);
+        let connected = Completion::Connected { peer, socket };
+        self.nodes[to].completions.push(connected);
+        ours
+    }
+
     fn carry_disk(&mut self, node: usize, mut operation: DiskOp) {
         let this = &mut self.nodes[node];
         this.volume.submit(&mut operation).unwrap();

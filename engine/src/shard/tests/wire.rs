@@ -85,6 +85,13 @@ impl Wire {
         }
     }
 
+    /// Bytes of nobody's shard arrive at the other end.
+    pub(super) fn say(&mut self, socket: SocketId, bytes: &[u8]) {
+        let other = self.ends[&socket].other;
+        let end = self.ends.get_mut(&other).expect("a known socket");
+        end.arrived.extend(bytes);
+    }
+
     pub(super) fn receive(&mut self, socket: SocketId, buffer: ReceiveBuffer) {
         let end = self.ends.get_mut(&socket).expect("a known socket");
         assert!(end.waiting.is_none(), "one receive at a time");
