@@ -28,6 +28,7 @@ mod replica;
 mod replicas;
 mod requests;
 mod room;
+mod round_trip;
 mod send;
 mod space;
 mod timers;
@@ -74,6 +75,12 @@ pub struct ShardConfig {
     /// log, and half for messages without, above which they are dropped. With a quarter taken by
     /// these, nothing is received from it.
     pub peer_queue_bytes_max: usize,
+    /// Bytes of entries under way to one follower of a group.
+    pub in_flight_bytes_max: u64,
+    /// Messages with entries under way to one follower of a group.
+    pub in_flight_messages_max: u32,
+    /// The longest round trip to a peer that the times above are good for.
+    pub round_trip_max: u64,
     /// Bytes of its log that a group keeps for a member that lags, when the log is short of room.
     pub lag_bytes_max: u64,
     /// Most groups of this core.
@@ -177,6 +184,7 @@ impl Shard {
             messages_unsent: self.peers.messages_unsent,
             frames_skipped: self.peers.skipped_frames(),
             connections_closed: self.peers.closed.clone(),
+            round_trips: self.peers.round_trips(),
             ..self.groups.statistics.clone()
         }
     }

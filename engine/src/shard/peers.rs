@@ -1,6 +1,7 @@
 //! The other nodes: one connection to each, dialled again when it breaks.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use pontoon_raft::{NodeId, Time};
 use pontoon_storage::RecordBytes;
@@ -10,6 +11,7 @@ use super::ShardConfig;
 use super::link::Link;
 use super::mutant::{Mutant, Mutants};
 use super::patience::Patience;
+use super::round_trip::RoundTrip;
 use crate::port::{Operation, SocketId};
 use crate::rate_limited::RateLimited;
 use crate::reason::CloseReason;
@@ -34,8 +36,7 @@ pub(super) struct Peer {
     /// When to dial; never while a dial is under way or there is a connection.
     pub(super) dial_at: Time,
     reconnect: Reconnect,
-    /// What the way there and back took last, in nanoseconds.
-    round_trip: Option<u64>,
+    round_trip: RoundTrip,
 }
 
 /// A connection that ended. What was sent on it may be lost.
@@ -51,6 +52,7 @@ pub(super) struct Peers {
     pub(super) peers: Vec<Peer>,
     limits: FrameLimits,
     patience: Patience,
+    round_trip_max: u64,
     queue_bytes_max: usize,
     pub(super) mutants: Mutants,
     /// Messages of groups given to connections.
@@ -79,7 +81,7 @@ impl Peers {
                 dials,
                 dial_at: if dials { now } else { NEVER },
                 reconnect: Reconnect::new(config.seed ^ id.0, REDIAL_MIN, REDIAL_MAX),
-                round_trip: None,
+                round_trip: RoundTrip::default(),
             }
         };
         Self {
@@ -87,6 +89,7 @@ impl Peers {
             peers: ids.into_iter().map(peer).collect(),
             limits: config.frame_limits,
             patience: Patience::with(config.election_timeout),
+            round_trip_max: config.round_trip_max,
             queue_bytes_max: config.peer_queue_bytes_max,
             mutants: config.mutants,
             messages_sent: 0,
@@ -189,9 +192,25 @@ impl Peers {
         }
     }
 
-    /// A way to a peer and back was measured.
-    fn on_round_trip(&mut self, _now: Time, position: usize, round_trip: u64) {
-        self.peers[position].round_trip = Some(round_trip);
+    /// The way to a peer and back was measured.
+    fn on_round_trip(&mut self, now: Time, position: usize, took: u64) {
+        let (peer, most) = (&mut self.peers[position], self.round_trip_max);
+        let Some(long) = peer.round_trip.on_measured(took, most) else {
+            return;
+        };
+        if let Some(suppressed) = self.lines.admit("round_trip", now) {
+            let [round_trip, most] = [long, most].map(Duration::from_nanos);
+            tracing::warn!(
+                node = %self.node, peer = %peer.id, ?round_trip, ?most, suppressed,
+                "the way to a peer is longer than raft.election_timeout is good for; raise it"
+            );
+        }
+    }
+
+    /// The way to each peer and back.
+    pub(super) fn round_trips(&self) -> BTreeMap<NodeId, Duration> {
+        let measured = |peer: &Peer| Some((peer.id, Duration::from_nanos(peer.round_trip.get()?)));
+        self.peers.iter().filter_map(measured).collect()
     }
 
     /// A request of Raft was sent that the peer answers at once, if it is there.

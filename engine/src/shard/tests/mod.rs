@@ -2,6 +2,7 @@
 
 mod cluster;
 mod liveness;
+mod long_ways;
 mod machine;
 mod persist_before_reply;
 mod protocol;
