@@ -152,6 +152,11 @@ pub struct Limits {
     pub proposals_pending_bytes_max: ByteSize,
     /// Bytes that wait to be sent to one peer.
     pub peer_queue_bytes_max: ByteSize,
+    /// Bytes of entries that are on their way to one follower of a group and not answered: over a
+    /// long way a group replicates at most so many in a round trip.
+    pub in_flight_bytes_max: ByteSize,
+    /// Messages with entries that are on their way to one follower of a group.
+    pub in_flight_messages_max: u32,
     /// Bytes of its log that a group keeps for a member that lags, when the log is short of room:
     /// at most a quarter of the log, whatever this says.
     pub lag_bytes_max: ByteSize,
@@ -166,6 +171,8 @@ impl Default for Limits {
             requests_waiting_max: 16_384,
             proposals_pending_bytes_max: ByteSize::mib(64),
             peer_queue_bytes_max: ByteSize::mib(8),
+            in_flight_bytes_max: ByteSize::mib(4),
+            in_flight_messages_max: 256,
             lag_bytes_max: ByteSize::gib(1),
             groups_max: 10_000,
         }
@@ -202,6 +209,9 @@ pub(crate) const FRAME_BYTES_MAX: u32 = 1 << 20;
 
 /// Bytes received beyond a partial frame at once.
 pub(crate) const RECEIVE_AHEAD_BYTES: u32 = 256 << 10;
+
+/// What a fresh connection carries in its first round trip: ten segments (RFC 6928).
+const TCP_FIRST_BYTES: u64 = 14_600;
 
 /// Room that a command's record and frame need beside the command.
 const OVERHEAD_BYTES: u64 = 4096;
@@ -347,6 +357,17 @@ impl Config {
         if limits.peer_queue_bytes_max.0 < u64::from(FRAME_BYTES_MAX) {
             return refuse("limits.peer_queue_bytes_max", "must be at least 1 MiB");
         }
+        if !(1 << 20..=1 << 30).contains(&limits.in_flight_bytes_max.0) {
+            return refuse("limits.in_flight_bytes_max", "must be from 1 MiB to 1 GiB");
+        }
+        if !(1..=65_536).contains(&limits.in_flight_messages_max) {
+            return refuse("limits.in_flight_messages_max", "must be from 1 to 65536");
+        }
+        self.validate_log()
+    }
+
+    fn validate_log(&self) -> Result<(), ConfigError> {
+        let refuse = |key, reason| Err(ConfigError::Value { key, reason });
         if self.log.segment_bytes.0 < 8 * u64::from(FRAME_BYTES_MAX) {
             return refuse("log.segment_bytes", "must be at least 8 MiB");
         }
@@ -376,6 +397,29 @@ impl Config {
         let proposals = self.limits.proposals_pending_bytes_max.0;
         let core = log as u64 + proposals + self.peers.len() as u64 * peer;
         u64::from(self.cores) * core
+    }
+
+    /// The longest round trip between two nodes that these settings are good for: elections end and
+    /// leaders last.
+    ///
+    /// A leader hears from a majority once in an election timeout, heartbeats included, even while
+    /// its largest command crosses a connection that was idle: TCP begins with ten segments and
+    /// doubles what it carries in each round trip.
+    #[must_use]
+    pub fn round_trip_max(&self) -> Duration {
+        let RaftSettings {
+            election_timeout,
+            heartbeat_interval,
+        } = self.raft;
+        let frame = self.limits.command_bytes_max.0 + OVERHEAD_BYTES;
+        let round_trips = (frame / TCP_FIRST_BYTES + 1).ilog2() + 2;
+        election_timeout.saturating_sub(heartbeat_interval) / round_trips
+    }
+
+    /// How long a connection may take until its hellos are exchanged: several round trips.
+    pub(crate) fn hello_deadline(&self) -> Duration {
+        let election_timeouts = self.raft.election_timeout.saturating_mul(5);
+        election_timeouts.clamp(Duration::from_secs(2), Duration::from_secs(3600))
     }
 
     /// What a core's log is told.

@@ -93,7 +93,9 @@ impl Node {
     ) -> Result<Self, StartError> {
         config.validate()?;
         let memory = bytesize::ByteSize(config.memory_bytes_max());
-        tracing::info!(node = config.node, cores = config.cores, %memory, "starting");
+        let round_trip_max = config.round_trip_max();
+        let (node, cores) = (config.node, config.cores);
+        tracing::info!(node, cores, %memory, ?round_trip_max, "starting");
         let system = |what| move |source| StartError::System { what, source };
         let address = listener.local_addr();
         let address = address.map_err(system("looking up the address listened on"))?;
@@ -322,5 +324,6 @@ fn bulk_config(config: &Config, listener: TcpListener) -> BulkConfig {
             .map(|core| config.directory(core))
             .collect(),
         segment_bytes: config.log.segment_bytes.0,
+        hello_deadline: config.hello_deadline(),
     }
 }

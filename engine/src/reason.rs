@@ -74,12 +74,16 @@ impl DropReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The same peer has connected anew.
+    /// Another connection of the same peer took its place.
     Replaced,
-    /// The peer took too little of what was sent to it for ten seconds, or nothing for one while
-    /// others needed the memory that it pinned.
+    /// Another connection of the same peer works, and kept its place.
+    Superfluous,
+    /// It said nothing at all after the hellos.
+    Mute,
+    /// The peer took too little of what was sent to it in a period, or nothing of it for
+    /// long while others needed the memory that it pinned.
     SendTimeout,
-    /// The peer took everything, owed an answer for half a minute and said nothing.
+    /// The peer took everything, owed an answer for long and said nothing.
     Silent,
     /// A frame was refused.
     Frame(FrameError),
@@ -93,6 +97,8 @@ impl CloseReason {
     pub fn label(self) -> &'static str {
         match self {
             Self::Replaced => "replaced",
+            Self::Superfluous => "superfluous",
+            Self::Mute => "mute",
             Self::SendTimeout => "send_timeout",
             Self::Silent => "silent",
             Self::Frame(error) => error.label(),
@@ -142,6 +148,8 @@ mod tests {
         ];
         let closed = [
             CloseReason::Replaced,
+            CloseReason::Superfluous,
+            CloseReason::Mute,
             CloseReason::SendTimeout,
             CloseReason::Silent,
         ]

@@ -1,7 +1,9 @@
 //! What a core counts while it runs.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use pontoon_raft::NodeId;
 use pontoon_storage::LogStatistics;
 
 use crate::reason::{CloseReason, DropReason};
@@ -27,6 +29,8 @@ pub struct CoreStatistics {
     pub messages_dropped: BTreeMap<DropReason, u64>,
     /// Connections that were closed.
     pub connections_closed: BTreeMap<CloseReason, u64>,
+    /// The way to each peer and back, as measured last: the least of four pings.
+    pub round_trips: BTreeMap<NodeId, Duration>,
     /// Calls of io_uring_enter(2) by the core's driver.
     pub enters: u64,
     /// What the log did.

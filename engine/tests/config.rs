@@ -107,11 +107,31 @@ fn wrong_values_are_refused_with_their_key() {
             "limits.peer_queue_bytes_max",
             format!("{MINIMUM}[limits]\npeer_queue_bytes_max = \"1 KiB\""),
         ),
+        (
+            "limits.in_flight_bytes_max",
+            format!("{MINIMUM}[limits]\nin_flight_bytes_max = \"2 GiB\""),
+        ),
+        (
+            "limits.in_flight_messages_max",
+            format!("{MINIMUM}[limits]\nin_flight_messages_max = 0"),
+        ),
     ];
     for (key, text) in wrong {
         let message = refused(&text);
         assert!(message.contains(key), "{key}: {message}");
     }
+}
+
+/// A leader's largest command crosses an idle connection in six round trips.
+#[test]
+fn a_configuration_says_which_round_trips_it_is_good_for() {
+    let good_for = |rest: &str| {
+        let config = Config::from_toml_str(&format!("{MINIMUM}{rest}")).unwrap();
+        config.round_trip_max().as_millis()
+    };
+    assert_eq!(good_for(""), 150);
+    assert_eq!(good_for("[raft]\nelection_timeout = \"4s\""), 650);
+    assert_eq!(good_for("[limits]\ncommand_bytes_max = \"4 KiB\""), 450);
 }
 
 #[test]

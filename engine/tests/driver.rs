@@ -59,6 +59,7 @@ fn lane(
 ) -> (BulkLane, BulkLink, Arc<Doorbell>) {
     let doorbell = Arc::new(Doorbell::new().unwrap());
     let config = BulkConfig {
+        hello_deadline: Duration::from_secs(2),
         hello: hello(node),
         listener,
         peers,

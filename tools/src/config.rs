@@ -30,9 +30,11 @@ pub(crate) fn run(command: &ConfigCommand) -> ExitCode {
     match command {
         ConfigCommand::Check { file } => match pontoon::Config::from_toml(file) {
             Ok(config) => {
+                let round_trip = config.round_trip_max();
                 let memory = ByteSize(config.memory_bytes_max());
                 output::say(&format!(
-                    "{}: a node would start with it; queues and caches take at most {memory}",
+                    "{}: a node would start with it; queues and caches take at most {memory}; \
+                     round trips between nodes may take {round_trip:?}",
                     file.display()
                 ));
             }

@@ -49,6 +49,10 @@ pub struct Connection<P> {
     expected_sequence: u64,
     /// Frames of unknown kinds so far.
     skipped_frames: u64,
+    /// Stamp of the ping that is to be answered.
+    pong: Option<u64>,
+    /// Stamp of the latest answer to a ping of ours.
+    echo: Option<u64>,
 }
 
 impl<P: AsRef<[u8]> + Clone> Connection<P> {
@@ -71,6 +75,8 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
             taken: 0,
             expected_sequence: 0,
             skipped_frames: 0,
+            pong: None,
+            echo: None,
         }
     }
 
@@ -162,6 +168,31 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
             head_count: u16::try_from(head_count).expect("no more heads than a frame can hold"),
             records_bytes: u32::try_from(records_bytes).expect("below frame_bytes_max"),
             sequence: self.next_sequence,
+            stamp: 0,
+        };
+        header.seal(&mut frame.head_bytes);
+        self.next_sequence += 1;
+        self.queue.push_back(frame);
+    }
+
+    /// Asks the other end to send `stamp` back at once: it is there, and so far away.
+    pub fn ping(&mut self, stamp: u64) {
+        self.push_bare(FrameKind::Ping, stamp);
+    }
+
+    /// Queues a frame that is a header alone.
+    fn push_bare(&mut self, kind: FrameKind, stamp: u64) {
+        let mut frame = self.pool.pop().unwrap_or_default();
+        frame.head_bytes.resize(FRAME_HEADER_BYTES, 0);
+        frame.bytes = FRAME_HEADER_BYTES;
+        self.unsent_bytes += FRAME_HEADER_BYTES;
+        self.unsent_head_bytes += FRAME_HEADER_BYTES;
+        let header = FrameHeader {
+            kind,
+            head_count: 0,
+            records_bytes: 0,
+            sequence: self.next_sequence,
+            stamp,
         };
         header.seal(&mut frame.head_bytes);
         self.next_sequence += 1;
@@ -172,6 +203,11 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
     /// and few bytes more than [`SEND_BYTES_MAX`], because their memory is not at hand until the
     /// peer takes them.
     pub fn send(&mut self) -> Option<SendBatch<P>> {
+        if self.batch.is_some()
+            && let Some(stamp) = self.pong.take()
+        {
+            self.push_bare(FrameKind::Pong, stamp);
+        }
         let batch = self.batch.as_mut()?;
         let mut bytes = batch.bytes();
         while bytes < SEND_BYTES_MAX
@@ -243,8 +279,8 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
     /// # Errors
     /// If the bytes received are not a frame: the connection must be closed.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, ConnectionError> {
-        self.release_taken();
         let header = loop {
+            self.release_taken();
             let Some(header) = self.check_next()? else {
                 return Ok(None);
             };
@@ -252,6 +288,9 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
             self.expected_sequence += 1;
             match header.kind {
                 FrameKind::Heads => break header,
+                // Only the latest is answered: nobody fills our queue with pings.
+                FrameKind::Ping => self.pong = Some(header.stamp),
+                FrameKind::Pong => self.echo = Some(header.stamp),
                 FrameKind::Unknown(kind) => self.skip(kind),
             }
         };
@@ -262,6 +301,25 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
         let (head_bytes, records) = whole.split_at(header.heads_end());
         let heads = &head_bytes[FRAME_HEADER_BYTES..];
         Ok(Some(Frame { heads, records }))
+    }
+
+    /// Whether a whole and sound frame waits to be taken, whatever its kind.
+    ///
+    /// # Errors
+    /// If the bytes received are not a frame: the connection must be closed.
+    pub fn has_frame(&self) -> Result<bool, ConnectionError> {
+        self.check_next().map(|header| header.is_some())
+    }
+
+    /// Frames taken so far, of any kind.
+    #[must_use]
+    pub fn taken_frames(&self) -> u64 {
+        self.expected_sequence
+    }
+
+    /// The stamp of the latest pong that was taken, once.
+    pub fn take_echo(&mut self) -> Option<u64> {
+        self.echo.take()
     }
 
     /// Frames of unknown kinds that were skipped so far.
@@ -306,7 +364,6 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
             );
         }
         self.skipped_frames += 1;
-        self.release_taken();
     }
 
     fn release_taken(&mut self) {

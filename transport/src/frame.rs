@@ -13,6 +13,10 @@ const MAGIC: u32 = u32::from_le_bytes(*b"PTNf");
 pub enum FrameKind {
     /// Heads of groups, and their records.
     Heads,
+    /// Are you there? Nothing but a header with a stamp, which the other end sends back.
+    Ping,
+    /// The answer to a ping, with its stamp.
+    Pong,
     /// Something that only newer versions know, by its code on the wire. Such a frame is checked
     /// like any other, skipped, and counted.
     Unknown(u8),
@@ -22,6 +26,8 @@ impl FrameKind {
     fn from_code(code: u8) -> Self {
         match code {
             1 => Self::Heads,
+            2 => Self::Ping,
+            3 => Self::Pong,
             code => Self::Unknown(code),
         }
     }
@@ -29,6 +35,8 @@ impl FrameKind {
     fn code(self) -> u8 {
         match self {
             Self::Heads => 1,
+            Self::Ping => 2,
+            Self::Pong => 3,
             Self::Unknown(code) => code,
         }
     }
@@ -41,6 +49,8 @@ pub(crate) struct FrameHeader {
     pub(crate) head_count: u16,
     pub(crate) records_bytes: u32,
     pub(crate) sequence: u64,
+    /// Of a ping and its pong; 0 in other frames.
+    pub(crate) stamp: u64,
 }
 
 impl FrameHeader {
@@ -70,6 +80,7 @@ impl FrameHeader {
         bytes[6..8].copy_from_slice(&self.head_count.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.records_bytes.to_le_bytes());
         bytes[12..20].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes[20..28].copy_from_slice(&self.stamp.to_le_bytes());
         let checksum = checksum(bytes);
         bytes[28..32].copy_from_slice(&checksum.to_le_bytes());
     }
@@ -106,24 +117,31 @@ impl FrameHeader {
             return bad("magic");
         }
         let kind = FrameKind::from_code(kind);
-        let known = kind == FrameKind::Heads;
-        // The flags and the reserved bytes of a newer kind may mean something to it.
-        if known && (flags != 0 || rest[8..16] != [0; 8]) {
-            return bad("flags");
-        }
-        let mut sequence = [0; 8];
+        let (mut sequence, mut stamp) = ([0; 8], [0; 8]);
         sequence.copy_from_slice(&rest[..8]);
+        stamp.copy_from_slice(&rest[8..16]);
         let header = Self {
             kind,
             head_count: u16::from_le_bytes([h0, h1]),
             records_bytes: u32::from_le_bytes([r0, r1, r2, r3]),
             sequence: u64::from_le_bytes(sequence),
+            stamp: u64::from_le_bytes(stamp),
         };
+        // The flags and the reserved bytes of a newer kind may mean something to it.
+        let known = !matches!(kind, FrameKind::Unknown(_));
+        let is_heads = kind == FrameKind::Heads;
+        if known && flags != 0 || is_heads && header.stamp != 0 {
+            return bad("flags");
+        }
         if header.sequence != expected {
             return bad("sequence");
         }
-        if known && header.head_count == 0 {
+        if is_heads && header.head_count == 0 {
             return bad("number of heads");
+        }
+        let is_bare = header.head_count == 0 && header.records_bytes == 0;
+        if known && !is_heads && !is_bare {
+            return bad("length");
         }
         let bytes = header.frame_bytes();
         if bytes > u64::from(frame_bytes_max) {

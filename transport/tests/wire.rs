@@ -398,7 +398,7 @@ proptest! {
     #[test]
     fn frames_of_unknown_kinds_are_skipped_and_counted(
         sent in frames(),
-        kinds in prop::collection::vec(prop_oneof![Just(1_u8), any::<u8>()], 6),
+        kinds in prop::collection::vec(prop_oneof![Just(1_u8), 4_u8..], 6),
         pieces in prop::collection::vec(1_usize..700, 1..20),
     ) {
         let mut bytes = Vec::new();

@@ -24,6 +24,8 @@ pub(super) enum State {
     Connecting,
     SendingHello,
     ReceivingHello,
+    /// The hellos are exchanged; the other end, which dialled, has still to say something.
+    ReceivingFrame,
 }
 
 /// Why a connection did not get as far as its first frame.
@@ -41,6 +43,9 @@ pub(super) enum HandshakeError {
     /// It was the oldest of too many.
     #[error("too many connections without a hello")]
     Crowded,
+    /// The same peer has connected too often within a second.
+    #[error("too many connections of the same peer")]
+    TooOften,
     /// The core has not taken the connections that came before.
     #[error("too many connections wait for the core")]
     CoreBusy,
@@ -57,6 +62,7 @@ impl HandshakeError {
             Self::Incomplete | Self::Network(_) => "hello_incomplete",
             Self::Late => "hello_deadline",
             Self::Crowded => "half_open",
+            Self::TooOften => "hello_rate",
             Self::CoreBusy => "core_busy",
         }
     }
@@ -116,17 +122,27 @@ impl HelloExchange {
         self.ours.encode()[self.sent..].to_vec()
     }
 
-    /// So many bytes were sent. The accepting side is done with the last of them.
-    pub(super) fn on_sent(&mut self, count: usize) -> Option<Established> {
+    /// So many bytes were sent.
+    pub(super) fn on_sent(&mut self, count: usize) {
         self.sent += count;
-        if self.sent < HELLO_BYTES {
-            return None;
+        if self.sent == HELLO_BYTES {
+            self.state = match self.origin {
+                Origin::Accepted => State::ReceivingFrame,
+                Origin::Dialled { .. } => State::ReceivingHello,
+            };
         }
-        if self.origin == Origin::Accepted {
-            return Some((self.ours.core, NodeId(self.ours.expected_peer)));
+    }
+
+    /// So many bytes of the first frame have come; 0 if the other end has closed. A hello alone is
+    /// cheap: whoever says no more is as half-open as one that says nothing.
+    ///
+    /// # Errors
+    /// If the other end has closed.
+    pub(super) fn on_frame(&self, count: usize) -> Result<Established, HandshakeError> {
+        match count {
+            0 => Err(HandshakeError::Incomplete),
+            _ => Ok((self.ours.core, NodeId(self.ours.expected_peer))),
         }
-        self.state = State::ReceivingHello;
-        None
     }
 
     /// Where to receive: never a byte more than the hello, since the first frame is for the core.

@@ -13,14 +13,12 @@ use rustix::event::{PollFd, PollFlags};
 use super::handshake::{HandshakeError, HelloExchange, Origin};
 use super::pending::PendingConnection;
 use super::refused::Refused;
+use super::turnstile::Turnstile;
 use super::{BulkEvent, Cores};
 use crate::rate_limited::RateLimited;
 
-/// A handshake that takes longer is rejected.
-const HELLO_DEADLINE: Duration = Duration::from_secs(2);
-
-/// Most accepted connections without a finished hello; one more, and the oldest is closed. A peer
-/// sends its hello at once, so it is never the oldest for long.
+/// Most accepted connections that have not said a hello and something after it; one more, and the
+/// oldest is closed. A peer says both at once, so it is never the oldest for long.
 const HALF_OPEN_MAX: usize = 64;
 
 /// Most connections accepted before pending ones are served again.
@@ -37,6 +35,9 @@ pub(super) struct Handshakes {
     pub(super) listener: TcpListener,
     pub(super) cores: Cores,
     pub(super) refused: Arc<Refused>,
+    /// A handshake that takes longer is rejected.
+    pub(super) hello_deadline: Duration,
+    pub(super) turnstile: Turnstile,
     /// Oldest first.
     pub(super) pending: Vec<PendingConnection>,
     /// Nothing is accepted before.
@@ -84,7 +85,7 @@ impl Handshakes {
             expected_peer: peer.0,
             ..self.hello
         };
-        match PendingConnection::dialled(address, ours, Instant::now() + HELLO_DEADLINE) {
+        match PendingConnection::dialled(address, ours, Instant::now() + self.hello_deadline) {
             Ok(connection) => self.pending.push(connection),
             Err(error) => {
                 tracing::debug!(%address, %error, "node {peer} was not reached");
@@ -121,7 +122,7 @@ impl Handshakes {
     fn add_accepted(&mut self, stream: TcpStream, address: SocketAddr) {
         let known = self.peers.keys().map(|peer| peer.0).collect();
         let exchange = HelloExchange::accept(self.hello, known);
-        let deadline = Instant::now() + HELLO_DEADLINE;
+        let deadline = Instant::now() + self.hello_deadline;
         match PendingConnection::accepted(stream, address, exchange, deadline) {
             Ok(connection) => {
                 self.evict_oldest();
@@ -165,7 +166,10 @@ impl Handshakes {
         if origin == Origin::Accepted && !self.cores.takes_connections(core) {
             return self.reject(&connection, &HandshakeError::CoreBusy);
         }
-        match connection.into_stream() {
+        if origin == Origin::Accepted && !self.turnstile.lets_in(core, peer, Instant::now()) {
+            return self.reject(&connection, &HandshakeError::TooOften);
+        }
+        match connection.into_stream(self.hello_deadline) {
             Ok(stream) => {
                 let how = match origin {
                     Origin::Accepted => "accepted",

@@ -8,6 +8,7 @@ mod pending;
 mod prepare;
 mod reactor;
 mod refused;
+mod turnstile;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,6 +17,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use pontoon_raft::NodeId;
@@ -67,6 +69,9 @@ pub struct BulkConfig {
     pub directories: Vec<PathBuf>,
     /// Bytes of a segment.
     pub segment_bytes: u64,
+    /// A handshake that takes longer is given up, and so is a connection on which nothing sent is
+    /// acknowledged for as long, five seconds at least.
+    pub hello_deadline: Duration,
 }
 
 /// Most events that wait for a core when another accepted connection is handed to it.
@@ -183,6 +188,8 @@ impl BulkLane {
             listener: config.listener,
             cores,
             refused: Arc::clone(&refused),
+            hello_deadline: config.hello_deadline,
+            turnstile: turnstile::Turnstile::default(),
             pending: Vec::new(),
             accept_at: None,
             lines: RateLimited::default(),

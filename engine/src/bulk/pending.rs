@@ -12,11 +12,12 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::handshake::{Established, HandshakeError, HelloExchange, Origin, State};
 
-/// Sent bytes that stay unacknowledged for this long break the connection, in milliseconds.
+/// Sent bytes that stay unacknowledged for this long break the connection; longer over ways that
+/// are configured to be long.
 ///
 /// Left to itself TCP tries for a quarter of an hour, at intervals that double: after the network
 /// is whole again, the peer would stay unheard for about as long as it had been cut off.
-const UNACKNOWLEDGED_MAX_MS: u32 = 5_000;
+const UNACKNOWLEDGED_MIN: Duration = Duration::from_secs(5);
 
 /// A connection on which nothing was said for this long is asked whether it is still there, and so
 /// often again.
@@ -78,7 +79,7 @@ impl PendingConnection {
     pub(super) fn polled(&self) -> (&TcpStream, PollFlags) {
         let event = match self.exchange.state {
             State::Connecting | State::SendingHello => PollFlags::OUT,
-            State::ReceivingHello => PollFlags::IN,
+            State::ReceivingHello | State::ReceivingFrame => PollFlags::IN,
         };
         (&self.stream, event)
     }
@@ -111,21 +112,29 @@ impl PendingConnection {
             }
             State::SendingHello => {
                 let count = self.stream.write(&self.exchange.unsent())?;
-                Ok(self.exchange.on_sent(count))
+                self.exchange.on_sent(count);
+                Ok(None)
             }
             State::ReceivingHello => {
                 let count = self.stream.read(self.exchange.unreceived())?;
                 self.exchange.on_received(count)
+            }
+            // Looked at, not taken: it is for the core.
+            State::ReceivingFrame => {
+                let count = self.stream.peek(&mut [0])?;
+                self.exchange.on_frame(count).map(Some)
             }
         }
     }
 
     /// Makes the socket ready for a ring: blocking, without delay for small frames, and broken by
     /// itself when the other end does not acknowledge.
-    pub(super) fn into_stream(self) -> io::Result<TcpStream> {
+    pub(super) fn into_stream(self, patience: Duration) -> io::Result<TcpStream> {
         self.stream.set_nonblocking(false)?;
         self.stream.set_nodelay(true)?;
-        rustix::net::sockopt::set_tcp_user_timeout(&self.stream, UNACKNOWLEDGED_MAX_MS)?;
+        let unacknowledged = patience.max(UNACKNOWLEDGED_MIN).as_millis();
+        let unacknowledged = u32::try_from(unacknowledged).unwrap_or(u32::MAX);
+        rustix::net::sockopt::set_tcp_user_timeout(&self.stream, unacknowledged)?;
         // Two followers may have nothing to say to each other until their leader is gone.
         rustix::net::sockopt::set_socket_keepalive(&self.stream, true)?;
         rustix::net::sockopt::set_tcp_keepidle(&self.stream, KEEPALIVE_IDLE)?;

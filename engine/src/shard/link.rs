@@ -3,28 +3,26 @@
 //! Entries wait as ranges of indexes (`catch_up`), which cost no memory, until they fit the
 //! connection's window; bytes that wait behind others would hold up the heartbeats behind them.
 
+use std::collections::VecDeque;
+
 use pontoon_raft::Time;
 use pontoon_storage::RecordBytes;
 use pontoon_transport::{Connection, FrameLimits, Head, ReceiveBuffer, SendBatch};
 
-use crate::port::SocketId;
+use super::patience::Patience;
+use crate::port::{Operation, SocketId};
 use crate::reason::CloseReason;
 
-/// A peer must take `SEND_PROGRESS_MIN` bytes of what waits, or all of it, in every period of this
-/// length, in nanoseconds. Otherwise it is cut off: what it pins in memory is needed elsewhere.
-const SEND_TIMEOUT: u64 = 10_000_000_000;
+/// A peer must take so many bytes of what waits, or all of it, in every period of `Patience::send`.
+/// Otherwise it is cut off: what it pins in memory is needed elsewhere.
 const SEND_PROGRESS_MIN: u64 = 4096;
 
 /// What a peer takes is measured over so many nanoseconds. Pieces that wait for a slow one are
 /// copied, so that they hold no slabs that others need.
 const MEASURE_TIME: u64 = 20_000_000;
 
-/// A send that takes this long is not waited for when others lack the memory that it pins.
-const STUCK_SEND: u64 = 1_000_000_000;
-
-/// A peer that has taken everything answers within this time, in nanoseconds, also over a slow way
-/// on which a part of it still travels.
-const SILENCE_MAX: u64 = 30_000_000_000;
+/// Pings that may be unanswered and are still measured by; a way on which more are is too long.
+const PINGS_MAX: usize = 16;
 
 /// As many bytes of entries may wait as the peer took in so many nanoseconds: a bound on the delay
 /// of what is queued behind them.
@@ -52,10 +50,23 @@ pub(super) struct Link {
     owes_since: Option<Time>,
     /// While something waits: when enough of it must be sent, and how much was sent before.
     progress: Option<(Time, u64)>,
+    patience: Patience,
+    /// When the connection was made.
+    began: Time,
+    /// When a whole frame came last, of any kind.
+    heard: Option<Time>,
+    ping_at: Time,
+    /// When the pings that are not answered were sent, in order.
+    pings: VecDeque<Time>,
 }
 
 impl Link {
-    pub(super) fn new(socket: SocketId, limits: FrameLimits, queue_bytes_max: usize) -> Self {
+    pub(super) fn new(
+        now: Time,
+        socket: SocketId,
+        (limits, patience): (FrameLimits, Patience),
+        queue_bytes_max: usize,
+    ) -> Self {
         Self {
             socket,
             connection: Connection::new(limits),
@@ -66,7 +77,84 @@ impl Link {
             is_slow: false,
             owes_since: None,
             progress: None,
+            patience,
+            began: now,
+            heard: None,
+            // At once: the other end waits for a first word.
+            ping_at: now,
+            pings: VecDeque::new(),
         }
+    }
+
+    /// Whether a whole frame came, ever.
+    pub(super) fn has_spoken(&self) -> bool {
+        self.heard.is_some()
+    }
+
+    /// A whole frame came, of any kind.
+    pub(super) fn on_heard(&mut self, now: Time) {
+        self.heard = Some(now);
+    }
+
+    /// Whether it has said nothing for so long that another connection may take its place.
+    pub(super) fn gives_way(&self, now: Time) -> bool {
+        let silent_for = |heard| now.since(heard) >= self.patience.gives_way;
+        self.heard.is_none_or(silent_for)
+    }
+
+    /// Whether it was made long ago and has said nothing at all.
+    pub(super) fn is_mute(&self, now: Time) -> bool {
+        self.heard.is_none() && self.trial_deadline() <= now
+    }
+
+    /// Until when it must have said something, and then, on trial, have found a place.
+    pub(super) fn trial_deadline(&self) -> Time {
+        let first_words = self.began.after(self.patience.first_words);
+        match self.heard {
+            Some(_) => first_words.after(self.patience.gives_way),
+            None => first_words,
+        }
+    }
+
+    /// When it is to be looked at although nothing happens on it.
+    pub(super) fn deadline(&self) -> Time {
+        let progress = self.progress.map_or(self.ping_at, |(deadline, _)| deadline);
+        let quiet = progress.min(self.ping_at);
+        match self.heard {
+            Some(_) => quiet,
+            None => quiet.min(self.trial_deadline()),
+        }
+    }
+
+    /// When another connection that has said something could take its place.
+    pub(super) fn gives_way_at(&self) -> Time {
+        self.heard.map_or(self.began, |heard| heard.after(self.patience.gives_way))
+    }
+
+    /// Asks whether the other end is there, if it is time.
+    fn maybe_ping(&mut self, now: Time) {
+        if now < self.ping_at {
+            return;
+        }
+        self.ping_at = now.after(self.patience.ping_interval);
+        if self.has_head_room() {
+            self.connection.ping(now.0);
+            if self.pings.len() == PINGS_MAX {
+                self.pings.pop_front();
+            }
+            self.pings.push_back(now);
+            self.on_asked(now);
+        }
+    }
+
+    /// A pong came, if one did: how long it took.
+    pub(super) fn take_round_trip(&mut self, now: Time) -> Option<u64> {
+        let stamp = Time(self.connection.take_echo()?);
+        // Others are no answers to anything: forged.
+        let position = self.pings.iter().position(|ping| *ping == stamp)?;
+        self.pings.drain(..=position);
+        self.on_answered();
+        Some(now.since(stamp))
     }
 
     /// Bytes of entries that may be pushed now; `None` if entries are to be held back.
@@ -100,6 +188,7 @@ impl Link {
 
     /// Starts a send, if none is under way and something waits.
     pub(super) fn send(&mut self, now: Time) -> Option<SendBatch<RecordBytes>> {
+        self.maybe_ping(now);
         self.connection.finish_frame();
         if self.connection.unsent_bytes() > 0 && self.progress.is_none() {
             self.restart_progress(now);
@@ -120,6 +209,22 @@ impl Link {
         let stands_still = self.sends_for(now) >= WINDOW_TIME;
         let reads = without_limit || stands_still || self.may_receive();
         reads.then(|| self.connection.receive())?
+    }
+
+    /// Starts its send and receive of this turn; no receive if it is to wait.
+    pub(super) fn drive(
+        &mut self,
+        now: Time,
+        (waits, without_limit): (bool, bool),
+        operations: &mut Vec<Operation>,
+    ) {
+        let socket = self.socket;
+        if let Some(batch) = self.send(now) {
+            operations.push(Operation::Send { socket, batch });
+        }
+        if !waits && let Some(buffer) = self.receive(now, without_limit) {
+            operations.push(Operation::Receive { socket, buffer });
+        }
     }
 
     /// A send is over: so many bytes, or an error number.
@@ -180,7 +285,7 @@ impl Link {
     /// nowhere, whoever acknowledges its bytes.
     pub(super) fn is_silent(&self, now: Time) -> bool {
         let owes = self.owes_since.filter(|_| self.connection.unsent_bytes() == 0);
-        owes.is_some_and(|since| now.since(since) >= SILENCE_MAX)
+        owes.is_some_and(|since| now.since(since) >= self.patience.silence)
     }
 
     /// How long the send under way has taken so far, in nanoseconds.
@@ -190,12 +295,7 @@ impl Link {
 
     /// Whether the send under way pins memory for longer than others should wait for it.
     pub(super) fn is_stuck(&self, now: Time) -> bool {
-        self.sends_for(now) >= STUCK_SEND
-    }
-
-    /// When it is to be looked at whether the peer takes enough.
-    pub(super) fn progress_deadline(&self) -> Option<Time> {
-        self.progress.map(|(deadline, _)| deadline)
+        self.sends_for(now) >= self.patience.stuck_send
     }
 
     /// Whether the peer has taken too little of what waits for it for too long.
@@ -209,7 +309,7 @@ impl Link {
     }
 
     fn restart_progress(&mut self, now: Time) {
-        self.progress = Some((now.after(SEND_TIMEOUT), self.connection.sent_bytes()));
+        self.progress = Some((now.after(self.patience.send), self.connection.sent_bytes()));
     }
 }
 

@@ -16,7 +16,9 @@ mod gauges;
 mod groups;
 mod link;
 mod mutant;
+mod newcomers;
 mod open;
+mod patience;
 mod peers;
 mod persist;
 mod propose;
@@ -26,6 +28,7 @@ mod replica;
 mod replicas;
 mod requests;
 mod room;
+mod round_trip;
 mod send;
 mod space;
 mod timers;
@@ -72,6 +75,12 @@ pub struct ShardConfig {
     /// log, and half for messages without, above which they are dropped. With a quarter taken by
     /// these, nothing is received from it.
     pub peer_queue_bytes_max: usize,
+    /// Bytes of entries under way to one follower of a group.
+    pub in_flight_bytes_max: u64,
+    /// Messages with entries under way to one follower of a group.
+    pub in_flight_messages_max: u32,
+    /// The longest round trip to a peer that the times above are good for.
+    pub round_trip_max: u64,
     /// Bytes of its log that a group keeps for a member that lags, when the log is short of room.
     pub lag_bytes_max: u64,
     /// Most groups of this core.
@@ -121,6 +130,7 @@ impl Shard {
         for completion in completions.drain(..) {
             self.complete(completion, operations);
         }
+        self.decide_trials(operations);
         let timers_left = self.groups.fire_timers();
         let requests_left = self.take_requests();
         self.groups.maintain_log(operations);
@@ -174,6 +184,7 @@ impl Shard {
             messages_unsent: self.peers.messages_unsent,
             frames_skipped: self.peers.skipped_frames(),
             connections_closed: self.peers.closed.clone(),
+            round_trips: self.peers.round_trips(),
             ..self.groups.statistics.clone()
         }
     }
@@ -232,50 +243,76 @@ impl Shard {
                 result,
             } => self.on_received(socket, (buffer, result), operations),
             Completion::Connected { peer, socket } => {
-                let replaced = self.peers.on_connected(now, peer, socket, operations);
-                self.disconnected(replaced);
+                self.peers.on_connected(now, peer, socket, operations);
             }
             Completion::DialFailed { peer } => self.peers.on_dial_failed(now, peer),
             Completion::Prepared { slot, ready } => self.groups.on_prepared(slot, ready),
         }
     }
 
-    /// Bytes came: steps every whole frame among them, in place.
+    /// Bytes came.
     fn on_received(
         &mut self,
         socket: SocketId,
-        (buffer, result): (ReceiveBuffer, Result<usize, i32>),
+        received: (ReceiveBuffer, Result<usize, i32>),
         operations: &mut Vec<Operation>,
     ) {
+        let now = self.groups.now;
+        let of_link = self.peers.on_newcomer_received(now, socket, received, operations);
+        let Some((buffer, result)) = of_link else {
+            return;
+        };
         let Some((from, connection)) = self.peers.by_socket(socket) else {
             return;
         };
-        let (mut frames, mut answers) = (0, false);
-        let reason = match connection.on_received(buffer, result) {
-            Err(error) => Some(CloseReason::from(&error)),
-            Ok(()) => loop {
-                match connection.next_frame() {
-                    Ok(None) => break None,
-                    Ok(Some(frame)) => {
-                        frames += 1;
-                        let stepped = self.groups.receive_frame(from, &frame, &mut self.received);
-                        match stepped {
-                            Ok(answered) => answers |= answered,
-                            Err(error) => break Some(error.into()),
-                        }
-                    }
-                    Err(error) => break Some((&error).into()),
-                }
-            },
+        match connection.on_received(buffer, result) {
+            Ok(()) => self.take_frames(socket, operations),
+            Err(error) => self.disconnect(from, (&error).into(), operations),
+        }
+    }
+
+    /// Steps every whole frame that came on a connection, in place.
+    fn take_frames(&mut self, socket: SocketId, operations: &mut Vec<Operation>) {
+        let Some((from, connection)) = self.peers.by_socket(socket) else {
+            return;
         };
-        if frames > 0 {
-            self.peers.on_frames(from, answers);
+        let (taken, mut answers) = (connection.taken_frames(), false);
+        let reason: Option<CloseReason> = loop {
+            match connection.next_frame() {
+                Ok(None) => break None,
+                Ok(Some(frame)) => {
+                    let stepped = self.groups.receive_frame(from, &frame, &mut self.received);
+                    match stepped {
+                        Ok(answered) => answers |= answered,
+                        Err(error) => break Some(error.into()),
+                    }
+                }
+                Err(error) => break Some((&error).into()),
+            }
+        };
+        if connection.taken_frames() > taken {
+            self.peers.on_frames(self.groups.now, from, answers);
         }
         if let Some(reason) = reason {
-            let ended = self
-                .peers
-                .disconnect(self.groups.now, from, reason, operations);
-            self.disconnected(ended);
+            self.disconnect(from, reason, operations);
+        }
+    }
+
+    fn disconnect(&mut self, peer: NodeId, reason: CloseReason, operations: &mut Vec<Operation>) {
+        let now = self.groups.now;
+        let ended = self.peers.disconnect(now, peer, reason, operations);
+        self.disconnected(ended);
+    }
+
+    /// Connections on trial take the places of those that are silent or gone.
+    fn decide_trials(&mut self, operations: &mut Vec<Operation>) {
+        for peer in 0..self.peers.len() {
+            let now = self.groups.now;
+            let (replaced, promoted) = self.peers.decide_trial(now, peer, operations);
+            self.disconnected(replaced);
+            if let Some(socket) = promoted {
+                self.take_frames(socket, operations);
+            }
         }
     }
 

@@ -24,6 +24,8 @@ pub enum Mutant {
     HoldsEveryResponse,
     /// Messages wait for a peer that takes none, and more is received from it.
     QueuesWithoutLimit,
+    /// A new connection takes the place of one that works before it has said anything.
+    IdleDisplaces,
 }
 
 /// The rules that are broken: none, unless a test or the simulator asked for it.

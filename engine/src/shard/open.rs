@@ -244,6 +244,8 @@ fn raft_config(config: &ShardConfig, group: GroupId) -> RaftConfig {
         election_timeout: config.election_timeout,
         heartbeat_interval: config.heartbeat_interval,
         seed,
+        messages_in_flight_max: config.in_flight_messages_max,
+        bytes_in_flight_max: config.in_flight_bytes_max,
         bytes_per_message_max: u64::from(config.frame_limits.frame_bytes_max) / 2,
         #[cfg(feature = "simulation")]
         mutant: config.mutants.raft,

@@ -1,6 +1,7 @@
 //! The other nodes: one connection to each, dialled again when it breaks.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use pontoon_raft::{NodeId, Time};
 use pontoon_storage::RecordBytes;
@@ -9,6 +10,8 @@ use pontoon_transport::{Connection, FrameLimits, HEAD_BYTES, Head, Reconnect, Se
 use super::ShardConfig;
 use super::link::Link;
 use super::mutant::{Mutant, Mutants};
+use super::patience::Patience;
+use super::round_trip::RoundTrip;
 use crate::port::{Operation, SocketId};
 use crate::rate_limited::RateLimited;
 use crate::reason::CloseReason;
@@ -20,17 +23,20 @@ const REDIAL_MAX: u64 = 1_000_000_000;
 /// Most heads in one frame, well below what its header can say.
 const HEADS_PER_FRAME_MAX: usize = 4096;
 
-const NEVER: Time = Time(u64::MAX);
+pub(super) const NEVER: Time = Time(u64::MAX);
 
 /// One other node.
-struct Peer {
-    id: NodeId,
-    link: Option<Link>,
+pub(super) struct Peer {
+    pub(super) id: NodeId,
+    pub(super) link: Option<Link>,
+    /// Another connection, on trial.
+    pub(super) newcomer: Option<Link>,
     /// Of two nodes the one with the smaller id dials.
     dials: bool,
     /// When to dial; never while a dial is under way or there is a connection.
-    dial_at: Time,
+    pub(super) dial_at: Time,
     reconnect: Reconnect,
+    round_trip: RoundTrip,
 }
 
 /// A connection that ended. What was sent on it may be lost.
@@ -43,10 +49,12 @@ pub(super) struct Disconnected {
 /// The other nodes, by ascending id.
 pub(super) struct Peers {
     node: NodeId,
-    peers: Vec<Peer>,
+    pub(super) peers: Vec<Peer>,
     limits: FrameLimits,
+    patience: Patience,
+    round_trip_max: u64,
     queue_bytes_max: usize,
-    mutants: Mutants,
+    pub(super) mutants: Mutants,
     /// Messages of groups given to connections.
     pub(super) messages_sent: u64,
     /// Messages without entries that were dropped because the peer's queue was full.
@@ -69,15 +77,19 @@ impl Peers {
             Peer {
                 id,
                 link: None,
+                newcomer: None,
                 dials,
                 dial_at: if dials { now } else { NEVER },
                 reconnect: Reconnect::new(config.seed ^ id.0, REDIAL_MIN, REDIAL_MAX),
+                round_trip: RoundTrip::default(),
             }
         };
         Self {
             node: config.node,
             peers: ids.into_iter().map(peer).collect(),
             limits: config.frame_limits,
+            patience: Patience::with(config.election_timeout),
+            round_trip_max: config.round_trip_max,
             queue_bytes_max: config.peer_queue_bytes_max,
             mutants: config.mutants,
             messages_sent: 0,
@@ -99,12 +111,19 @@ impl Peers {
         self.peers.len()
     }
 
-    /// When a peer is to be dialled, or looked at because it takes nothing.
+    /// When a peer is to be dialled, or a connection looked at: it takes or says nothing.
     pub(super) fn deadline(&self) -> Time {
         let due = |peer: &Peer| {
-            let link = peer.link.as_ref();
-            let progress = link.and_then(Link::progress_deadline);
-            progress.unwrap_or(NEVER).min(peer.dial_at)
+            let link = peer.link.as_ref().map_or(NEVER, Link::deadline);
+            let newcomer = peer.newcomer.as_ref().map_or(NEVER, |newcomer| {
+                let place = match &peer.link {
+                    None => Time(0),
+                    Some(link) if newcomer.has_spoken() => link.gives_way_at(),
+                    Some(_) => NEVER,
+                };
+                newcomer.deadline().min(newcomer.trial_deadline()).min(place)
+            });
+            link.min(newcomer).min(peer.dial_at)
         };
         self.peers.iter().map(due).min().unwrap_or(NEVER)
     }
@@ -155,13 +174,43 @@ impl Peers {
 
     /// Whole frames came from a peer, perhaps with answers in them. Only now is its connection
     /// known to be good for something: one that breaks before is dialled less and less often.
-    pub(super) fn on_frames(&mut self, id: NodeId, answers: bool) {
-        if let Some(position) = self.position(id) {
-            let peer = &mut self.peers[position];
-            peer.reconnect.on_connected();
-            let link = peer.link.iter_mut().filter(|_| answers);
-            link.for_each(Link::on_answered);
+    pub(super) fn on_frames(&mut self, now: Time, id: NodeId, answers: bool) {
+        let Some(position) = self.position(id) else {
+            return;
+        };
+        let peer = &mut self.peers[position];
+        peer.reconnect.on_connected();
+        let Some(link) = &mut peer.link else {
+            return;
+        };
+        link.on_heard(now);
+        if answers {
+            link.on_answered();
         }
+        if let Some(round_trip) = link.take_round_trip(now) {
+            self.on_round_trip(now, position, round_trip);
+        }
+    }
+
+    /// The way to a peer and back was measured.
+    fn on_round_trip(&mut self, now: Time, position: usize, took: u64) {
+        let (peer, most) = (&mut self.peers[position], self.round_trip_max);
+        let Some(long) = peer.round_trip.on_measured(took, most) else {
+            return;
+        };
+        if let Some(suppressed) = self.lines.admit("round_trip", now) {
+            let [round_trip, most] = [long, most].map(Duration::from_nanos);
+            tracing::warn!(
+                node = %self.node, peer = %peer.id, ?round_trip, ?most, suppressed,
+                "the way to a peer is longer than raft.election_timeout is good for; raise it"
+            );
+        }
+    }
+
+    /// The way to each peer and back.
+    pub(super) fn round_trips(&self) -> BTreeMap<NodeId, Duration> {
+        let measured = |peer: &Peer| Some((peer.id, Duration::from_nanos(peer.round_trip.get()?)));
+        self.peers.iter().filter_map(measured).collect()
     }
 
     /// A request of Raft was sent that the peer answers at once, if it is there.
@@ -172,8 +221,10 @@ impl Peers {
     }
 
     fn link(&mut self, socket: SocketId) -> Option<(NodeId, &mut Link)> {
-        let links = self.peers.iter_mut();
-        let mut links = links.filter_map(|peer| Some((peer.id, peer.link.as_mut()?)));
+        let mut links = self.peers.iter_mut().flat_map(|peer| {
+            let links = peer.link.iter_mut().chain(&mut peer.newcomer);
+            links.map(|link| (peer.id, link))
+        });
         links.find(|(_, link)| link.socket == socket)
     }
 
@@ -225,19 +276,21 @@ impl Peers {
         id: NodeId,
         socket: SocketId,
         operations: &mut Vec<Operation>,
-    ) -> Option<Disconnected> {
+    ) {
         let Some(position) = self.position(id) else {
-            operations.push(Operation::Close { socket });
-            return None;
+            return operations.push(Operation::Close { socket });
         };
-        let replaced = self.disconnect(now, id, CloseReason::Replaced, operations);
+        let sizes = (self.limits, self.patience);
+        let link = Link::new(now, socket, sizes, self.queue_bytes_max);
         let peer = &mut self.peers[position];
         peer.dial_at = NEVER;
-        peer.link = Some(Link::new(socket, self.limits, self.queue_bytes_max));
+        if peer.link.is_some() {
+            return self.put_on_trial(position, link, operations);
+        }
+        peer.link = Some(link);
         if let Some(suppressed) = self.lines.admit("connected", now) {
             tracing::info!(node = %self.node, peer = %id, suppressed, "connected");
         }
-        replaced
     }
 
     pub(super) fn on_dial_failed(&mut self, now: Time, id: NodeId) {
@@ -259,6 +312,7 @@ impl Peers {
         let (peer, link) = self.link(socket)?;
         match link.on_sent(now, batch, result) {
             Ok(()) => None,
+            Err(reason) if self.dismiss(socket, reason, operations) => None,
             Err(reason) => self.disconnect(now, peer, reason, operations),
         }
     }
@@ -302,20 +356,21 @@ impl Peers {
         }
         let id = peer.id;
         let without_limit = self.mutants.is(Mutant::QueuesWithoutLimit);
+        if let Some(newcomer) = &mut peer.newcomer {
+            let heard = newcomer.has_spoken();
+            newcomer.drive(now, (heard, without_limit), operations);
+        }
         let link = peer.link.as_mut()?;
+        if link.is_mute(now) {
+            return self.disconnect(now, id, CloseReason::Mute, operations);
+        }
         if link.takes_too_little(now) || others_wait && link.is_stuck(now) {
             return self.disconnect(now, id, CloseReason::SendTimeout, operations);
         }
         if link.is_silent(now) {
             return self.disconnect(now, id, CloseReason::Silent, operations);
         }
-        let socket = link.socket;
-        if let Some(batch) = link.send(now) {
-            operations.push(Operation::Send { socket, batch });
-        }
-        if let Some(buffer) = link.receive(now, without_limit) {
-            operations.push(Operation::Receive { socket, buffer });
-        }
+        link.drive(now, (false, without_limit), operations);
         None
     }
 }

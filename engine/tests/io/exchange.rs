@@ -36,7 +36,20 @@ fn pair(directory: &std::path::Path, ring_entries: u32, sync: SyncMethod) -> [(C
     let mut dialler = making.make();
     dialler.operations.push(Operation::Dial { peer: NodeId(2) });
     let socket = dialler.connected(2);
+    // The acceptor is given the connection once something was said on it: that is taken here.
+    let (mut said, mut heard) = (wire(), wire());
+    said.ping(1);
+    let batch = said.send().unwrap();
+    dialler.operations.push(Operation::Send { socket, batch });
+    assert!(matches!(dialler.next(), Completion::Sent { .. }));
     let accepted = acceptor.connected(1);
+    let buffer = heard.receive().unwrap();
+    let receive = Operation::Receive {
+        socket: accepted,
+        buffer,
+    };
+    acceptor.operations.push(receive);
+    assert!(matches!(acceptor.next(), Completion::Received { .. }));
     [(dialler, socket), (acceptor, accepted)]
 }
 

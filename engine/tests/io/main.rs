@@ -101,6 +101,7 @@ impl<'a> Making<'a> {
             peers: self.peers,
             directories: vec![prepared_in.to_path_buf()],
             segment_bytes: self.segment_bytes,
+            hello_deadline: Duration::from_secs(2),
         };
         let (lane, mut links) = BulkLane::start(config, &[Arc::clone(&doorbell)]).unwrap();
         let (log, volume) = open_log(self.node, self.directory, self.file);

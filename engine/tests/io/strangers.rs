@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use pontoon::NodeId;
+use pontoon::driver::Driver;
 use pontoon::port::{Completion, Operation};
 use pontoon::storage::RecordBytes;
 use pontoon::transport::{Connection, FrameLimits, HELLO_BYTES, Hello, Purpose};
@@ -45,6 +46,14 @@ fn read_hello(stream: &mut TcpStream) -> Hello {
     let mut bytes = [0; HELLO_BYTES];
     stream.read_exact(&mut bytes).unwrap();
     Hello::decode(&bytes).unwrap()
+}
+
+/// What a peer says first.
+fn first_words() -> Vec<u8> {
+    let mut connection: Connection<Vec<u8>> = Connection::new(limits());
+    connection.ping(1);
+    let batch = connection.send().unwrap();
+    batch.slices().flatten().copied().collect()
 }
 
 #[test]
@@ -108,8 +117,9 @@ fn each_stranger_is_refused_and_counted_by_its_reason() {
 
     let mut peer = connect(core.address);
     peer.write_all(&good.encode()).unwrap();
-    core.connected(1);
     let answer = read_hello(&mut peer);
+    peer.write_all(&first_words()).unwrap();
+    core.connected(1);
     assert_eq!((answer.node, answer.expected_peer), (2, 1));
 }
 
@@ -120,8 +130,9 @@ fn a_crowd_of_silent_strangers_keeps_no_peer_out() {
     let crowd: Vec<_> = (0..CROWD).map(|_| connect(core.address)).collect();
     let mut peer = connect(core.address);
     peer.write_all(&hello(3, 2).encode()).unwrap();
-    core.connected(3);
     assert_eq!(read_hello(&mut peer).node, 2);
+    peer.write_all(&first_words()).unwrap();
+    core.connected(3);
     for stranger in crowd {
         assert!(is_closed_in_silence(stranger));
     }
@@ -132,6 +143,52 @@ fn a_crowd_of_silent_strangers_keeps_no_peer_out() {
     );
     assert_eq!(refused(), CROWD as u64);
     assert!(core.refused("half_open") >= (CROWD - 64) as u64);
+}
+
+/// A hello costs nothing to whoever knows the ids: those who say no more are a crowd like others.
+#[test]
+fn a_crowd_that_says_a_valid_hello_and_no_more_keeps_no_peer_out() {
+    let directory = directory();
+    let mut core = core(directory.path());
+    let crowd: Vec<_> = (0..CROWD)
+        .map(|_| {
+            let mut stranger = connect(core.address);
+            stranger.write_all(&hello(3, 2).encode()).unwrap();
+            stranger
+        })
+        .collect();
+    let mut peer = connect(core.address);
+    peer.write_all(&[&hello(1, 2).encode()[..], &first_words()].concat())
+        .unwrap();
+    core.connected(1);
+    assert_eq!(read_hello(&mut peer).node, 2);
+    wait_until(
+        || core.refused("half_open") >= (CROWD - 64) as u64,
+        || format!("{:?}", core.lane.refused()),
+    );
+    drop(crowd);
+    assert!(!core.driver.has_events(), "the core hears of none of them");
+}
+
+/// Those who say something as well reach the core, so many a second.
+#[test]
+fn one_peer_is_let_in_so_often_in_a_second() {
+    let directory = directory();
+    let mut core = core(directory.path());
+    let words = [&hello(3, 2).encode()[..], &first_words()].concat();
+    let crowd: Vec<_> = (0..CROWD)
+        .map(|_| {
+            let mut stranger = connect(core.address);
+            stranger.write_all(&words).unwrap();
+            stranger
+        })
+        .collect();
+    core.connected(3);
+    wait_until(
+        || core.refused("hello_rate") > 0,
+        || format!("{:?}", core.lane.refused()),
+    );
+    drop(crowd);
 }
 
 #[test]

@@ -17,7 +17,7 @@ fn with_peer(config: Config) -> Config {
 }
 
 /// The hello that the node would accept.
-fn good_hello() -> Hello {
+pub(crate) fn good_hello() -> Hello {
     Hello {
         version_min: WIRE_VERSION_MIN,
         version_max: WIRE_VERSION,
@@ -144,7 +144,7 @@ fn a_peer_that_sends_no_frames_but_garbage_is_cut_off_with_a_counted_reason() {
         let mut bytes = good_hello().encode().to_vec();
         bytes.extend(frame);
         let answer = say(node.local_addr(), &bytes);
-        assert_eq!(answer.len(), HELLO_BYTES, "the hello was answered");
+        assert!(answer.len() >= HELLO_BYTES, "the hello was answered");
         wait_for_closed(&node, reason);
     }
     assert_eq!(propose(&group, b"alive").reply, b"alive");

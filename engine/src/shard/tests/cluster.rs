@@ -57,6 +57,9 @@ pub(super) fn shard_config(node: usize, nodes: usize) -> ShardConfig {
         },
         command_bytes_max: 4 << 10,
         peer_queue_bytes_max: 128 << 10,
+        in_flight_bytes_max: 4 << 20,
+        in_flight_messages_max: 64,
+        round_trip_max: 150 * MILLISECOND,
         lag_bytes_max: 1 << 30,
         groups_max: 16,
         mutants: Mutants::default(),
@@ -335,6 +338,15 @@ impl Cluster {
         Completion::Connected { peer, socket }
     }
 
+    /// Somebody connects to a node in the name of another; gives the end that nobody reads.
+    pub(super) fn connect_stranger(&mut self, name: usize, to: usize) -> SocketId {
+        let (ours, socket) = self.wire.connect(name, to);
+        let peer = NodeId(name as u64 + 1);
+        let connected = Completion::Connected { peer, socket };
+        self.nodes[to].completions.push(connected);
+        ours
+    }
+
     fn carry_disk(&mut self, node: usize, mut operation: DiskOp) {
         let this = &mut self.nodes[node];
         this.volume.submit(&mut operation).unwrap();
@@ -424,6 +436,7 @@ impl Cluster {
     pub(super) fn run(&mut self, rounds: usize) {
         for _ in 0..rounds {
             self.now = self.now.after(MILLISECOND);
+            self.wire.next_round();
             for node in 0..self.nodes.len() {
                 self.turn(node);
             }

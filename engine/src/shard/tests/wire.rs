@@ -24,6 +24,11 @@ struct End {
 pub(super) struct Wire {
     ends: BTreeMap<SocketId, End>,
     next: u64,
+    /// What is sent arrives so many rounds later.
+    pub(super) delay: u64,
+    round: u64,
+    /// Bytes on their way: when they arrive, and where.
+    travelling: VecDeque<(u64, SocketId, Vec<u8>)>,
     /// Pairs of nodes between which nothing passes.
     pub(super) cut: Vec<(usize, usize)>,
     /// Connections at this time from one node to another that take bytes and lose them.
@@ -72,10 +77,12 @@ impl Wire {
         for slice in batch.slices() {
             let part = &slice[..slice.len().min(bytes_max - sent)];
             sent += part.len();
-            if let Some(end) = self.ends.get_mut(&other).filter(|_| !lost) {
-                end.arrived.extend(part);
+            if !lost {
+                let arrives = self.round + self.delay;
+                self.travelling.push_back((arrives, other, part.to_vec()));
             }
         }
+        self.arrive();
         *self.carried.entry(way).or_default() += sent;
         let result = if gone { Err(libc::EPIPE) } else { Ok(sent) };
         Completion::Sent {
@@ -83,6 +90,29 @@ impl Wire {
             batch,
             result,
         }
+    }
+
+    /// A millisecond has passed.
+    pub(super) fn next_round(&mut self) {
+        self.round += 1;
+        self.arrive();
+    }
+
+    fn arrive(&mut self) {
+        let round = self.round;
+        while self.travelling.front().is_some_and(|(at, ..)| *at <= round)
+            && let Some((_, to, bytes)) = self.travelling.pop_front()
+        {
+            let end = self.ends.get_mut(&to).expect("a known socket");
+            end.arrived.extend(bytes);
+        }
+    }
+
+    /// Bytes of nobody's shard arrive at the other end.
+    pub(super) fn say(&mut self, socket: SocketId, bytes: &[u8]) {
+        let other = self.ends[&socket].other;
+        let end = self.ends.get_mut(&other).expect("a known socket");
+        end.arrived.extend(bytes);
     }
 
     pub(super) fn receive(&mut self, socket: SocketId, buffer: ReceiveBuffer) {

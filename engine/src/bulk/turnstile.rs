@@ -1,0 +1,44 @@
+//! How often one peer may be given another connection: whoever knows its id could ask without end.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use pontoon_raft::NodeId;
+
+/// Most connections of one peer that one core is handed in a period. A peer that dials again and
+/// again, less and less often, makes fewer.
+const CONNECTIONS_MAX: u32 = 16;
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Counts the connections handed over, by core and peer: as many entries as there are peers.
+#[derive(Debug, Default)]
+pub(super) struct Turnstile {
+    periods: BTreeMap<(u16, NodeId), (Instant, u32)>,
+}
+
+impl Turnstile {
+    /// Whether a core may be given one more connection of a peer now; counts it, then.
+    pub(super) fn lets_in(&mut self, core: u16, peer: NodeId, now: Instant) -> bool {
+        let (begun, count) = self.periods.entry((core, peer)).or_insert((now, 0));
+        if now.saturating_duration_since(*begun) >= PERIOD {
+            (*begun, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= CONNECTIONS_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_let_in_so_often_in_a_second_and_holds_up_no_other() {
+        let (mut turnstile, now) = (Turnstile::default(), Instant::now());
+        let let_in = (0..100).filter(|_| turnstile.lets_in(0, NodeId(2), now));
+        assert_eq!(let_in.count(), CONNECTIONS_MAX as usize);
+        assert!(turnstile.lets_in(0, NodeId(3), now), "another peer");
+        assert!(turnstile.lets_in(1, NodeId(2), now), "another core");
+        assert!(turnstile.lets_in(0, NodeId(2), now + PERIOD));
+    }
+}
