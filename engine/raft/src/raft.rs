@@ -47,6 +47,8 @@ pub struct Raft {
     pub(crate) verified: LogIndex,
     /// The log failed while running: this replica leads and campaigns no more.
     pub(crate) log_failed: bool,
+    /// It leads and campaigns no more, and follows and votes as ever.
+    pub(crate) renounced: bool,
     /// The log takes no entries of a leader at present.
     pub(crate) log_full: bool,
     /// The write that holds the newest term, vote or end of a repair.
@@ -88,6 +90,7 @@ impl Raft {
             tainted: boot.tainted,
             verified: compacted,
             log_failed: false,
+            renounced: false,
             log_full: false,
             promised_by: WriteSequence(0),
         };

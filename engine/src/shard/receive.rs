@@ -70,7 +70,7 @@ impl Groups {
             return Err(DropReason::LogFailed);
         }
         let replica = &mut self.replicas[slot];
-        if replica.machine.is_none() {
+        if !replica.takes_part() {
             return Err(DropReason::NoStateMachine);
         }
         if !replica.definition.has_member(from) {
@@ -78,7 +78,9 @@ impl Groups {
         }
         let raft = &mut replica.raft;
         let bytes: usize = entries.iter().map(|entry| entry.bytes as usize).sum();
-        let log_full = self.log.admit(bytes + STEP_BYTES).is_err();
+        // What a failed machine will never let go of must not fill the log of all groups.
+        let only_grows = replica.machine_failure.is_some() && self.log.is_short();
+        let log_full = only_grows || self.log.admit(bytes + STEP_BYTES).is_err();
         raft.set_log_full(log_full);
         let (message, entries) = if log_full {
             // Its leader is heard of all the same, and learns why its entries are not taken.

@@ -4,6 +4,7 @@ mod cluster;
 mod followers;
 mod quorum;
 mod random;
+mod renounce;
 mod repair;
 mod rules;
 mod transcript;

@@ -3,6 +3,7 @@
 mod cluster;
 mod liveness;
 mod machine;
+mod machine_failure;
 mod persist_before_reply;
 mod protocol;
 mod reads;
