@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pontoon::{Batch, GroupId, LogIndex, Machines, StateMachine};
+use pontoon::{Batch, GroupId, LogIndex, MachineError, Machines, StateMachine};
 use serde::{Deserialize, Serialize};
 
 /// Smallest payload: the number of the command, counted from 1 in each group.
@@ -105,7 +105,7 @@ impl StateMachine for Checker {
         }
     }
 
-    fn apply(&mut self, batch: &mut Batch<'_>) {
+    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), MachineError> {
         let seen = &self.seen;
         let mut last = seen.last.load(Relaxed);
         let (mut checksum, mut count, mut misplaced) = (seen.checksum.load(Relaxed), 0, 0);
@@ -125,6 +125,7 @@ impl StateMachine for Checker {
         seen.misplaced.fetch_add(misplaced, Relaxed);
         seen.last_index.store(last_index, Relaxed);
         seen.applied.fetch_add(count, Relaxed);
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use pontoon::{Batch, Config, GroupId, Machines, Node, NodeId, StateMachine};
+use pontoon::{Batch, Config, GroupId, MachineError, Machines, Node, NodeId, StateMachine};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -15,11 +15,12 @@ struct Counter {
 }
 
 impl StateMachine for Counter {
-    fn apply(&mut self, batch: &mut Batch<'_>) {
+    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), MachineError> {
         while let Some(command) = batch.next() {
             self.sum += u64::from(command.payload[0]);
             batch.reply(self.sum.to_le_bytes().to_vec());
         }
+        Ok(())
     }
 }
 

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use pontoon::{
-    Applied, Batch, Config, Group, GroupId, Machines, Node, NodeId, ProposeError, StateMachine,
+    Applied, Batch, Config, Group, GroupId, MachineError, Machines, Node, NodeId, ProposeError,
+    StateMachine,
 };
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -21,11 +22,12 @@ struct Words {
 }
 
 impl StateMachine for Words {
-    fn apply(&mut self, batch: &mut Batch<'_>) {
+    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), MachineError> {
         let mut words = self.words.lock().expect("nobody panics");
         while let Some(command) = batch.next() {
             words.push(String::from_utf8_lossy(command.payload).into_owned());
         }
+        Ok(())
     }
 }
 

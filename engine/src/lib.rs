@@ -7,16 +7,17 @@
 //! core, its log, and one durable write for whatever moved in a turn.
 //!
 //! ```no_run
-//! use pontoon::{Batch, Config, GroupId, Machines, Node, NodeId, StateMachine};
+//! use pontoon::{Batch, Config, GroupId, MachineError, Machines, Node, NodeId, StateMachine};
 //!
 //! struct Counter(u64);
 //!
 //! impl StateMachine for Counter {
-//!     fn apply(&mut self, batch: &mut Batch<'_>) {
+//!     fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), MachineError> {
 //!         while batch.next().is_some() {
 //!             self.0 += 1;
 //!             batch.reply(self.0.to_le_bytes().to_vec());
 //!         }
+//!         Ok(())
 //!     }
 //! }
 //!
@@ -91,7 +92,7 @@ mod wire;
 pub use config::{Config, ConfigError, HostKind, Limits, LogSettings, PeerId, RaftSettings};
 pub use group::Group;
 pub use inbox::Pending;
-pub use machine::{Batch, Command, Event, Machines, Made, StateMachine};
+pub use machine::{Batch, Command, Event, MachineError, Machines, Made, StateMachine};
 pub use node::Node;
 pub use node_error::{StartError, StopError};
 pub use outcome::{Applied, Outcome, Proposal, ProposeError, Rejection, Unknown};

@@ -7,32 +7,38 @@ use std::sync::Arc;
 use pontoon_raft::{GroupId, LogIndex, NodeId, Term};
 use pontoon_storage::{RecordBytes, RecordKind, record};
 
-use crate::outcome::Applied;
+use crate::outcome::{Applied, Unknown};
 use crate::proposals::{Proposals, Replies};
+
+/// Why a state machine can't go on: any error, or a text. Its own words are in the node's log, in
+/// [`GroupStatus::machine_error`](crate::GroupStatus::machine_error) and in what proposers are told.
+pub type MachineError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The replicated state of one group, on one node.
 ///
 /// Lives on the core of its group and is only ever called there, one call at a time, so it needs
 /// neither locks nor `Send`. While a call runs, no other group of that core moves: do not block.
-/// A panic in it ends the process.
+/// What it can't do it says by an error of [`apply`](Self::apply), which stops this group alone. A
+/// panic in it ends the process.
 ///
 /// ```
 /// use std::collections::BTreeMap;
 ///
-/// use pontoon::{Batch, Event, StateMachine};
+/// use pontoon::{Batch, Event, MachineError, StateMachine};
 ///
 /// /// Commands are `key=value`; the reply is the value that was there before.
 /// #[derive(Default)]
 /// struct Store(BTreeMap<Vec<u8>, Vec<u8>>);
 ///
 /// impl StateMachine for Store {
-///     fn apply(&mut self, batch: &mut Batch<'_>) {
+///     fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), MachineError> {
 ///         while let Some(command) = batch.next() {
 ///             let mut parts = command.payload.splitn(2, |byte| *byte == b'=');
 ///             let key = parts.next().unwrap_or_default().to_vec();
 ///             let value = parts.next().unwrap_or_default().to_vec();
 ///             batch.reply(self.0.insert(key, value).unwrap_or_default());
 ///         }
+///         Ok(())
 ///     }
 ///
 ///     fn event(&mut self, event: Event) {
@@ -48,7 +54,8 @@ pub trait StateMachine {
     /// volatile and built anew from the log at every start.
     ///
     /// A durable machine is given only commands that are durable on this node, and continues
-    /// behind this index after a restart.
+    /// behind this index after a restart. It never goes back, nor beyond what was given to the
+    /// machine: one that says so has failed, as by an error of [`apply`](Self::apply).
     fn durable_index(&self) -> Option<LogIndex> {
         None
     }
@@ -67,7 +74,19 @@ pub trait StateMachine {
     /// When the log is short of room and this machine holds it, it is called with an empty batch
     /// now and then: a machine that saves what it has applied from time to time saves it then, so
     /// that the log can let go of it.
-    fn apply(&mut self, batch: &mut Batch<'_>);
+    ///
+    /// # Errors
+    /// That the machine can't go on. It is dropped at once and given nothing more; the other groups
+    /// of the node go on, and so does this group on the other nodes. Here it gives up leadership,
+    /// and goes on to persist and vote so that the others keep their majority; it never campaigns.
+    /// When the node is started again the factory makes another machine.
+    ///
+    /// Nothing of a batch that failed counts as applied, however far the machine came: the applied
+    /// index stays where it was before the batch, and the proposers of all its commands are told
+    /// [`Unknown::MachineFailed`](crate::Unknown::MachineFailed), also where the machine had replied. A
+    /// durable machine that holds a part of the batch must know which: after the restart it is given
+    /// what follows its [`durable_index`](Self::durable_index), which may be that part again.
+    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), MachineError>;
 
     /// Something about the group's role has changed. Does nothing by default.
     fn event(&mut self, event: Event) {
@@ -131,6 +150,8 @@ pub struct Batch<'a> {
     rest: &'a [u8],
     proposals: &'a mut Proposals,
     replies: &'a mut Replies,
+    /// So many replies were there before.
+    replies_before: usize,
     /// The command taken last, and its reply.
     current: Option<(LogIndex, Vec<u8>)>,
     /// Index of the command taken last.
@@ -147,6 +168,7 @@ impl<'a> Batch<'a> {
             pieces,
             rest: &[],
             proposals,
+            replies_before: replies.len(),
             replies,
             current: None,
             last_command: None,
@@ -193,6 +215,12 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// The machine failed: nothing of the batch counts as applied, whatever it had replied.
+    pub(crate) fn withdraw(self) {
+        self.replies
+            .withdraw(self.replies_before, Unknown::MachineFailed);
+    }
+
     /// Answers whatever is left. Gives the index of the last command, if there was one.
     pub(crate) fn finish(mut self) -> Option<LogIndex> {
         while self.next().is_some() {}
@@ -201,7 +229,7 @@ impl<'a> Batch<'a> {
 }
 
 /// What a factory gives: a machine, or why there is none.
-pub type Made = Result<Box<dyn StateMachine>, Box<dyn std::error::Error + Send + Sync>>;
+pub type Made = Result<Box<dyn StateMachine>, MachineError>;
 
 type Factory = dyn Fn(GroupId) -> Made + Send + Sync;
 

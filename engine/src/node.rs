@@ -34,14 +34,15 @@ use crate::statistics::CoreStatistics;
 /// it; [`stop`](Self::stop) says how that went.
 ///
 /// ```
-/// # use pontoon::{Batch, Config, GroupId, Machines, Node, NodeId, StateMachine};
+/// # use pontoon::{Batch, Config, GroupId, MachineError, Machines, Node, NodeId, StateMachine};
 /// # struct Counter(u64);
 /// # impl StateMachine for Counter {
-/// #     fn apply(&mut self, batch: &mut Batch<'_>) {
+/// #     fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), MachineError> {
 /// #         while batch.next().is_some() {
 /// #             self.0 += 1;
 /// #             batch.reply(self.0.to_le_bytes().to_vec());
 /// #         }
+/// #         Ok(())
 /// #     }
 /// # }
 /// # fn run(directory: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {

@@ -61,6 +61,15 @@ pub enum Rejection {
     /// The group is not on this node.
     #[error("the group is not on this node; create it first")]
     UnknownGroup,
+    /// The group's state machine failed on this node, which leads the group no more, and no other
+    /// leader is known yet.
+    #[error(
+        "the group's state machine failed on this node: {message}; mend it and restart the node"
+    )]
+    MachineFailed {
+        /// What the machine said.
+        message: String,
+    },
     /// The core's log failed; see the node's log for the segment and the error.
     #[error("the log of this core failed; restart the node when the disk is sound")]
     Failed,
@@ -80,6 +89,10 @@ pub enum Unknown {
     /// does not write, because disks are full or stand still.
     #[error("a majority did not write the command for a long time; it may still be applied")]
     Stalled,
+    /// The group's state machine failed on this node before it had applied the command, or with
+    /// it. The command may be committed: then other members apply it, and this one after a restart.
+    #[error("the group's state machine failed on this node; others may apply the command")]
+    MachineFailed,
     /// The log of this core failed.
     #[error("the log of this core failed before the command was committed")]
     Failed,

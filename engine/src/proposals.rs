@@ -23,6 +23,17 @@ impl Replies {
         self.waiting.push((sender, applied));
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Those behind the first `kept` get this outcome instead.
+    pub(crate) fn withdraw(&mut self, kept: usize, reason: Unknown) {
+        for (sender, _) in self.waiting.drain(kept..) {
+            reply(sender, Err(reason.into()));
+        }
+    }
+
     /// Sends them, the newest first: whoever awaits proposals in the order of the log is woken
     /// once, by the oldest, and finds all the others answered.
     pub(crate) fn send_all(&mut self) {

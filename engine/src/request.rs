@@ -51,6 +51,9 @@ pub struct GroupStatus {
     /// False if no machine of that kind is registered: the replica then neither votes nor
     /// acknowledges.
     pub has_machine: bool,
+    /// Why the machine can't go on, in its own words. The replica then leads no more, applies
+    /// nothing, and persists and votes as ever; restart the node when the machine is mended.
+    pub machine_error: Option<String>,
     /// The replica as the rules of Raft see it.
     pub raft: Status,
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use pontoon::{
-    Batch, Config, CoreStatistics, Group, GroupId, Machines, Node, NodeId, ProposeError,
-    StateMachine,
+    Batch, Config, CoreStatistics, Group, GroupId, MachineError, Machines, Node, NodeId,
+    ProposeError, StateMachine,
 };
 
 thread_local! {
@@ -44,9 +44,10 @@ struct Witness {
 }
 
 impl StateMachine for Witness {
-    fn apply(&mut self, batch: &mut Batch<'_>) {
+    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), MachineError> {
         while batch.next().is_some() {}
         self.allocations.store(ALLOCATIONS.get(), Relaxed);
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use pontoon::{Batch, LogIndex, Made, StateMachine};
+use pontoon::{Batch, LogIndex, MachineError, Made, StateMachine};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::{GROUPS, Result};
@@ -147,7 +147,7 @@ impl StateMachine for Machine {
         Some(LogIndex(self.durable.load(Ordering::Acquire)))
     }
 
-    fn apply(&mut self, batch: &mut Batch<'_>) {
+    fn apply(&mut self, batch: &mut Batch<'_>) -> std::result::Result<(), MachineError> {
         let mut commands = Vec::new();
         while let Some(command) = batch.next() {
             commands.push((command.index, command.payload.to_vec()));
@@ -156,6 +156,7 @@ impl StateMachine for Machine {
         if self.writer.send(Applied { group, commands }).is_err() {
             crate::fail("the store has ended");
         }
+        Ok(())
     }
 }
 

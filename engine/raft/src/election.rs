@@ -13,7 +13,8 @@ use pontoon_types::{EntryId, NodeId, Term, Time};
 impl Raft {
     /// Asks whether the others would vote for this replica, and campaigns if they would.
     ///
-    /// Does nothing on a leader, a learner, a tainted replica, or one whose log has failed.
+    /// Does nothing on a leader, a learner, a tainted replica, one whose log has failed, or one that
+    /// has renounced.
     pub fn campaign(&mut self, now: Time, output: &mut Output) {
         self.now = now;
         self.start_campaign(VoteKind::PreVote, output);
@@ -22,7 +23,10 @@ impl Raft {
     /// Only a voter whose promises hold may become leader.
     pub(crate) fn promotable(&self) -> bool {
         let keeps_promises = !self.tainted && !self.log_failed;
-        keeps_promises && !self.is_leader() && self.membership.is_voter(self.config.id)
+        keeps_promises
+            && !self.renounced
+            && !self.is_leader()
+            && self.membership.is_voter(self.config.id)
     }
 
     fn start_campaign(&mut self, kind: VoteKind, output: &mut Output) {

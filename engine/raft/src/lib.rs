@@ -57,6 +57,7 @@ mod mutant;
 mod output;
 mod progress;
 mod raft;
+mod renounce;
 mod repair;
 mod replication;
 mod role;

@@ -62,6 +62,8 @@ pub struct Raft {
     pub(crate) verified: LogIndex,
     /// The log failed while running: this replica leads and campaigns no more.
     pub(crate) log_failed: bool,
+    /// It leads and campaigns no more, and follows and votes as ever.
+    pub(crate) renounced: bool,
     /// The log takes no entries of a leader at present.
     pub(crate) room: LogRoom,
     /// The write that holds the newest term, vote or end of a repair.
@@ -103,6 +105,7 @@ impl Raft {
             tainted: boot.tainted,
             verified: compacted,
             log_failed: false,
+            renounced: false,
             room: LogRoom::Enough,
             promised_by: WriteSequence(0),
         };

@@ -140,6 +140,7 @@ impl Raft {
         }
         leader.expire_transfer(view.now);
         leader.send_heartbeats(&view, output);
+        self.resign_if_renounced(output);
     }
 
     pub(crate) fn handle_append_response(

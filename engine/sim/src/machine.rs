@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pontoon::{Batch, GroupId, LogIndex, Machines, StateMachine};
+use pontoon::{Batch, GroupId, LogIndex, MachineError, Machines, StateMachine};
 
 use crate::swarm::{MachineKind, Swarm};
 
@@ -127,13 +127,13 @@ impl StateMachine for Replica {
         }
     }
 
-    fn apply(&mut self, batch: &mut Batch<'_>) {
+    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), MachineError> {
         let mut oracle = lock(&self.oracle);
         while let Some(command) = batch.next() {
             let (index, term) = (command.index, command.term);
             let Some(command) = Command::decode(command.payload) else {
                 oracle.violation = Some(format!("entry {index} is no command of ours"));
-                return;
+                return Ok(());
             };
             if index <= self.registers.applied && oracle.violation.is_none() {
                 let node = self.node;
@@ -152,6 +152,7 @@ impl StateMachine for Replica {
             oracle.kept.insert(place, self.registers.clone());
             (self.durable, self.durable_at) = (self.registers.applied, oracle.now);
         }
+        Ok(())
     }
 }
 

@@ -16,7 +16,7 @@ use crate::doorbell::Doorbell;
 use crate::driver::Wait;
 use crate::driver::memory::MemoryDriver;
 use crate::inbox::{CoreHandle, InboxLimits, channel};
-use crate::machine::{Batch, Machines, StateMachine};
+use crate::machine::{Batch, MachineError, Machines, StateMachine};
 use crate::shard::Shard;
 
 const GROUP: GroupId = GroupId(7);
@@ -24,10 +24,11 @@ const GROUP: GroupId = GroupId(7);
 struct Silent;
 
 impl StateMachine for Silent {
-    fn apply(&mut self, batch: &mut Batch<'_>) {
+    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), MachineError> {
         while batch.next().is_some() {
             batch.reply(Vec::new());
         }
+        Ok(())
     }
 }
 

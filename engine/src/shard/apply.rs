@@ -6,7 +6,6 @@ use pontoon_storage::{CacheRead, ReadError, RecordBytes};
 use super::groups::Groups;
 use super::reads::ReadPurpose;
 use super::replicas::ReplicaSlot;
-use crate::machine::Batch;
 use crate::port::Operation;
 
 /// Most bytes of entries given to one machine in one turn, so that a group that catches up does
@@ -42,7 +41,7 @@ impl Groups {
         }
         self.read_to_apply(operations);
         self.replies.send_all();
-        !self.to_apply.is_empty()
+        !self.to_apply.is_empty() || !self.to_renounce.is_empty()
     }
 
     /// Begins to read for the replicas whose entries are not in memory, in turn, as far as there
@@ -99,13 +98,11 @@ impl Groups {
     /// Gives the machine the entries in `pieces`, whose last index is `through`.
     fn apply_pieces(&mut self, slot: ReplicaSlot, through: LogIndex) {
         let replica = &mut self.replicas[slot];
-        let Some(machine) = &mut replica.machine else {
+        if replica.machine.is_none() {
             return;
-        };
-        let mut batch = Batch::new(&self.pieces, &mut replica.proposals, &mut self.replies);
-        machine.apply(&mut batch);
-        if let Some(command) = batch.finish() {
-            replica.last_command = command;
+        }
+        if let Err(error) = replica.give_batch(&self.pieces, through, &mut self.replies) {
+            return self.on_machine_failed(slot, &error);
         }
         self.statistics.applied += through.0 - replica.applied.0;
         replica.applied = through;

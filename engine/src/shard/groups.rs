@@ -48,6 +48,8 @@ pub(super) struct Groups {
     pub(super) to_apply: VecDeque<ReplicaSlot>,
     /// Those of them whose entries are to be read back first.
     pub(super) to_read: VecDeque<ReplicaSlot>,
+    /// Replicas whose machine failed in the last turn: they are to give up leadership.
+    pub(super) to_renounce: Vec<ReplicaSlot>,
     /// Outcomes of this turn that are not sent yet.
     pub(super) replies: Replies,
     /// What the call into a replica that is under way asks for. Keeps its memory.
@@ -223,7 +225,8 @@ impl Groups {
         let replica = &self.replicas[self.slot(group)?];
         Some(GroupStatus {
             kind: replica.definition.kind.clone(),
-            has_machine: replica.machine.is_some(),
+            has_machine: replica.takes_part(),
+            machine_error: replica.machine_error(),
             raft: replica.raft.status(),
         })
     }

@@ -15,6 +15,7 @@ mod durability;
 mod gauges;
 mod groups;
 mod link;
+mod machine_failure;
 mod mutant;
 mod newcomers;
 mod open;
@@ -127,6 +128,7 @@ impl Shard {
         operations: &mut Vec<Operation>,
     ) -> Turn {
         self.groups.begin_turn(now);
+        self.groups.renounce_failed();
         for completion in completions.drain(..) {
             self.complete(completion, operations);
         }

@@ -22,6 +22,12 @@ pub enum Mutant {
     StaysWithoutRoom,
     /// Responses that wait for the disk do not take each other's places.
     HoldsEveryResponse,
+    /// Whoever proposed to a group whose machine failed is never answered.
+    FailedMachineIsSilent,
+    /// A state machine that fails stops all groups of its core.
+    FailedMachineStopsCore,
+    /// A replica whose state machine failed leads on.
+    LeadsWithoutMachine,
     /// Messages wait for a peer that takes none, and more is received from it.
     QueuesWithoutLimit,
     /// A new connection takes the place of one that works before it has said anything.

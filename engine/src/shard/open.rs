@@ -106,6 +106,7 @@ impl Shard {
             outbox: Vec::new(),
             to_apply: VecDeque::new(),
             to_read: VecDeque::new(),
+            to_renounce: Vec::new(),
             replies: Replies::default(),
             output: Output::default(),
             pieces: Vec::new(),

@@ -69,6 +69,14 @@ impl Groups {
         let slot = self.slot(group).ok_or(Rejection::UnknownGroup)?;
         let replica = &self.replicas[slot];
         let raft = &replica.raft;
+        if let Some(message) = replica.machine_error() {
+            // Whoever leads now can take it.
+            let leader = raft.leader().filter(|_| !raft.is_leader());
+            return match leader {
+                Some(_) => Err(Rejection::NotLeader { leader }),
+                None => Err(Rejection::MachineFailed { message }),
+            };
+        }
         if !raft.is_leader() {
             let leader = raft.leader();
             return Err(Rejection::NotLeader { leader });

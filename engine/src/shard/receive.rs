@@ -70,7 +70,7 @@ impl Groups {
             return Err(DropReason::LogFailed);
         }
         let replica = &mut self.replicas[slot];
-        if replica.machine.is_none() {
+        if !replica.takes_part() {
             return Err(DropReason::NoStateMachine);
         }
         if !replica.definition.has_member(from) {
@@ -78,7 +78,12 @@ impl Groups {
         }
         let raft = &mut replica.raft;
         let bytes: usize = entries.iter().map(|entry| entry.bytes as usize).sum();
-        let room = log_room(self.log.admit(bytes + STEP_BYTES));
+        // What a failed machine will never let go of must not fill the log of all groups.
+        let only_grows = replica.machine_failure.is_some() && self.log.is_short();
+        let room = match log_room(self.log.admit(bytes + STEP_BYTES)) {
+            LogRoom::Enough if only_grows => LogRoom::Full,
+            room => room,
+        };
         raft.set_room(room);
         let refuses = room != LogRoom::Enough;
         let (message, entries) = if refuses {

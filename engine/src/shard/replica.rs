@@ -3,6 +3,7 @@
 use pontoon_raft::{GroupId, LogIndex, NodeId, Raft, Term, Time};
 
 use super::durability::HeldResponse;
+use super::machine_failure::MachineFailure;
 use crate::definition::Definition;
 use crate::machine::{Event, StateMachine};
 use crate::outcome::Unknown;
@@ -15,6 +16,10 @@ pub(super) struct Replica {
     pub(super) raft: Raft,
     /// `None` if no machine of this kind is registered: then nothing is done for the group.
     pub(super) machine: Option<Box<dyn StateMachine>>,
+    /// The machine failed. Invariant: then there is none.
+    pub(super) machine_failure: Option<MachineFailure>,
+    /// What the machine said last that it holds durably. Invariant: never decreases.
+    pub(super) machine_durable: LogIndex,
     pub(super) proposals: Proposals,
     /// Since when a majority takes no entries.
     pub(super) majority_full_since: Option<Time>,
@@ -57,6 +62,8 @@ impl Replica {
             definition,
             raft,
             machine,
+            machine_failure: None,
+            machine_durable: durable.unwrap_or_default(),
             last_command: durable.unwrap_or_default(),
             proposals: Proposals::default(),
             majority_full_since: None,
@@ -106,6 +113,8 @@ impl Replica {
         let newest = self.raft.current_term();
         let reason = if log_failed {
             "the log failed"
+        } else if self.machine_failure.is_some() {
+            "the state machine failed"
         } else if newest > term {
             // Others elected a leader, or this one asked them to.
             "a later term"
@@ -135,7 +144,8 @@ impl Replica {
     /// damaged replica could be filled again from them.
     pub(super) fn machine_releases(&self, empty_too: bool) -> LogIndex {
         let Some(machine) = &self.machine else {
-            return LogIndex(0);
+            let failure = self.machine_failure.as_ref();
+            return failure.map_or(LogIndex(0), |failure| failure.released);
         };
         let released = machine.released_index();
         if empty_too && released >= self.last_command {

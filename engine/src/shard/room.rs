@@ -10,7 +10,6 @@ use super::groups::Groups;
 use super::mutant::Mutant;
 use super::persist::STEP_BYTES;
 use super::replicas::ReplicaSlot;
-use crate::machine::Batch;
 use crate::outcome::Unknown;
 
 /// How often it is looked after, in nanoseconds.
@@ -193,10 +192,8 @@ impl Groups {
         if replica.machine_releases(true) >= replica.applied {
             return;
         }
-        if let Some(machine) = &mut replica.machine {
-            let mut batch = Batch::new(&[], &mut replica.proposals, &mut self.replies);
-            machine.apply(&mut batch);
-            batch.finish();
+        if let Err(error) = replica.give_batch(&[], replica.applied, &mut self.replies) {
+            self.on_machine_failed(slot, &error);
         }
     }
 

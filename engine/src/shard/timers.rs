@@ -73,7 +73,7 @@ impl Groups {
             let Some(replica) = self.replicas.get_mut(slot) else {
                 continue;
             };
-            if replica.machine.is_some()
+            if replica.takes_part()
                 && replica.raft.next_deadline() <= self.now
                 && (replica.raft.is_leader() || self.log.admit_reserved(STEP_BYTES).is_ok())
             {
@@ -89,7 +89,7 @@ impl Groups {
     /// Sees to it that the group is looked at when it has something to do.
     pub(super) fn arm(&mut self, slot: ReplicaSlot) {
         let replica = &self.replicas[slot];
-        if replica.machine.is_none() || self.failed {
+        if !replica.takes_part() || self.failed {
             return;
         }
         // What is overdue could not be done now (the log is full): a little later, then.

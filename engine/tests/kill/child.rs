@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pontoon::{
-    Batch, Config, Group, GroupId, Machines, Node, NodeId, ProposeError, RoleName, StateMachine,
+    Batch, Config, Group, GroupId, MachineError, Machines, Node, NodeId, ProposeError, RoleName,
+    StateMachine,
 };
 
 /// The variable that makes the test `node_process` a node: its id, its directory, all addresses.
@@ -23,11 +24,12 @@ struct Numbers {
 }
 
 impl StateMachine for Numbers {
-    fn apply(&mut self, batch: &mut Batch<'_>) {
+    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), MachineError> {
         let mut applied = self.applied.lock().unwrap();
         while let Some(command) = batch.next() {
             applied.push(u64::from_le_bytes(command.payload.try_into().unwrap()));
         }
+        Ok(())
     }
 }
 

@@ -10,7 +10,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pontoon::{
-    Applied, Batch, Config, Group, GroupId, Machines, Node, NodeId, ProposeError, StateMachine,
+    Applied, Batch, Config, Group, GroupId, MachineError, Machines, Node, NodeId, ProposeError,
+    StateMachine,
 };
 
 const GROUP: GroupId = GroupId(3);
@@ -20,10 +21,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Echo;
 
 impl StateMachine for Echo {
-    fn apply(&mut self, batch: &mut Batch<'_>) {
+    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), MachineError> {
         while let Some(command) = batch.next() {
             batch.reply(command.payload.to_vec());
         }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ mod followers;
 mod forged;
 mod quorum;
 mod random;
+mod renounce;
 mod repair;
 mod rules;
 mod transcript;

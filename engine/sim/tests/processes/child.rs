@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pontoon::{
-    Applied, Batch, Config, Event, Group, GroupId, HostKind, Machines, Node, NodeId, ProposeError,
-    Rejection, StateMachine,
+    Applied, Batch, Config, Event, Group, GroupId, HostKind, MachineError, Machines, Node, NodeId,
+    ProposeError, Rejection, StateMachine,
 };
 use serde::Serialize;
 
@@ -37,7 +37,7 @@ struct Machine {
 }
 
 impl StateMachine for Machine {
-    fn apply(&mut self, batch: &mut Batch<'_>) {
+    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), MachineError> {
         let mut registers = self.registers.lock().unwrap();
         while let Some(command) = batch.next() {
             let operation: Operation = serde_json::from_slice(command.payload).unwrap();
@@ -48,6 +48,7 @@ impl StateMachine for Machine {
             let value = registers.values.get(&operation.key).copied();
             batch.reply(value.unwrap_or(0).to_le_bytes().to_vec());
         }
+        Ok(())
     }
 
     fn event(&mut self, event: Event) {

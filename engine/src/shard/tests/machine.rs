@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use pontoon_raft::{GroupId, LogIndex, Term};
 
-use crate::machine::{Batch, Event, Machines, StateMachine};
+use crate::machine::{Batch, Event, MachineError, Machines, StateMachine};
 
 /// What the machines of one node have been given, by group. Shared with the test.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,10 @@ pub(super) struct Journal {
     pub(super) keeps: Vec<u64>,
     /// These groups' machines are durable, and save what they have applied with every tenth call.
     pub(super) saves_late: Vec<u64>,
+    /// These groups' machines fail when they are given this command.
+    pub(super) fails_at: Option<(u64, Vec<u8>)>,
+    /// These groups' machines claim to hold this durably.
+    pub(super) claims: Option<(u64, LogIndex)>,
 }
 
 impl Journal {
@@ -46,22 +50,32 @@ struct Recorder {
 impl StateMachine for Recorder {
     fn durable_index(&self) -> Option<LogIndex> {
         let journal = self.journal.borrow();
+        if let Some((group, index)) = journal.claims
+            && group == self.group
+        {
+            return Some(index);
+        }
         journal.saves_late.contains(&self.group).then_some(self.saved)
     }
 
-    fn apply(&mut self, batch: &mut Batch<'_>) {
+    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), MachineError> {
         self.calls += 1;
         let mut journal = self.journal.borrow_mut();
-        let applied = journal.applied.entry(self.group).or_default();
         while let Some(command) = batch.next() {
+            let fails_at = journal.fails_at.as_ref();
+            if fails_at.is_some_and(|at| *at == (self.group, command.payload.to_vec())) {
+                return Err("the table is gone".into());
+            }
+            let applied = journal.applied.entry(self.group).or_default();
             applied.push((command.index, command.term, command.payload.to_vec()));
             batch.reply(command.payload.iter().rev().copied().collect());
         }
         if self.calls.is_multiple_of(10)
-            && let Some((index, _, _)) = applied.last()
+            && let Some((index, _, _)) = journal.applied.entry(self.group).or_default().last()
         {
             self.saved = *index;
         }
+        Ok(())
     }
 
     fn released_index(&self) -> LogIndex {

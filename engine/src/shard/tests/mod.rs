@@ -6,6 +6,7 @@ mod hand_over;
 mod liveness;
 mod long_ways;
 mod machine;
+mod machine_failure;
 mod persist_before_reply;
 mod protocol;
 mod reads;

@@ -1,0 +1,35 @@
+//! A replica that may follow and vote, but not lead: its node can't serve what it would lead.
+
+use crate::output::Output;
+use crate::raft::Raft;
+use pontoon_types::Time;
+
+impl Raft {
+    /// Gives up leadership for good: this replica never campaigns again, and follows, persists and
+    /// votes as ever, so that the others keep their majority.
+    ///
+    /// A leader hands over to the member that is best placed (thesis 3.10), as it would with
+    /// [`transfer_leadership`](Self::transfer_leadership), and steps down if there is none or if it
+    /// still leads after an election timeout.
+    pub fn renounce(&mut self, now: Time, output: &mut Output) {
+        self.now = now;
+        self.renounced = true;
+        self.abandon_campaign();
+        if let Some(to) = self.best_successor() {
+            let asked = self.transfer_leadership(now, to, output);
+            debug_assert!(
+                asked.is_ok(),
+                "it leads, and the successor is another voter"
+            );
+        }
+        self.resign_if_renounced(output);
+    }
+
+    /// Nobody is to take over, or nobody did in time.
+    pub(crate) fn resign_if_renounced(&mut self, output: &mut Output) {
+        let transfers = self.leading().map(|(leader, _)| leader.transfer.is_some());
+        if self.renounced && transfers == Some(false) {
+            self.become_follower(self.current_term, None, output);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! A state machine that can't go on: its group stops on this node, and nothing else does.
+
+use pontoon_raft::LogIndex;
+use pontoon_storage::RecordBytes;
+
+use super::groups::Groups;
+use super::mutant::Mutant;
+use super::persist::Source;
+use super::replica::Replica;
+use super::replicas::ReplicaSlot;
+use crate::machine::{Batch, MachineError};
+use crate::outcome::Unknown;
+use crate::proposals::Replies;
+
+/// What is kept of a machine that failed.
+#[derive(Debug)]
+pub(super) struct MachineFailure {
+    /// Why, in its own words.
+    message: String,
+    /// The log up to here is of no use to the machine that the next start makes.
+    pub(super) released: LogIndex,
+}
+
+impl Replica {
+    /// Whether it persists and votes: not without a machine of its kind, but with one that failed,
+    /// for the others need its vote, and what it persists is applied after the next start.
+    pub(super) fn takes_part(&self) -> bool {
+        self.machine.is_some() || self.machine_failure.is_some()
+    }
+
+    /// Why its machine can't go on.
+    pub(super) fn machine_error(&self) -> Option<String> {
+        let failure = self.machine_failure.as_ref()?;
+        Some(failure.message.clone())
+    }
+
+    /// Gives the machine entries up to `through`, and looks whether what it then says of itself can
+    /// be. Does nothing without a machine.
+    ///
+    /// # Errors
+    /// Why the machine can't go on. Then nothing of the batch counts as applied.
+    pub(super) fn give_batch(
+        &mut self,
+        pieces: &[RecordBytes],
+        through: LogIndex,
+        replies: &mut Replies,
+    ) -> Result<(), MachineError> {
+        let Some(machine) = &mut self.machine else {
+            return Ok(());
+        };
+        let mut batch = Batch::new(pieces, &mut self.proposals, replies);
+        let applied = machine.apply(&mut batch);
+        let plausible = applied.and_then(|()| {
+            let durable = machine.durable_index().unwrap_or_default();
+            plausible(self.machine_durable, durable, through)
+        });
+        match plausible {
+            Ok(durable) => {
+                self.machine_durable = durable;
+                if let Some(command) = batch.finish() {
+                    self.last_command = command;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                batch.withdraw();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// What a machine may say that it holds durably: no less than before, and no more than it was given.
+fn plausible(
+    before: LogIndex,
+    durable: LogIndex,
+    given: LogIndex,
+) -> Result<LogIndex, MachineError> {
+    if durable < before {
+        Err(format!("its durable index went back from {before} to {durable}").into())
+    } else if durable > given {
+        Err(format!("its durable index is {durable}, but it was given entries up to {given}").into())
+    } else {
+        Ok(durable)
+    }
+}
+
+impl Groups {
+    /// The machine of a group can't go on. Its group gives up leadership in the next turn: the
+    /// messages of this one have left.
+    pub(super) fn on_machine_failed(&mut self, slot: ReplicaSlot, error: &MachineError) {
+        let replica = &mut self.replicas[slot];
+        let (node, group, applied) = (self.config.node, replica.id, replica.applied);
+        tracing::error!(%node, %group, %applied, %error, "the state machine has failed");
+        let machine = replica.machine.take();
+        let released = machine.map_or(LogIndex(0), |machine| machine.released_index());
+        replica.machine_failure = Some(MachineFailure {
+            message: error.to_string(),
+            released: released.min(applied),
+        });
+        if self.config.mutants.is(Mutant::FailedMachineIsSilent) {
+            std::mem::forget(std::mem::take(&mut replica.proposals));
+        }
+        replica.proposals.give_up(Unknown::MachineFailed);
+        self.to_renounce.push(slot);
+        if self.is(Mutant::FailedMachineStopsCore) {
+            self.fail();
+        }
+    }
+
+    /// Replicas whose machine failed in the last turn give up leadership.
+    pub(super) fn renounce_failed(&mut self) {
+        for position in 0..self.to_renounce.len() {
+            let slot = self.to_renounce[position];
+            if self.failed || self.is(Mutant::LeadsWithoutMachine) {
+                break;
+            }
+            if let Some(replica) = self.replicas.get_mut(slot) {
+                replica.raft.renounce(self.now, &mut self.output);
+                self.process_output(slot, Source::None);
+            }
+        }
+        self.to_renounce.clear();
+    }
+}

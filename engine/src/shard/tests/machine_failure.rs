@@ -1,0 +1,141 @@
+//! State machines that can't go on: their group stops on that node, and nothing else does.
+
+use pontoon_raft::{GroupId, LogIndex, NodeId};
+
+use super::cluster::{Cluster, GROUP, poll};
+use crate::outcome::{ProposeError, Rejection, Unknown};
+use crate::request::GroupStatus;
+
+const OTHER: GroupId = GroupId(8);
+
+/// Three nodes with two groups, both led by the first, whose machine of `GROUP` fails at "bad".
+fn cluster(nodes: usize) -> Cluster {
+    let mut cluster = Cluster::led_by_first(nodes);
+    cluster.create(OTHER);
+    cluster.other_group(0, OTHER).campaign();
+    cluster.until("it leads the other group too", |cluster| {
+        let status = cluster.status_of(0, OTHER);
+        status.is_some_and(|status| status.leader == Some(status.id))
+    });
+    fail_at(&cluster, 0, b"bad");
+    cluster
+}
+
+fn fail_at(cluster: &Cluster, node: usize, command: &[u8]) {
+    let mut journal = cluster.nodes[node].journal.borrow_mut();
+    journal.fails_at = Some((GROUP.0, command.to_vec()));
+}
+
+fn group_status(cluster: &mut Cluster, node: usize) -> GroupStatus {
+    let mut answer = cluster.group(node).status();
+    let mut status = None;
+    cluster.until("the status is known", |_| {
+        status = poll(&mut answer);
+        status.is_some()
+    });
+    status.flatten().expect("the group is on the node")
+}
+
+fn leads(cluster: &Cluster, node: usize) -> bool {
+    cluster.status(node).is_some_and(|status| status.leader == Some(status.id))
+}
+
+/// A machine that fails within a batch: every command of it is told so, the ones before the bad
+/// one too; the others take over, and the failed member goes on to hold and acknowledge the log.
+#[test]
+fn a_machine_that_fails_stops_its_group_on_that_node_alone() {
+    let mut cluster = cluster(3);
+    let group = cluster.group(0);
+    let commands: [&[u8]; 3] = [b"good", b"bad", b"late"];
+    let pending = commands.map(|command| group.propose(command.to_vec()));
+    for proposal in pending {
+        let unknown = Err(ProposeError::Unknown(Unknown::MachineFailed));
+        assert_eq!(cluster.wait(proposal), unknown);
+    }
+    let status = group_status(&mut cluster, 0);
+    assert!(status.has_machine);
+    assert_eq!(status.machine_error.as_deref(), Some("the table is gone"));
+    assert!(status.raft.last_applied < status.raft.commit_index);
+    cluster.until("another one leads", |cluster| leads(cluster, 1) || leads(cluster, 2));
+    let (leader, third) = if leads(&cluster, 1) { (1, 2) } else { (2, 1) };
+    cluster.run(200);
+    // Whoever asks the failed one is told whom to ask.
+    let told = cluster.wait(cluster.group(0).propose(b"more".to_vec()));
+    let leader_id = Some(NodeId(leader as u64 + 1));
+    let asks = Rejection::NotLeader { leader: leader_id };
+    assert_eq!(told, Err(asks.into()));
+    // With the third member away the failed one is needed for the majority.
+    cluster.power_off(third);
+    let applied = cluster.wait(cluster.group(leader).propose(b"more".to_vec()));
+    applied.unwrap();
+    let other = cluster.wait(cluster.other_group(0, OTHER).propose(b"other".to_vec()));
+    other.expect("the other group goes on");
+    assert_eq!(cluster.applied(0), [b"good"], "nothing was applied after the failure");
+}
+
+#[test]
+fn a_failed_machine_is_made_anew_at_the_next_start() {
+    let mut cluster = cluster(1);
+    let commands: [&[u8]; 2] = [b"good", b"bad"];
+    for command in commands {
+        let _ = cluster.wait(cluster.group(0).propose(command.to_vec()));
+    }
+    // A lone node has nobody to hand over to.
+    let told = cluster.wait(cluster.group(0).propose(b"more".to_vec()));
+    let message = "the table is gone".to_owned();
+    assert_eq!(told, Err(Rejection::MachineFailed { message }.into()));
+    assert!(!leads(&cluster, 0));
+    cluster.run(5_000);
+    assert!(!leads(&cluster, 0), "it does not campaign");
+    cluster.power_off(0);
+    cluster.power_on(0);
+    cluster.until("everything is applied", |cluster| cluster.applied(0) == commands);
+    let proposal = cluster.group(0).propose(b"more".to_vec());
+    cluster.wait(proposal).unwrap();
+    assert_eq!(group_status(&mut cluster, 0).machine_error, None);
+}
+
+/// A member whose machine failed does not take leadership that is offered to it.
+#[test]
+fn a_member_whose_machine_failed_is_no_candidate() {
+    let mut cluster = Cluster::led_by_first(3);
+    fail_at(&cluster, 1, b"bad");
+    cluster.wait(cluster.group(0).propose(b"bad".to_vec())).unwrap();
+    cluster.until("its machine fails", |cluster| {
+        let shard = cluster.nodes[1].shard.as_ref().expect("it runs");
+        let replica = shard.groups.replica(GROUP).expect("it is there");
+        replica.machine_error().is_some()
+    });
+    let term = cluster.status(0).unwrap().current_term;
+    let mut asked = cluster.group(0).transfer_leadership(NodeId(2));
+    cluster.until("it is asked", |_| poll(&mut asked).is_some());
+    cluster.group(1).campaign();
+    cluster.run(3_000);
+    assert!(leads(&cluster, 0));
+    assert_eq!(cluster.status(0).unwrap().current_term, term);
+    assert!(!cluster.nodes[1].journal.borrow().applied.contains_key(&GROUP.0));
+}
+
+#[test]
+fn a_machine_whose_durable_index_can_not_be_has_failed() {
+    let claims = [(50, "its durable index is 50, but it was given"), (1, "went back from 3 to 1")];
+    for (claim, told) in claims {
+        let mut cluster = cluster(1);
+        let propose = |cluster: &mut Cluster| {
+            let proposal = cluster.group(0).propose(b"good".to_vec());
+            cluster.wait(proposal)
+        };
+        propose(&mut cluster).unwrap();
+        let claims = |cluster: &Cluster, index| {
+            let mut journal = cluster.nodes[0].journal.borrow_mut();
+            journal.claims = Some((GROUP.0, LogIndex(index)));
+        };
+        claims(&cluster, 3);
+        propose(&mut cluster).unwrap();
+        claims(&cluster, claim);
+        let unknown = Err(ProposeError::Unknown(Unknown::MachineFailed));
+        assert_eq!(propose(&mut cluster), unknown);
+        let error = group_status(&mut cluster, 0).machine_error.expect("it failed");
+        assert!(error.contains(told), "{error}");
+    }
+}
