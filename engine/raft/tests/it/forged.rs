@@ -1,8 +1,8 @@
 //! Numbers that no correct peer sends: what they may do at worst, and for how long.
 
 use pontoon_raft::{
-    AppendOutcome, AppendResponse, Body, EntryId, LogIndex, Message, Output, Term, Time, VoteKind,
-    VoteResponse,
+    AppendOutcome, AppendResponse, Body, EntryId, LogIndex, LogRoom, Message, Output, Term, Time,
+    VoteKind, VoteResponse,
 };
 
 use crate::rules::{
@@ -57,7 +57,7 @@ fn a_forged_epoch_does_not_outlive_its_connection() {
             outcome: AppendOutcome::Accepted { match_index },
             log_epoch,
             tainted,
-            log_full: false,
+            room: LogRoom::Enough,
         };
         Message::new(Term(2), response)
     };
