@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
 
 mod hosts;
+mod on_cores;
 mod refusals;
 mod strangers;
 
