@@ -79,7 +79,7 @@ fn plausible(
     if durable < before {
         Err(format!("its durable index went back from {before} to {durable}").into())
     } else if durable > given {
-        let error = format!("its durable index is {durable}, but it was given entries up to {given}");
+        let error = format!("its durable index is {durable}, it was given entries up to {given}");
         Err(error.into())
     } else {
         Ok(durable)
