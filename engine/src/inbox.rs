@@ -13,6 +13,7 @@ use pontoon_storage::record;
 use crate::budget::Budget;
 use crate::definition::Definition;
 use crate::doorbell::Doorbell;
+use crate::on_core;
 use crate::outcome::{Proposal, Rejection};
 use crate::proposals::reply;
 use crate::request::{CreateError, Propose, Request};
@@ -240,8 +241,14 @@ pub struct Pending<T> {
 }
 
 impl<T> Pending<T> {
-    /// Blocks this thread until the answer is there. Not for threads that run futures.
+    /// Blocks this thread until the answer is there. Not for threads that run futures. On a core's
+    /// own thread, which may be the one that is to answer, it does not block: it says at once what
+    /// it says of a node that has stopped, and logs an error. Await the answer there.
     pub fn wait(self) -> T {
+        if on_core::is_core() {
+            tracing::error!("`wait` would block a core's own thread; await the answer there");
+            return (self.stopped)();
+        }
         futures_executor::block_on(self)
     }
 }

@@ -76,6 +76,7 @@ mod inbox;
 mod machine;
 mod node;
 mod node_error;
+mod on_core;
 mod outcome;
 mod placement;
 internal_mod!(port);

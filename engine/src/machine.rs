@@ -11,7 +11,8 @@ use crate::outcome::{Applied, Unknown};
 use crate::proposals::{Proposals, Replies};
 
 /// Why a state machine can't go on: any error, or a text. Its own words are in the node's log, in
-/// [`GroupStatus::machine_error`](crate::GroupStatus::machine_error) and in what proposers are told.
+/// [`GroupStatus::machine_error`](crate::GroupStatus::machine_error), and in the answers to
+/// proposers.
 pub type MachineError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The replicated state of one group, on one node.
@@ -19,7 +20,8 @@ pub type MachineError = Box<dyn std::error::Error + Send + Sync>;
 /// Lives on the core of its group and is only ever called there, one call at a time, so it needs
 /// neither locks nor `Send`. While a call runs, no other group of that core moves: do not block.
 /// What it can't do it says by an error of [`apply`](Self::apply), which stops this group alone. A
-/// panic in it ends the process.
+/// panic in it ends the process, once the locals of the call that panicked are dropped and before
+/// any machine is: see [`Node`](crate::Node).
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -83,9 +85,9 @@ pub trait StateMachine {
     ///
     /// Nothing of a batch that failed counts as applied, however far the machine came: the applied
     /// index stays where it was before the batch, and the proposers of all its commands are told
-    /// [`Unknown::MachineFailed`](crate::Unknown::MachineFailed), also where the machine had replied. A
-    /// durable machine that holds a part of the batch must know which: after the restart it is given
-    /// what follows its [`durable_index`](Self::durable_index), which may be that part again.
+    /// [`Unknown::MachineFailed`], also where the machine had replied. A durable machine that
+    /// holds a part of the batch must know which: after the restart it is given what follows its
+    /// [`durable_index`](Self::durable_index), which may be that part again.
     fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), MachineError>;
 
     /// Something about the group's role has changed. Does nothing by default.

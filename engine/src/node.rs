@@ -24,14 +24,23 @@ use crate::host;
 use crate::inbox::{CoreHandle, InboxLimits, channel};
 use crate::machine::Machines;
 use crate::node_error::{StartError, StopError};
+use crate::on_core;
 use crate::placement::core_of;
 use crate::request::{CreateError, Request};
 use crate::statistics::CoreStatistics;
 
+type CoreThread = JoinHandle<Result<(), DriverError>>;
+
 /// A running node: its cores, each with a thread, a log and a driver, and the bulk lane.
 ///
 /// Any thread may use it, but not one of its own cores: calls that say so block. Dropping it stops
-/// it; [`stop`](Self::stop) says how that went.
+/// it; [`stop`](Self::stop) says how that went. Dropped on a core's own thread (by a state machine,
+/// or a task beside one) it does not wait for the end, which comes all the same.
+///
+/// A panic on a core ends the process by abort(3). What the panicking call itself holds is dropped
+/// before (the locals of a state machine's `apply`, of a task); no machine, no other task and
+/// nothing else of the node is. A destructor among those locals that blocks holds up the end, and
+/// the other cores go on until it: keep none there.
 ///
 /// ```
 /// # use pontoon::{Batch, Config, GroupId, MachineError, Machines, Node, NodeId, StateMachine};
@@ -61,7 +70,7 @@ pub struct Node {
     id: NodeId,
     address: SocketAddr,
     cores: Vec<CoreHandle>,
-    threads: Vec<JoinHandle<Result<(), DriverError>>>,
+    threads: Vec<CoreThread>,
     bulk: Option<BulkLane>,
     /// Ways to the executors of the cores, where glommio runs them.
     #[cfg(feature = "glommio")]
@@ -267,7 +276,7 @@ impl Node {
     /// Stops and waits for the end. What was acknowledged is durable already.
     ///
     /// # Errors
-    /// If a core had ended before, and how.
+    /// If a core had ended before, and how; on a core's own thread [`StopError::OnCore`].
     pub fn stop(mut self) -> Result<(), StopError> {
         self.end()
     }
@@ -277,22 +286,42 @@ impl Node {
             core.send(Request::Stop);
         }
         self.cores.clear();
-        let mut ended = Ok(());
-        for (core, thread) in (0_u16..).zip(self.threads.drain(..)) {
-            let result = match thread.join() {
-                Ok(result) => result.map_err(|source| StopError::Driver { core, source }),
-                Err(_) => Err(StopError::Panic { core }),
-            };
-            ended = ended.and(result);
+        let threads = std::mem::take(&mut self.threads);
+        let bulk = self.bulk.take();
+        if !on_core::is_core() || threads.is_empty() {
+            return join(threads, bulk);
         }
-        self.bulk = None;
-        ended
+        // This thread may be one of those to wait for.
+        let builder = std::thread::Builder::new().name("pontoon-stop".to_owned());
+        let ending = builder.spawn(move || {
+            if let Err(error) = join(threads, bulk) {
+                tracing::error!(%error, "the node did not end as it should");
+            }
+        });
+        if let Err(error) = ending {
+            tracing::error!(%error, "no thread to wait for the end of the node");
+        }
+        Err(StopError::OnCore)
     }
 
     fn core_of(&self, group: GroupId) -> &CoreHandle {
         let cores = u16::try_from(self.cores.len()).expect("as configured");
         &self.cores[usize::from(core_of(group, cores))]
     }
+}
+
+/// Waits for the end of all cores, and ends the bulk lane after them.
+fn join(threads: Vec<CoreThread>, bulk: Option<BulkLane>) -> Result<(), StopError> {
+    let mut ended = Ok(());
+    for (core, thread) in (0_u16..).zip(threads) {
+        let result = match thread.join() {
+            Ok(result) => result.map_err(|source| StopError::Driver { core, source }),
+            Err(_) => Err(StopError::Panic { core }),
+        };
+        ended = ended.and(result);
+    }
+    drop(bulk);
+    ended
 }
 
 impl Drop for Node {

@@ -94,6 +94,9 @@ pub enum StopError {
         /// The driver's error.
         source: DriverError,
     },
+    /// It was stopped on one of its own threads, which can't wait for itself. It ends all the same.
+    #[error("stopped on a core's own thread: the node ends in the background; stop it elsewhere")]
+    OnCore,
     /// A core panicked: a broken invariant, or a state machine.
     #[error("core {core} panicked; see its message above")]
     Panic {

@@ -6,6 +6,8 @@ use std::task::{Context, Poll};
 
 use pontoon_raft::{LeaderHint, LogIndex, NodeId};
 
+use crate::on_core;
+
 /// A proposal that was committed and applied on the node that took it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
@@ -96,6 +98,9 @@ pub enum Unknown {
     /// The log of this core failed.
     #[error("the log of this core failed before the command was committed")]
     Failed,
+    /// It is not waited for on a core's own thread, which may be the one that is to answer.
+    #[error("`wait` would block a core's own thread; await the proposal there")]
+    WaitOnCore,
     /// The node stopped.
     #[error("the node stopped before the command was applied")]
     Stopped,
@@ -135,12 +140,14 @@ impl Proposal {
         }
     }
 
-    /// Blocks this thread until the outcome is there. Not for threads that run futures.
+    /// Blocks this thread until the outcome is there. Not for threads that run futures. On a core's
+    /// own thread, which may be the one that is to answer, it does not block.
     ///
     /// # Errors
-    /// As the future: see [`ProposeError`].
+    /// As the future: see [`ProposeError`]; on a core's thread [`Unknown::WaitOnCore`].
     pub fn wait(self) -> Outcome {
         match self.state {
+            State::Waiting(_) if on_core::is_core() => Err(Unknown::WaitOnCore.into()),
             State::Waiting(receiver) => futures_executor::block_on(receiver).unwrap_or(STOPPED),
             State::Rejected(rejection) => Err(rejection.unwrap_or(Rejection::Stopped).into()),
         }

@@ -13,8 +13,8 @@ use pontoon_types::{EntryId, NodeId, Term, Time};
 impl Raft {
     /// Asks whether the others would vote for this replica, and campaigns if they would.
     ///
-    /// Does nothing on a leader, a learner, a tainted replica, one whose log has failed, or one that
-    /// has renounced.
+    /// Does nothing on a leader, a learner, a tainted replica, one whose log has failed, or one
+    /// that has renounced.
     pub fn campaign(&mut self, now: Time, output: &mut Output) {
         self.now = now;
         self.start_campaign(VoteKind::PreVote, output);

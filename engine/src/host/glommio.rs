@@ -8,11 +8,13 @@
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use glommio::io::BufferedFile;
 use glommio::timer::Timer;
@@ -20,6 +22,7 @@ use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
 
 use super::{AbortOnPanic, CoreLoop, Next};
 use crate::driver::{Driver, DriverError};
+use crate::on_core;
 
 /// After this long in one piece the other tasks of the executor get their turn.
 const STAY_MAX: Duration = Duration::from_millis(1);
@@ -50,6 +53,7 @@ where
     let builder = std::thread::Builder::new().name(format!("pontoon-core-{core}"));
     let thread = builder.spawn(move || {
         let _abort = AbortOnPanic;
+        on_core::enter();
         let executor = LocalExecutorBuilder::new(placement)
             .name("pontoon")
             .io_memory(IO_MEMORY)
@@ -80,6 +84,14 @@ where
     Ok(Executor { thread, tasks })
 }
 
+/// A task of the application ends the process when it panics, before the executor drops the shard.
+async fn abort_if_it_panics(task: Task) {
+    let running = AssertUnwindSafe(async move { task().await });
+    if running.catch_unwind().await.is_err() {
+        std::process::abort();
+    }
+}
+
 async fn run(
     mut core_loop: CoreLoop<impl Driver>,
     incoming: Receiver<Task>,
@@ -91,7 +103,7 @@ async fn run(
     let mut stay = Instant::now();
     loop {
         for task in incoming.try_iter() {
-            glommio::spawn_local(task()).detach();
+            glommio::spawn_local(abort_if_it_panics(task)).detach();
         }
         match core_loop.turn() {
             Next::End => return Ok(()),

@@ -37,10 +37,12 @@ pub(crate) struct CoreLoop<D> {
     busy_at: Instant,
 }
 
-/// Ends the process if the core's thread panics. Held while a core runs.
+/// Ends the process if the core's thread panics, when the unwinding comes to where this is held.
 ///
 /// A panic is a failed assertion, of ours or of a state machine. With one core gone, the node would
-/// still lead groups that it can't serve; a crash lets other nodes take over.
+/// still lead groups that it can't serve; a crash lets other nodes take over. Held in each turn, it
+/// comes before the destructors of whatever lives longer than the turn: the shard, its groups and
+/// their machines. Held by the core's thread, it sees to panics elsewhere.
 pub(crate) struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
@@ -84,6 +86,7 @@ impl<D: Driver> CoreLoop<D> {
 
     /// One turn of the shard. The next exchange submits its operations.
     pub(crate) fn turn(&mut self) -> Next {
+        let _abort = AbortOnPanic;
         let now = Instant::now();
         let busy = !self.completions.is_empty() || self.shard.has_requests();
         self.shard.note_enters(self.driver.statistics().enters);
@@ -115,6 +118,7 @@ impl<D: Driver> CoreLoop<D> {
     /// Submits the operations of the last turn, and waits in the same call if `next` says so and
     /// nothing has come meanwhile.
     pub(crate) fn exchange(&mut self, next: Next) -> Result<(), DriverError> {
+        let _abort = AbortOnPanic;
         let wait = match next {
             Next::Wait(limit) => {
                 self.announce_parking();

@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 
 use super::{AbortOnPanic, CoreLoop, Next};
 use crate::driver::{Driver, DriverError};
+use crate::on_core;
 
 /// Runs a core on a thread of its own, pinned if `cpu` is given. `make` is called there first.
 pub(crate) fn start<D, M>(
@@ -19,6 +20,7 @@ where
     let builder = std::thread::Builder::new().name(format!("pontoon-core-{core}"));
     builder.spawn(move || {
         let _abort = AbortOnPanic;
+        on_core::enter();
         if let Some(cpu) = cpu {
             pin(core, cpu);
         }

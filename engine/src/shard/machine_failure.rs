@@ -70,7 +70,7 @@ impl Replica {
     }
 }
 
-/// What a machine may say that it holds durably: no less than before, and no more than it was given.
+/// What a machine may say that it holds durably: no less than before, no more than it was given.
 fn plausible(
     before: LogIndex,
     durable: LogIndex,
@@ -79,7 +79,8 @@ fn plausible(
     if durable < before {
         Err(format!("its durable index went back from {before} to {durable}").into())
     } else if durable > given {
-        Err(format!("its durable index is {durable}, but it was given entries up to {given}").into())
+        let error = format!("its durable index is {durable}, it was given entries up to {given}");
+        Err(error.into())
     } else {
         Ok(durable)
     }

@@ -3,6 +3,7 @@
 
 mod hostile;
 mod hosts;
+mod on_cores;
 mod refusals;
 mod strangers;
 

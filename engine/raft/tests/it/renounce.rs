@@ -29,7 +29,7 @@ fn a_leader_that_renounces_hands_over_and_never_leads_again() {
     cluster.propose(leader, 1);
     cluster.settle();
     assert_eq!(
-        cluster.raft(1).commit_index(),
+        cluster.raft(1).last_index(),
         cluster.raft(leader.0).commit_index()
     );
 }

@@ -118,7 +118,7 @@ fn a_member_whose_machine_failed_is_no_candidate() {
 
 #[test]
 fn a_machine_whose_durable_index_can_not_be_has_failed() {
-    let claims = [(50, "its durable index is 50, but it was given"), (1, "went back from 3 to 1")];
+    let claims = [(50, "its durable index is 50, it was given"), (1, "went back from 3 to 1")];
     for (claim, told) in claims {
         let mut cluster = cluster(1);
         let propose = |cluster: &mut Cluster| {
