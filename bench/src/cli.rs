@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Storage(StorageArguments),
     /// What one slow peer takes from the groups that it has nothing to do with.
     SlowPeer(SlowPeerArguments),
+    /// Long ways between the leader and its followers: does a group use its window?
+    LongWay(LongWayArguments),
     /// How fast and with how many bytes a node that was down gets level, under load.
     CatchUp(CatchUpArguments),
     /// What the start of a node costs with many groups.
@@ -151,6 +153,26 @@ pub(crate) struct SlowPeerArguments {
 
     /// Seconds of each of the eight measurements.
     #[arg(long, default_value_t = 3.0, value_parser = positive)]
+    pub(crate) seconds: f64,
+
+    #[command(flatten)]
+    pub(crate) places: Places,
+}
+
+/// Arguments of `long-way`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LongWayArguments {
+    /// Milliseconds each way.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 20, 100, 300],
+          value_parser = clap::value_parser!(u64).range(1..=5_000))]
+    pub(crate) ways: Vec<u64>,
+
+    /// `limits.in_flight_bytes_max` of the nodes, in MiB.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub(crate) window: u64,
+
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 10.0, value_parser = positive)]
     pub(crate) seconds: f64,
 
     #[command(flatten)]

@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,8 @@ pub(crate) struct Link {
 struct Shared {
     /// Zero stands for no limit.
     bytes_per_second: AtomicU64,
+    /// How long everything takes each way.
+    delay: Duration,
     to_node: Lane,
     from_node: Lane,
     closed: AtomicBool,
@@ -64,7 +67,20 @@ impl Link {
     /// # Errors
     /// When the system has no socket or thread left.
     pub(crate) fn around(node: u64, addresses: &BTreeMap<u64, SocketAddr>) -> Result<Self> {
+        Self::delayed(node, addresses, Duration::ZERO)
+    }
+
+    /// The same, through which everything takes so long each way; with buffers for all of it.
+    ///
+    /// # Errors
+    /// When the system has no socket or thread left.
+    pub(crate) fn delayed(
+        node: u64,
+        addresses: &BTreeMap<u64, SocketAddr>,
+        delay: Duration,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared {
+            delay,
             bytes_per_second: AtomicU64::new(0),
             to_node: Lane::default(),
             from_node: Lane::default(),
@@ -123,8 +139,10 @@ impl Drop for Link {
 impl Gate {
     fn open(shared: Arc<Shared>, target: SocketAddr, to_node: bool) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        // Accepted connections inherit it, before they announce a window.
-        make_narrow(&listener)?;
+        if shared.delay.is_zero() {
+            // Accepted connections inherit it, before they announce a window.
+            make_narrow(&listener)?;
+        }
         let address = listener.local_addr()?;
         let target = Arc::new(Mutex::new(target));
         let gate = Self {
@@ -153,7 +171,9 @@ fn carry(
     to_node: bool,
 ) -> std::io::Result<()> {
     let onward = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    make_narrow(&onward)?;
+    if shared.delay.is_zero() {
+        make_narrow(&onward)?;
+    }
     rustix::net::connect(&onward, &target)?;
     let onward = TcpStream::from(onward);
     for stream in [&accepted, &onward] {
@@ -163,14 +183,38 @@ fn carry(
     let back = (onward.try_clone()?, accepted.try_clone()?);
     for ((from, to), to_node) in [((accepted, onward), to_node), (back, !to_node)] {
         let shared = Arc::clone(shared);
+        let travelling = match shared.delay.is_zero() {
+            true => None,
+            false => Some(deliver_late(to.try_clone()?)?),
+        };
         std::thread::Builder::new().spawn(move || {
             // However it ends, both ends learn that the connection is over.
-            let _ = shared.pass(&from, &to, to_node);
+            let _ = shared.pass(&from, &to, travelling, to_node);
             let _ = from.shutdown(Shutdown::Both);
             let _ = to.shutdown(Shutdown::Both);
         })?;
     }
     Ok(())
+}
+
+/// Pieces on their way, and when each arrives.
+type Travelling = SyncSender<(Instant, Vec<u8>)>;
+
+/// Most pieces on one way: more than any window.
+const TRAVELLING_MAX: usize = 16 << 10;
+
+/// Writes what travels to a stream when its time has come.
+fn deliver_late(mut to: TcpStream) -> std::io::Result<Travelling> {
+    let (way, travelling) = sync_channel::<(Instant, Vec<u8>)>(TRAVELLING_MAX);
+    std::thread::Builder::new().spawn(move || {
+        for (arrives, piece) in travelling {
+            std::thread::sleep(arrives.saturating_duration_since(Instant::now()));
+            if to.write_all(&piece).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(way)
 }
 
 /// Gives a socket that is not connected yet small buffers and small segments.
@@ -195,7 +239,13 @@ fn make_narrow(socket: &impl AsFd) -> std::io::Result<()> {
 }
 
 impl Shared {
-    fn pass(&self, mut from: &TcpStream, mut to: &TcpStream, to_node: bool) -> std::io::Result<()> {
+    fn pass(
+        &self,
+        mut from: &TcpStream,
+        mut to: &TcpStream,
+        travelling: Option<Travelling>,
+        to_node: bool,
+    ) -> std::io::Result<()> {
         let lane = match to_node {
             true => &self.to_node,
             false => &self.from_node,
@@ -212,7 +262,12 @@ impl Shared {
                 let through = lane.reserve(length, rate, now);
                 std::thread::sleep(through.saturating_duration_since(now));
             }
-            to.write_all(&piece[..length])?;
+            match &travelling {
+                None => to.write_all(&piece[..length])?,
+                Some(way) => way
+                    .send((Instant::now() + self.delay, piece[..length].to_vec()))
+                    .map_err(|_| std::io::ErrorKind::BrokenPipe)?,
+            }
             lane.carried_bytes.fetch_add(length as u64, Relaxed);
         }
     }

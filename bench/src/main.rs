@@ -18,6 +18,7 @@ mod hosts;
 mod html;
 mod link;
 mod load;
+mod long_way;
 mod machine;
 mod node;
 mod output;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Some(Command::Floor(arguments)) => floor::run(&arguments),
         Some(Command::Storage(arguments)) => storage::run(&arguments),
         Some(Command::SlowPeer(arguments)) => slow_peer::run(&arguments),
+        Some(Command::LongWay(arguments)) => long_way::run(&arguments),
         Some(Command::CatchUp(arguments)) => catch_up::run(&arguments),
         Some(Command::GroupsRestart(arguments)) => groups_restart::run(&arguments),
         Some(Command::FloorFollower) => floor::follower::serve(),

@@ -31,6 +31,15 @@ fn figure(figures: &Value, pointer: &str) -> f64 {
 }
 
 #[test]
+fn a_long_way_is_measured_and_costs_no_leadership() {
+    let arguments = ["long-way", "--ways", "5", "--seconds", "1", "--window", "1"];
+    let (table, figures) = figures(&arguments);
+    assert!(table.contains("leaderships lost"), "{table}");
+    assert!(figure(&figures, "/0/share") > 0.0);
+    assert_eq!(figure(&figures, "/0/leaderships_lost"), 0.0);
+}
+
+#[test]
 fn a_slow_peer_is_measured_beside_a_fast_one() {
     let (table, figures) = figures(&[
         "slow-peer",
