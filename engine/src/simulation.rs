@@ -142,6 +142,12 @@ pub fn message(head: &Head) -> Option<Message> {
     crate::wire::message(head)
 }
 
+/// A message as a head on the wire.
+#[must_use]
+pub fn head(group: GroupId, message: &Message) -> Head {
+    crate::wire::head(group, message)
+}
+
 /// The core that a group lives on.
 #[must_use]
 pub fn core_of(group: GroupId, cores: u16) -> u16 {

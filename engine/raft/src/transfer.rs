@@ -108,7 +108,7 @@ impl Leader {
             let silent_for = view.now.since(progress.responded_at);
             progress.repair.is_none() && silent_for < view.config.election_timeout
         });
-        if !answers {
+        if !answers && !extends {
             return Err(TransferRejection::Unavailable { to });
         }
         let timeout = view.config.election_timeout;

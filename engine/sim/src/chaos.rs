@@ -50,6 +50,12 @@ impl World {
         if self.random.happens(self.swarm.transfer) {
             self.transfer();
         }
+        if !self.swarm.steady {
+            self.nag();
+            if self.random.happens(self.swarm.lie) {
+                self.lie();
+            }
+        }
         for socket in self.network.all() {
             self.disturb(socket);
         }

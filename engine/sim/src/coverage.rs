@@ -30,6 +30,8 @@ pub enum RareEvent {
     LeaderChanged,
     /// A leader was asked to transfer its leadership.
     LeadershipTransferred,
+    /// A leader was asked again and again.
+    HandOverAskedAgain,
     /// A proposal was rejected.
     ProposalRejected,
     /// A proposal was rejected for want of room.
@@ -90,6 +92,10 @@ pub const RARE_EVENTS: &[(RareEvent, &str)] = &[
     (RareEvent::TwoLeaders, "two leaders in different terms"),
     (RareEvent::LeaderChanged, "leader changed"),
     (RareEvent::LeadershipTransferred, "leadership transferred"),
+    (
+        RareEvent::HandOverAskedAgain,
+        "hand-over asked for again and again",
+    ),
     (RareEvent::ProposalRejected, "proposal rejected"),
     (RareEvent::ProposalOverloaded, "proposal overloaded"),
     (RareEvent::OutcomeUnknown, "outcome unknown"),

@@ -70,6 +70,8 @@ pub enum Fault {
     OneWayPartition,
     /// A leader was cut off from the others soon after its election.
     LeaderIsolated,
+    /// Somebody said something in the name of a member that it would never say.
+    Lie,
 }
 
 /// All kinds, with their names.
@@ -110,6 +112,7 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::Partition, "network partitioned"),
     (Fault::OneWayPartition, "network partitioned one way"),
     (Fault::LeaderIsolated, "leader isolated"),
+    (Fault::Lie, "liar connected as a member"),
 ];
 
 /// How often each kind of fault was injected.

@@ -52,6 +52,7 @@ mod flaky;
 pub mod fuzz;
 mod gauges;
 mod history;
+mod hostile;
 mod idle;
 mod links;
 mod liveness;

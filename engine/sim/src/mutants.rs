@@ -86,6 +86,15 @@ pub const MUTANTS: &[NamedMutant] = &[
         "heartbeats wait for the disk",
         RaftMutant::HeartbeatsAwaitDisk,
     ),
+    core(
+        "a hand-over asked for again begins anew",
+        RaftMutant::TransferExtends,
+    ),
+    core(
+        "a forged epoch outlives its connection",
+        RaftMutant::EpochOutlivesConnection,
+    ),
+    core("any term is adopted", RaftMutant::AdoptsAnyTerm),
     shard("a full log is deaf", ShardMutant::FullLogIsDeaf),
     shard("a leader without room stays", ShardMutant::StaysWithoutRoom),
     shard("every response is held", ShardMutant::HoldsEveryResponse),

@@ -74,6 +74,7 @@ impl World {
             self.check_durable(position, now);
         }
         self.places[position].seen = seen;
+        self.check_bounds(position);
     }
 
     /// Nothing goes back, and a vote is given once in a term (thesis 3.3, figure 3.1).

@@ -76,6 +76,9 @@ pub struct Swarm {
     pub(crate) clock_drift: u64,
     pub(crate) clock_beyond_bound: u64,
     pub(crate) transfer: u64,
+    /// Somebody begins to ask for a hand-over again and again; somebody lies.
+    pub(crate) nag: u64,
+    pub(crate) lie: u64,
     /// Leaders that are cut off from the others soon after their election.
     pub(crate) isolate_new_leader: u64,
     /// Writes of one log under way at once; they complete in any order.
@@ -206,6 +209,8 @@ impl Swarm {
             clock_drift: maybe(random, 20_000),
             clock_beyond_bound: maybe(random, 10_000),
             transfer: maybe(random, 100_000),
+            nag: maybe(random, 50_000),
+            lie: maybe(random, 30_000),
             large: random.happens(300_000),
             think: [5, 20, 60][random.below(3)] * MILLISECOND,
             isolate_new_leader: maybe(random, 700_000),

@@ -17,6 +17,7 @@ use crate::coverage::{Coverage, RareEvent};
 use crate::edn::HistoryEvent;
 use crate::faults::{Fault, Faults};
 use crate::history::Call;
+use crate::hostile::Hostile;
 use crate::links::Links;
 use crate::machine::{Oracle, SharedOracle, lock};
 use crate::network::Network;
@@ -160,6 +161,7 @@ pub(crate) struct World {
     pub(crate) acknowledged: Vec<(u64, u64, u64)>,
     pub(crate) oracle: SharedOracle,
     pub(crate) checks: Checks,
+    pub(crate) hostile: Hostile,
     pub(crate) costs: Costs,
     pub(crate) steady: Steady,
     pub(crate) coverage: Coverage,
@@ -250,6 +252,7 @@ impl World {
             acknowledged: Vec::new(),
             oracle: Arc::new(Mutex::new(Oracle::default())),
             checks: Checks::new(swarm.checks_promises),
+            hostile: Hostile::default(),
             costs: Costs::default(),
             steady: Steady::new(swarm.groups),
             coverage: Coverage::default(),
