@@ -9,17 +9,17 @@ use pontoon::{GroupId, LogIndex, NodeId};
 
 use crate::check::Sniffed;
 use crate::coverage::RareEvent;
+use crate::settings::SEGMENT_BYTES;
 use crate::world::World;
-
-/// A follower that has no room for a while is not sent again what it has taken: until the engine
-/// sees to that, followers that say so are left out.
-const FULL_FOLLOWERS_COST_NO_MORE: bool = false;
 
 /// Bytes of entries that may be sent to a follower twice in a window: about one message.
 const BYTES_TWICE: u64 = 8 << 10;
-/// Blocks of a log are read once for each follower and once to apply, where a read ends within a
-/// frame once more, and in a log that is short of room for each way round of relocation.
-const READS_PER_BLOCK: u64 = 8;
+/// Blocks of a log are read once for each follower and once to apply, and where a read ends within a
+/// frame once more.
+const READS_PER_BLOCK: u64 = 2;
+/// In a log that is short of room they are also read once for each way round of relocation, which
+/// begins at most once for so many bytes that are written otherwise.
+const BYTES_PER_ROUND: u64 = SEGMENT_BYTES / 4;
 const BLOCK_BYTES: u64 = 4096;
 /// Blocks that may be read in vain.
 const BLOCKS_IN_VAIN: u64 = 64;
@@ -28,6 +28,8 @@ const BLOCKS_IN_VAIN: u64 = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) bytes_written: u64,
+    /// Of the log, when the window began.
+    relocated_bytes: u64,
     blocks_read: u64,
     distinct: BTreeSet<(u32, u64)>,
     pub(crate) turns: u64,
@@ -44,6 +46,8 @@ struct Transfer {
     sent: BTreeSet<LogIndex>,
     bytes: u64,
     needed: u64,
+    /// The latest round of heartbeats in which the follower had no room.
+    refused: Option<u64>,
     /// The leader or the connection changed.
     void: bool,
 }
@@ -63,6 +67,7 @@ impl World {
             let Some(shard) = &place.shard else {
                 continue;
             };
+            place.usage.relocated_bytes = shard.statistics().log.relocated_bytes;
             for (group, raft) in shard.replicas().filter(|(_, raft)| raft.is_leader()) {
                 for peer in raft.status().peers {
                     let transfer = Transfer {
@@ -72,6 +77,7 @@ impl World {
                         sent: BTreeSet::new(),
                         bytes: 0,
                         needed: 0,
+                        refused: None,
                         void: false,
                     };
                     let key = (position, peer.id, group.0);
@@ -92,12 +98,12 @@ impl World {
             return;
         };
         if let Body::AppendResponse(response) = message.body
-            && response.room == LogRoom::Full
+            && response.room != LogRoom::Enough
         {
-            self.coverage.mark(RareEvent::FollowerFull);
-            if !FULL_FOLLOWERS_COST_NO_MORE {
-                self.forget_transfer(position, to, sniffed.head.group);
+            if response.room == LogRoom::Full {
+                self.coverage.mark(RareEvent::FollowerFull);
             }
+            self.note_refused(position, to, (sniffed.head.group, response.round));
         }
         let key = (position, to, sniffed.head.group);
         let Some(transfer) = self.costs.transfers.get_mut(&key) else {
@@ -116,11 +122,21 @@ impl World {
         }
     }
 
-    /// What a leader sends to a follower is no longer counted.
-    fn forget_transfer(&mut self, follower: usize, leader: NodeId, group: u64) {
+    /// A follower has no room. What it has not taken by then is to be sent again, but it is tried
+    /// only once in a round of heartbeats.
+    fn note_refused(&mut self, follower: usize, leader: NodeId, (group, round): (u64, u64)) {
         let to = NodeId(self.places[follower].node as u64 + 1);
         let place = self.place(leader.0 as usize - 1, self.places[follower].core);
-        self.costs.transfers.remove(&(place, to, group));
+        let raft = crate::world::raft_of(&self.places[follower], GroupId(group));
+        let Some(last) = raft.map(Raft::last_index) else {
+            return;
+        };
+        if let Some(transfer) = self.costs.transfers.get_mut(&(place, to, group))
+            && transfer.refused.is_none_or(|refused| round > refused)
+        {
+            transfer.refused = Some(round);
+            drop(transfer.sent.split_off(&last.next()));
+        }
     }
 
     /// A disk operation is submitted.
@@ -165,14 +181,26 @@ impl World {
             }
         }
         for position in 0..self.places.len() {
-            let usage = &self.places[position].usage;
-            let (read, distinct) = (usage.blocks_read, usage.distinct.len() as u64);
-            let most = distinct * self.swarm.nodes as u64 * READS_PER_BLOCK + BLOCKS_IN_VAIN;
-            if read > most {
-                self.fail(format!(
-                    "place {position} read {read} blocks back, {distinct} different ones"
-                ));
-            }
+            self.check_reads(position);
+        }
+    }
+
+    fn check_reads(&mut self, position: usize) {
+        let place = &self.places[position];
+        let Some(shard) = &place.shard else {
+            return;
+        };
+        let usage = &place.usage;
+        let relocated = shard.statistics().log.relocated_bytes;
+        let relocated = relocated.saturating_sub(usage.relocated_bytes);
+        let rounds = usage.bytes_written.saturating_sub(relocated) / BYTES_PER_ROUND + 1;
+        let (read, distinct) = (usage.blocks_read, usage.distinct.len() as u64);
+        let times = self.swarm.nodes as u64 * READS_PER_BLOCK + rounds;
+        if read > distinct * times + BLOCKS_IN_VAIN {
+            self.fail(format!(
+                "place {position} read {read} blocks back, {distinct} different ones, in {rounds} \
+                 ways round"
+            ));
         }
     }
 }

@@ -51,6 +51,7 @@ mod faults;
 mod flaky;
 pub mod fuzz;
 mod gauges;
+mod gone_leader;
 mod history;
 mod hostile;
 mod idle;

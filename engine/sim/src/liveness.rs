@@ -84,10 +84,10 @@ impl World {
                     !self.swarm.durable_machines && !status.membership.voters.is_empty();
                 let lacks_compacted = raft.compacted().index < compacted;
                 // A log that nothing is released from may be full a few entries earlier than its
-                // leader's.
+                // leader's, and one that takes again what it lost is full sooner.
                 let full = self.has_full_log(place);
                 if status.tainted {
-                    all &= !repairable || lacks_compacted;
+                    all &= !repairable || lacks_compacted || full;
                 } else {
                     all &= full || status.last_applied.0 >= target;
                 }

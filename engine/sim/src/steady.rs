@@ -359,6 +359,10 @@ impl World {
     }
 
     fn note_leaders(&mut self) {
+        if self.hears_gone_leader() {
+            self.steady.led_at.fill(self.now);
+            self.steady.until = self.steady.until.max(self.now + WINDOW);
+        }
         for place in &self.places {
             for (group, raft) in place.shard.iter().flat_map(SimulatedCore::replicas) {
                 if raft.is_leader() {

@@ -6,10 +6,6 @@ use crate::settings::{ELECTION_TIMEOUT, MILLISECOND};
 /// Of so many runs one is steady: its clients never stop. They are worth, and cost, many others.
 const STEADY_ONE_IN: usize = 16;
 
-/// Groups go on when their logs run full beside members that are left behind: steady runs then
-/// also have small logs.
-const SMALL_LOGS_STAY_LIVE: bool = false;
-
 /// When a machine's state is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MachineKind {
@@ -155,7 +151,7 @@ impl Swarm {
         if self.steady {
             self.durable_machines = !random.happens(100_000);
             self.checks_promises &= random.happens(200_000);
-            if self.releases() && SMALL_LOGS_STAY_LIVE {
+            if self.releases() {
                 self.segments_max = segments_max;
             }
             self.network_delay = self.network_delay.min(MILLISECOND);
