@@ -68,8 +68,8 @@ impl Group {
     }
 
     /// Transfers leadership to another voter once that has the whole log (thesis 3.10). The answer
-    /// says that the transfer has begun; [`status`](Self::status) tells whether it is under way, and
-    /// who leads. To this node itself: calls off the one under way, unless the target was told.
+    /// says that the transfer has begun; [`status`](Self::status) tells whether it is under way,
+    /// and who leads. To this node itself: calls off the one under way, unless the target was told.
     ///
     /// Meanwhile proposals are refused, for one election timeout at most within two, however often,
     /// and to whomever, it is asked for; then it is given up.

@@ -148,7 +148,7 @@ fn forged(dice: u64, term: Term) -> Message {
     let last = u64::MAX / 2;
     let ahead = [last, last - 1, 1 << 40, term.0 + 1][dice as usize % 4];
     let zero = EntryId::new(LogIndex(0), Term(0));
-    match dice / 4 % 5 {
+    match dice / 4 % 8 {
         0 => {
             let request = AppendEntries {
                 prev_log: zero,
@@ -179,7 +179,7 @@ fn forged(dice: u64, term: Term) -> Message {
                 outcome,
                 log_epoch: u64::MAX,
                 tainted: false,
-                log_full: dice / 20 % 2 == 0,
+                log_full: dice / 32 % 2 == 0,
             };
             Message::new(term, response)
         }

@@ -324,22 +324,42 @@ impl Replayed {
         }
     }
 
-    /// Ends the replay: cuts off what follows the first gap, and says whether the group is tainted.
+    /// Ends the replay: cuts off what follows the first gap, and what can't follow in one log, and
+    /// says whether the group is tainted.
     pub(super) fn finish(&mut self, frames: &mut Frames) {
-        let incomplete = !self.gaps.is_empty();
-        if let Some((from, _)) = self.gaps.first().copied() {
-            let compacted = self.group.state.compacted;
-            self.truncate(from, frames);
-            let kept = EntryId::new(from.previous(), self.term_at(from.previous()));
-            self.group.state.last = if kept.index <= compacted.index {
-                compacted
-            } else {
-                kept
-            };
-        }
+        let gap = self.gaps.first().map(|(from, _)| *from);
+        self.cut(gap, frames);
         let suspect = self.suspect_below > self.group.state.compacted.index.next();
+        self.trim_terms();
+        let descent = self.first_descent();
+        self.cut(descent, frames);
+        let incomplete = gap.is_some() || descent.is_some();
         self.group.state.tainted |= incomplete || suspect || self.knowledge != Knowledge::Stated;
         self.trim_terms();
+    }
+
+    /// The first entry of an earlier term than the one before it. No log holds such: a missing
+    /// record has overridden entries before it.
+    fn first_descent(&self) -> Option<LogIndex> {
+        let mut before = self.group.state.compacted.term;
+        let descends = |run: &&EntryId| std::mem::replace(&mut before, run.term) > run.term;
+        let run = self.terms.iter().find(descends);
+        run.map(|run| run.index)
+    }
+
+    /// Cuts off the entries from one on, if there is one.
+    fn cut(&mut self, from: Option<LogIndex>, frames: &mut Frames) {
+        let Some(from) = from else {
+            return;
+        };
+        let compacted = self.group.state.compacted;
+        self.truncate(from, frames);
+        let kept = EntryId::new(from.previous(), self.term_at(from.previous()));
+        self.group.state.last = if kept.index <= compacted.index {
+            compacted
+        } else {
+            kept
+        };
     }
 
     /// Cuts the terms to the entries that are kept.

@@ -143,7 +143,8 @@ fn a_pre_candidate_obeys_its_leader_and_nobody_else() {
         assert_eq!(raft.status().role, RoleName::PreCandidate);
         let output = step(&mut raft, from, message, &[]);
         let campaigns = output.messages.iter().any(|outgoing| {
-            matches!(outgoing.message.body, Body::RequestVote(vote) if vote.kind == VoteKind::Transfer)
+            let body = outgoing.message.body;
+            matches!(body, Body::RequestVote(vote) if vote.kind == VoteKind::Transfer)
         });
         assert_eq!(campaigns, obeys, "asked by {from}");
     }
