@@ -56,6 +56,7 @@ mod idle;
 mod links;
 mod liveness;
 mod machine;
+mod machine_failure;
 mod mutants;
 mod network;
 mod random;

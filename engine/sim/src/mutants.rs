@@ -86,6 +86,14 @@ pub const MUTANTS: &[NamedMutant] = &[
         "heartbeats wait for the disk",
         RaftMutant::HeartbeatsAwaitDisk,
     ),
+    shard(
+        "a failed machine stops its core",
+        ShardMutant::FailedMachineStopsCore,
+    ),
+    shard(
+        "a failed machine is never answered for",
+        ShardMutant::FailedMachineIsSilent,
+    ),
     shard("a full log is deaf", ShardMutant::FullLogIsDeaf),
     shard("a leader without room stays", ShardMutant::StaysWithoutRoom),
     shard("every response is held", ShardMutant::HoldsEveryResponse),
