@@ -147,8 +147,12 @@ impl World {
             false => PATIENCE,
         };
         match waiting.poll() {
-            Poll::Ready(outcome) => self.client_answered(number, &waiting, outcome),
+            Poll::Ready(outcome) => {
+                self.check_refusal(&waiting, &outcome);
+                self.client_answered(number, &waiting, outcome);
+            }
             Poll::Pending if self.now - waiting.invoked > patience => {
+                self.check_answered(&waiting);
                 self.record(number, &waiting, None, None);
                 *self.clients[number].hint(waiting.group) = self.random.below(self.swarm.nodes);
                 if self.swarm.steady {

@@ -46,6 +46,8 @@ pub enum Fault {
     DiskFullAtStart,
     /// The same, on the disks of a new leader alone.
     DiskFullLeader,
+    /// A state machine could not go on.
+    MachineFailed,
     /// A write completed before one that was submitted earlier.
     Reordered,
     /// A connection was cut at both ends, with what was on its way.
@@ -100,6 +102,7 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::DiskFull, "disk full"),
     (Fault::DiskFullAtStart, "disk full at a start"),
     (Fault::DiskFullLeader, "disk full on the leader alone"),
+    (Fault::MachineFailed, "state machine failed"),
     (Fault::Reordered, "writes completed out of order"),
     (Fault::Cut, "connection cut"),
     (Fault::Duplication, "connection cut for its sender alone"),

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use pontoon::port::Completion;
 use pontoon::raft::{
-    AppendEntries, AppendOutcome, AppendResponse, Body, EntryId, LogIndex, Message, RequestVote,
-    Term, VoteKind, VoteResponse,
+    AppendEntries, AppendOutcome, AppendResponse, Body, EntryId, LogIndex, LogRoom, Message,
+    RequestVote, Term, VoteKind, VoteResponse,
 };
 use pontoon::transport::Connection;
 use pontoon::{GroupId, NodeId};

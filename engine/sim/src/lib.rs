@@ -58,6 +58,7 @@ mod idle;
 mod links;
 mod liveness;
 mod machine;
+mod machine_failure;
 mod mutants;
 mod network;
 mod random;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pontoon::{Batch, GroupId, LogIndex, MachineError, Machines, StateMachine};
 
+use crate::random::Random;
 use crate::swarm::{MachineKind, Swarm};
 
 /// What a client asks for.
@@ -59,6 +60,11 @@ pub(crate) struct Oracle {
     pub(crate) now: u64,
     /// State that machines keep over a crash, by node and group.
     kept: BTreeMap<(usize, u64), Registers>,
+    /// Machines may fail now.
+    pub(crate) may_fail: bool,
+    /// When machines failed that were not made anew since, by node and group, and how many ever.
+    pub(crate) failed: BTreeMap<(usize, u64), u64>,
+    pub(crate) failures: u64,
     /// The first thing that went wrong.
     pub(crate) violation: Option<String>,
 }
@@ -97,10 +103,19 @@ struct Replica {
     /// What of it is durable, and since when.
     durable: LogIndex,
     durable_at: u64,
+    /// Of a million commands.
+    failure: u64,
     oracle: SharedOracle,
 }
 
 impl Replica {
+    /// Whether the machine fails at this entry, now: drawn anew at each try.
+    fn fails(&self, oracle: &Oracle, index: LogIndex) -> bool {
+        let place = (self.node as u64) << 48 ^ self.group << 32 ^ index.0;
+        let draw = || Random::new(place ^ oracle.now.rotate_left(20)).happens(self.failure);
+        oracle.may_fail && self.failure > 0 && draw()
+    }
+
     /// Whether its state is to be made durable now.
     fn is_due(&self, now: u64) -> bool {
         match self.kind {
@@ -135,6 +150,12 @@ impl StateMachine for Replica {
                 oracle.violation = Some(format!("entry {index} is no command of ours"));
                 return Ok(());
             };
+            if self.fails(&oracle, index) {
+                let now = oracle.now;
+                oracle.failed.insert((self.node, self.group), now);
+                oracle.failures += 1;
+                return Err("as it was drawn".into());
+            }
             if index <= self.registers.applied && oracle.violation.is_none() {
                 let node = self.node;
                 oracle.violation = Some(format!("node {node} applied entry {index} twice"));
@@ -170,6 +191,7 @@ pub(crate) fn machines(oracle: &SharedOracle, node: usize, swarm: &Swarm) -> Mac
             None
         };
         let registers = kept.unwrap_or_default();
+        lock(&oracle).failed.remove(&(node, group.0));
         Ok(Box::new(Replica {
             node,
             group: group.0,
@@ -177,6 +199,7 @@ pub(crate) fn machines(oracle: &SharedOracle, node: usize, swarm: &Swarm) -> Mac
             durable: registers.applied,
             durable_at: lock(&oracle).now,
             registers,
+            failure: swarm.machine_failure,
             oracle: Arc::clone(&oracle),
         }))
     })

@@ -95,6 +95,14 @@ pub const MUTANTS: &[NamedMutant] = &[
         RaftMutant::EpochOutlivesConnection,
     ),
     core("any term is adopted", RaftMutant::AdoptsAnyTerm),
+    shard(
+        "a failed machine stops its core",
+        ShardMutant::FailedMachineStopsCore,
+    ),
+    shard(
+        "a failed machine is never answered for",
+        ShardMutant::FailedMachineIsSilent,
+    ),
     shard("a full log is deaf", ShardMutant::FullLogIsDeaf),
     shard("a leader without room stays", ShardMutant::StaysWithoutRoom),
     shard("every response is held", ShardMutant::HoldsEveryResponse),

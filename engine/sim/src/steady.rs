@@ -260,7 +260,8 @@ impl World {
         for position in 0..self.places.len() {
             let place = &self.places[position];
             let failure = place.shard.as_ref().and_then(SimulatedCore::failure);
-            if failure.is_some() {
+            let runs = place.shard.is_some();
+            if failure.is_some() || runs && self.has_failed_machine(place.node) {
                 let node = place.node;
                 self.crash(node);
             }

@@ -95,6 +95,8 @@ pub struct Swarm {
     /// Every other group's machine is durable late, or never lets go of an entry.
     pub(crate) late_machines: bool,
     pub(crate) hoarders: bool,
+    /// Of all commands given to a machine: it can't go on.
+    pub(crate) machine_failure: u64,
     /// Of each log.
     pub(crate) segments_max: u32,
 }
@@ -162,6 +164,7 @@ impl Swarm {
                 self.nodes = 3;
             }
         }
+        self.machine_failure = maybe(random, 2_000);
         self
     }
 
@@ -220,6 +223,7 @@ impl Swarm {
             full_leader: 0,
             late_machines: false,
             hoarders: false,
+            machine_failure: 0,
             segments_max: 64,
         }
     }

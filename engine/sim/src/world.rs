@@ -440,13 +440,13 @@ impl World {
             return;
         }
         let local = self.local_time(node);
+        self.prepare_machines();
         let place = &mut self.places[position];
         let Some(shard) = &mut place.shard else {
             return;
         };
         place.usage.turns += 1;
         let mut operations = Vec::new();
-        lock(&self.oracle).now = self.now;
         let turn = match place.interrupted.take() {
             // It goes on with the clock and the completions that it had when it was stopped.
             Some((clock, mut completions)) => {
