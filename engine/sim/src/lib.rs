@@ -65,6 +65,7 @@ mod settings;
 mod sim_core;
 mod start;
 mod steady;
+mod strangers;
 mod swarm;
 mod trace;
 mod world;
