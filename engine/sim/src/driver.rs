@@ -23,6 +23,7 @@ impl World {
                 self.deliver(socket);
             }
             Operation::Close { socket } => {
+                self.check_displaced(place, socket);
                 if let Some(other) = self.network.close(socket) {
                     let last = self.network.end(other).map_or(0, |end| end.last_arrival);
                     let after = last.saturating_sub(self.now) + 1;
@@ -360,5 +361,6 @@ impl World {
         let (peer, socket) = (NodeId(from as u64 + 1), sockets[1]);
         let connected = Completion::Connected { peer, socket };
         self.complete(acceptor, acceptor_generation, connected);
+        self.maybe_add_stranger(place, acceptor);
     }
 }

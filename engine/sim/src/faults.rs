@@ -56,6 +56,8 @@ pub enum Fault {
     Duplication,
     /// A connection accepted nothing for a while, and then everything at once.
     Clog,
+    /// Somebody connects in the name of a peer, and says nothing.
+    Stranger,
     /// A link carried nothing for a while.
     Hang,
     /// A link carried a few bytes a second for a while.
@@ -107,6 +109,7 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::Cut, "connection cut"),
     (Fault::Duplication, "connection cut for its sender alone"),
     (Fault::Clog, "connection clogged"),
+    (Fault::Stranger, "silent stranger in a peer's name"),
     (Fault::Hang, "link hung"),
     (Fault::Drip, "link dripped"),
     (Fault::Deaf, "node sent and took nothing"),

@@ -68,6 +68,7 @@ mod settings;
 mod sim_core;
 mod start;
 mod steady;
+mod strangers;
 mod swarm;
 mod trace;
 mod world;

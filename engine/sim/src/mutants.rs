@@ -110,6 +110,10 @@ pub const MUTANTS: &[NamedMutant] = &[
         "queues to peers have no limit",
         ShardMutant::QueuesWithoutLimit,
     ),
+    shard(
+        "an idle connection displaces a talking one",
+        ShardMutant::IdleDisplaces,
+    ),
     storage(
         "every damage is taken for a torn tail",
         StorageMutant::EveryDamageIsTorn,

@@ -13,6 +13,7 @@ use crate::flaky::{Flaky, Mishap};
 use crate::machine::{SharedOracle, machines};
 use crate::replica::Seen;
 use crate::settings::{CLUSTER, ELECTION_TIMEOUT, HEARTBEAT_INTERVAL, LIMITS, SEGMENT_BYTES};
+use crate::strangers::Strangers;
 use crate::swarm::Swarm;
 
 /// A core and what the world knows of it.
@@ -40,6 +41,7 @@ pub(crate) struct SimCore {
     pub(crate) votes_lost: Vec<GroupId>,
     /// Turns in a row that asked for nothing, and after which it did not wait.
     pub(crate) spins: u64,
+    pub(crate) strangers: Strangers,
     /// What it asked of its disk since that was last looked at.
     pub(crate) usage: Usage,
 }
@@ -83,6 +85,7 @@ impl SimCore {
             votes: Vec::new(),
             votes_lost: Vec::new(),
             spins: 0,
+            strangers: Strangers::default(),
             usage: Usage::default(),
         }
     }

@@ -61,6 +61,8 @@ pub struct Swarm {
     pub(crate) cut: u64,
     pub(crate) duplication: u64,
     pub(crate) clog: u64,
+    /// Of all connections: a stranger makes another in the same name, and says nothing.
+    pub(crate) stranger: u64,
     pub(crate) bit_flip: u64,
     pub(crate) partition: u64,
     pub(crate) one_way: bool,
@@ -149,6 +151,7 @@ impl Swarm {
         self.full_leader = maybe(random, 150_000);
         self.late_machines = random.happens(500_000);
         self.hoarders = random.happens(100_000);
+        self.stranger = maybe(random, 300_000);
         let segments_max = [64, 64, 16, 8][random.below(4)];
         if self.steady {
             self.durable_machines = !random.happens(100_000);
@@ -225,6 +228,7 @@ impl Swarm {
             hoarders: false,
             machine_failure: 0,
             segments_max: 64,
+            stranger: 0,
         }
     }
 }
