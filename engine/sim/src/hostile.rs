@@ -179,7 +179,11 @@ fn forged(dice: u64, term: Term) -> Message {
                 outcome,
                 log_epoch: u64::MAX,
                 tainted: false,
-                log_full: dice / 32 % 2 == 0,
+                room: if dice / 32 % 2 == 0 {
+                    LogRoom::Full
+                } else {
+                    LogRoom::Enough
+                },
             };
             Message::new(term, response)
         }
