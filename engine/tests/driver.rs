@@ -257,6 +257,12 @@ fn connected(directory: &Path) -> [(Bench, SocketId); 2] {
         panic!("node 2 listens");
     };
     assert_eq!(peer, NodeId(2));
+    // The acceptor is given the connection once something was said on it.
+    let mut said: Connection<RecordBytes> = Connection::new(limits());
+    said.ping(1);
+    let batch = said.send().unwrap();
+    dialler.operations.push(Operation::Send { socket, batch });
+    assert!(matches!(dialler.next(), Completion::Sent { .. }));
     let Completion::Connected {
         peer,
         socket: accepted,
@@ -265,6 +271,13 @@ fn connected(directory: &Path) -> [(Bench, SocketId); 2] {
         panic!("node 1 has dialled");
     };
     assert_eq!(peer, NodeId(1));
+    let mut heard: Connection<RecordBytes> = Connection::new(limits());
+    let buffer = heard.receive().unwrap();
+    acceptor.operations.push(Operation::Receive {
+        socket: accepted,
+        buffer,
+    });
+    assert!(matches!(acceptor.next(), Completion::Received { .. }));
     [(dialler, socket), (acceptor, accepted)]
 }
 
