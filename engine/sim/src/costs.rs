@@ -14,8 +14,8 @@ use crate::world::World;
 
 /// Bytes of entries that may be sent to a follower twice in a window: about one message.
 const BYTES_TWICE: u64 = 8 << 10;
-/// Blocks of a log are read once for each follower and once to apply, and where a read ends within a
-/// frame once more.
+/// Blocks of a log are read once for each follower and once to apply, and where a read ends within
+/// a frame once more.
 const READS_PER_BLOCK: u64 = 2;
 /// In a log that is short of room they are also read once for each way round of relocation, which
 /// begins at most once for so many bytes that are written otherwise.

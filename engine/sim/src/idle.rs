@@ -8,7 +8,8 @@ use crate::world::World;
 const IDLE: u64 = 1_000 * MILLISECOND;
 
 /// After so many of these what load has left behind is done: entries that followers lacked, marks,
-/// and what is left of a way round of relocation, which moves a frame at a time through the whole log.
+/// and what is left of a way round of relocation, which moves a frame at a time through all of the
+/// log.
 const PERIODS: usize = 8;
 
 /// Most bytes that an idle log writes in a second.

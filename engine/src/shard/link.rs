@@ -24,12 +24,11 @@ const MEASURE_TIME: u64 = 20_000_000;
 /// Pings that may be unanswered and are still measured by; a way on which more are is too long.
 const PINGS_MAX: usize = 16;
 
-/// As many bytes of entries may wait as the peer took in so many nanoseconds: a bound on the delay
-/// of what is queued behind them.
-const WINDOW_TIME: u64 = 100_000_000;
+/// The window of a new connection, in bytes.
+const WINDOW_FIRST: usize = 16 << 10;
 
 /// The smallest window, in bytes.
-const WINDOW_MIN: usize = 16 << 10;
+const WINDOW_MIN: usize = 4 << 10;
 
 /// An established connection.
 pub(super) struct Link {
@@ -71,7 +70,7 @@ impl Link {
             socket,
             connection: Connection::new(limits),
             queue_bytes_max,
-            window: WINDOW_MIN.min(records_window_max(queue_bytes_max)),
+            window: WINDOW_FIRST.min(records_window_max(queue_bytes_max)),
             sending_since: None,
             backlog: None,
             is_slow: false,
@@ -206,7 +205,7 @@ impl Link {
     /// The buffer to receive into, unless a receive is under way or the peer is to wait. Where the
     /// own sends stand still too it is read all the same: both ends may wait for each other.
     pub(super) fn receive(&mut self, now: Time, without_limit: bool) -> Option<ReceiveBuffer> {
-        let stands_still = self.sends_for(now) >= WINDOW_TIME;
+        let stands_still = self.sends_for(now) >= self.patience.queueing;
         let reads = without_limit || stands_still || self.may_receive();
         reads.then(|| self.connection.receive())?
     }
@@ -264,7 +263,8 @@ impl Link {
         }
         let sent = self.connection.sent_bytes();
         self.backlog = Some((now, sent));
-        self.window = window_after(sent - before, took, self.queue_bytes_max);
+        let in_time = bytes_in(self.patience.queueing, sent - before, took);
+        self.window = window_of(in_time, self.queue_bytes_max);
         self.is_slow = self.window < records_window_max(self.queue_bytes_max);
         if self.is_slow {
             self.connection.for_each_waiting_piece(RecordBytes::detach);
@@ -318,11 +318,15 @@ fn records_window_max(queue_bytes_max: usize) -> usize {
     queue_bytes_max / 2
 }
 
-/// How many bytes may wait for a peer that took `bytes` in so many nanoseconds.
-fn window_after(bytes: u64, took: u64, queue_bytes_max: usize) -> usize {
+/// How many bytes a peer takes in `time` that took `bytes` in `took` nanoseconds.
+fn bytes_in(time: u64, bytes: u64, took: u64) -> usize {
+    let in_time = bytes.saturating_mul(time).checked_div(took);
+    in_time.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
+/// How many bytes may wait for a peer that takes so many in `Patience::queueing`.
+fn window_of(in_time: usize, queue_bytes_max: usize) -> usize {
     let max = records_window_max(queue_bytes_max);
-    let in_time = bytes.saturating_mul(WINDOW_TIME).checked_div(took);
-    let in_time = in_time.map_or(max, |bytes| usize::try_from(bytes).unwrap_or(max));
     in_time.clamp(WINDOW_MIN.min(max), max)
 }
 
@@ -331,11 +335,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_holds_what_the_peer_takes_in_a_tenth_of_a_second() {
+    fn a_window_holds_what_the_peer_takes_in_a_tenth_of_an_election_timeout() {
         let queue = 8 << 20;
         let second = 1_000_000_000;
-        assert_eq!(window_after(300_000, second, queue), 30_000);
-        assert_eq!(window_after(1_000, second, queue), WINDOW_MIN);
-        assert_eq!(window_after(1 << 20, second / 100, queue), 4 << 20);
+        let queueing = Patience::with(second).queueing;
+        let window = |bytes, took| window_of(bytes_in(queueing, bytes, took), queue);
+        assert_eq!(window(300_000, second), 30_000);
+        assert_eq!(window(1_000, second), WINDOW_MIN);
+        assert_eq!(window(1 << 20, second / 100), 4 << 20);
     }
 }

@@ -8,6 +8,9 @@ const SECOND: u64 = 1_000_000_000;
 pub(super) struct Patience {
     /// Both ends ask so often whether the other one is there.
     pub(super) ping_interval: u64,
+    /// As much may wait for a peer as it takes in this time: votes and heartbeats of all groups
+    /// wait behind it, several times in an election.
+    pub(super) queueing: u64,
     /// A new connection says something within this time, or is closed: what it says travels behind
     /// nothing, so this is round trips.
     pub(super) first_words: u64,
@@ -27,6 +30,7 @@ impl Patience {
         let timeouts = |count: u64| count.saturating_mul(election_timeout);
         Self {
             ping_interval: election_timeout / 2,
+            queueing: election_timeout / 10,
             first_words: timeouts(2).max(2 * SECOND),
             gives_way: timeouts(2),
             send: timeouts(10).max(10 * SECOND),

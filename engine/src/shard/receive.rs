@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use pontoon_raft::{AppendEntries, Body, EntryKind, EntryMeta, GroupId, LogRoom, Message, NodeId, Raft};
+use pontoon_raft::{
+    AppendEntries, Body, EntryKind, EntryMeta, GroupId, LogRoom, Message, NodeId, Raft,
+};
 use pontoon_storage::{AppendError, RecordKind, record};
 use pontoon_transport::Frame;
 
@@ -105,8 +107,8 @@ impl Groups {
     }
 }
 
-/// What a follower tells its leader of its room. Only a log without space is full: memory comes back
-/// with the next write, and a segment that is being prepared is there soon.
+/// What a follower tells its leader of its room. Only a log without space is full: memory comes
+/// back with the next write, and a segment that is being prepared is there soon.
 fn log_room(admitted: Result<(), AppendError>) -> LogRoom {
     match admitted {
         Ok(()) => LogRoom::Enough,
