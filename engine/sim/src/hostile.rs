@@ -61,7 +61,16 @@ impl World {
         let sent = liar.send().expect("a frame");
         let bytes: Vec<u8> = sent.slices().flatten().copied().collect();
         let generation = self.places[place].generation;
-        let nobody = (self.place(other, self.places[place].core), u64::MAX);
+        let far = self.place(other, self.places[place].core);
+        // A liar is heard once the member itself is not.
+        for socket in self.network.of_place(place) {
+            let end = self.network.end(socket).expect("one of its own");
+            let to = self.network.end(end.other).map(|end| end.place);
+            if to == Some(far) {
+                self.cut(socket);
+            }
+        }
+        let nobody = (far, u64::MAX);
         let [socket, far] = self.network.connect([(place, generation), nobody]);
         self.network.arrive(socket, &bytes, true);
         self.network.finish(socket);
