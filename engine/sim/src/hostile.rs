@@ -188,7 +188,7 @@ fn forged(dice: u64, term: Term) -> Message {
                 outcome,
                 log_epoch: u64::MAX,
                 tainted: false,
-                room: if dice / 32 % 2 == 0 {
+                room: if (dice / 32).is_multiple_of(2) {
                     LogRoom::Full
                 } else {
                     LogRoom::Enough
