@@ -161,7 +161,10 @@ impl Three {
             nodes.push(Node::start_on(listener, config, machines)?);
         }
         let members = [1, 2, 3].map(NodeId);
-        let create = |node: &Node| node.create_group(GROUP, Kind::Releasing.name(), &members);
+        let create = |node: &Node| {
+            let made = node.create_group(GROUP, Kind::Releasing.name(), &members);
+            made.wait()
+        };
         let groups: Vec<Group> = nodes.iter().map(create).collect::<Result<_, _>>()?;
         Ok(Self {
             leader: groups[0].clone(),
@@ -173,16 +176,16 @@ impl Three {
     /// Makes the first node the leader.
     fn lead(&self) -> Result<()> {
         let begun = Instant::now();
-        self.leader.campaign();
+        drop(self.leader.campaign());
         let mut next = Instant::now();
         loop {
             let status = self.leader.status().wait();
-            if status.is_some_and(|status| status.raft.leader == Some(NodeId(1))) {
+            if status.is_ok_and(|status| status.raft.leader == Some(NodeId(1))) {
                 return Ok(());
             }
             ensure!(begun.elapsed() < PATIENCE, "the first node does not lead");
             if next.elapsed() > Duration::from_secs(3) {
-                self.leader.campaign();
+                drop(self.leader.campaign());
                 next = Instant::now();
             }
             std::thread::sleep(Duration::from_millis(20));

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use crossbeam_channel::{Receiver, bounded};
-use pontoon::Node;
+use anyhow::{Context, Result};
+use pontoon::{Node, Pending, SpawnError};
 
 use crate::histogram::{self, Buckets};
 
@@ -18,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A running timer.
 pub(crate) struct Timer {
     stop: Arc<AtomicBool>,
-    lateness: Receiver<Buckets>,
+    lateness: Pending<Result<Buckets, SpawnError>>,
 }
 
 impl Timer {
@@ -28,19 +27,20 @@ impl Timer {
     /// When core 0 is not run by glommio.
     pub(crate) fn start(node: &Node) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (sender, lateness) = bounded(1);
         let stopped = Arc::clone(&stop);
-        let spawned = node.spawn_on(0, move || async move {
+        let mut lateness = node.spawn_on(0, move || async move {
             let mut latencies = histogram::latencies();
             while !stopped.load(Relaxed) {
                 let due = Instant::now() + TICK;
                 pontoon::glommio::timer::sleep(TICK).await;
                 histogram::record(&mut latencies, due.elapsed());
             }
-            // The receiver is gone if the load failed; the lateness is not wanted then.
-            let _ = sender.send(Buckets::from(&latencies));
+            Buckets::from(&latencies)
         });
-        ensure!(spawned, "core 0 is not run by glommio");
+        // It runs until it is stopped: an answer that is there says that it does not.
+        if let Some(ended) = lateness.wait_timeout(Duration::ZERO) {
+            ended?;
+        }
         Ok(Self { stop, lateness })
     }
 
@@ -48,9 +48,9 @@ impl Timer {
     ///
     /// # Errors
     /// When the task does not end within ten seconds.
-    pub(crate) fn stop(self) -> Result<Buckets> {
+    pub(crate) fn stop(mut self) -> Result<Buckets> {
         self.stop.store(true, Relaxed);
-        let lateness = self.lateness.recv_timeout(PATIENCE);
-        lateness.context("the timer's task did not end")
+        let lateness = self.lateness.wait_timeout(PATIENCE);
+        Ok(lateness.context("the timer's task did not end")??)
     }
 }

@@ -20,21 +20,25 @@ use crate::core_builder::CoreBuilder;
 use crate::doorbell::Doorbell;
 use crate::driver::DriverError;
 use crate::group::Group;
+use crate::health::{CoreFailure, Health};
 use crate::host;
 use crate::inbox::{CoreHandle, InboxLimits, channel};
 use crate::machine::Machines;
 use crate::node_error::{StartError, StopError};
 use crate::on_core;
+use crate::pending::{Pending, wait_on_core};
 use crate::placement::core_of;
-use crate::request::{CreateError, Request};
+#[cfg(feature = "glommio")]
+use crate::request::SpawnError;
+use crate::request::{CreateError, Request, RequestError};
 use crate::statistics::CoreStatistics;
 
 type CoreThread = JoinHandle<Result<(), DriverError>>;
 
 /// A running node: its cores, each with a thread, a log and a driver, and the bulk lane.
 ///
-/// Any thread may use it, but not one of its own cores: calls that say so block. Dropping it stops
-/// it; [`stop`](Self::stop) says how that went. Dropped on a core's own thread (by a state machine,
+/// Any thread may use it: but for starting and stopping, no call blocks. Dropping it stops it;
+/// [`stop`](Self::stop) says how that went. Dropped on a core's own thread (by a state machine,
 /// or a task beside one) it does not wait for the end, which comes all the same.
 ///
 /// A panic on a core ends the process by abort(3). What the panicking call itself holds is dropped
@@ -59,7 +63,7 @@ type CoreThread = JoinHandle<Result<(), DriverError>>;
 /// let config = Config::new(1, 0x6f1c, directory, listen);
 /// let machines = Machines::new().register("counter", |_| Ok(Box::new(Counter(0))));
 /// let node = Node::start(config, machines)?;
-/// let group = node.create_group(GroupId(7), "counter", &[NodeId(1)])?;
+/// let group = node.create_group(GroupId(7), "counter", &[NodeId(1)]).wait()?;
 /// println!("{:?}", group.propose(b"one more".to_vec()).wait()?.reply);
 /// node.stop()?;
 /// # Ok(())
@@ -72,6 +76,7 @@ pub struct Node {
     cores: Vec<CoreHandle>,
     threads: Vec<CoreThread>,
     bulk: Option<BulkLane>,
+    health: Health,
     /// Ways to the executors of the cores, where glommio runs them.
     #[cfg(feature = "glommio")]
     executors: Vec<crossbeam_channel::Sender<host::Task>>,
@@ -121,6 +126,7 @@ impl Node {
             cores: Vec::new(),
             threads: Vec::new(),
             bulk: Some(bulk),
+            health: Health::default(),
             #[cfg(feature = "glommio")]
             executors: Vec::new(),
         };
@@ -150,7 +156,7 @@ impl Node {
         let cpu = builder.config.pin.get(usize::from(core)).copied();
         let limits = &builder.config.limits;
         let bytes = |size: ByteSize| usize::try_from(size.0).expect("a 64-bit machine");
-        let (handle, inbox) = channel(
+        let (handle, mut inbox) = channel(
             self.id,
             Arc::clone(&builder.doorbell),
             InboxLimits {
@@ -159,6 +165,7 @@ impl Node {
                 command_bytes_max: bytes(limits.command_bytes_max),
             },
         );
+        inbox.set_health(self.health.clone(), core);
         self.cores.push(handle);
         let make = move || {
             let made = builder.build(inbox);
@@ -214,21 +221,17 @@ impl Node {
         self.address
     }
 
-    /// Makes a group on this node, and blocks until that is durable. Every member makes it, with
-    /// the same kind and members; making it again changes nothing.
-    ///
-    /// # Errors
-    /// Why it was not made.
+    /// Makes a group on this node; answered once that is durable. Every member makes it, with the
+    /// same kind and members; making it again changes nothing. Never blocks.
     pub fn create_group(
         &self,
         group: GroupId,
         kind: &str,
         members: &[NodeId],
-    ) -> Result<Group, CreateError> {
-        let core = self.core_of(group);
-        let answer = core.create_group(group, kind, members)?;
-        answer.wait()?;
-        Ok(Group::new(group, core.clone()))
+    ) -> Pending<Result<Group, CreateError>> {
+        let handle = self.group(group);
+        let made = self.core_of(group).create_group(group, kind, members);
+        Pending::new(wait_on_core, async move { made.await.map(|()| handle) })
     }
 
     /// A handle to a group; whether it is on this node shows when it is used.
@@ -238,30 +241,58 @@ impl Node {
     }
 
     /// Runs a task of the application on a core's executor, beside its shard, until the node
-    /// stops. `task` is called there, so that what it makes need not be `Send`. False if there is
-    /// no such core, or no glommio executor runs it.
+    /// stops; answered when the task is done. `task` is called there, so that what it makes need
+    /// not be `Send`. Never blocks.
     #[cfg(feature = "glommio")]
-    pub fn spawn_on<F>(&self, core: u16, task: impl FnOnce() -> F + Send + 'static) -> bool
+    pub fn spawn_on<F>(
+        &self,
+        core: u16,
+        task: impl FnOnce() -> F + Send + 'static,
+    ) -> Pending<Result<F::Output, SpawnError>>
     where
-        F: Future<Output = ()> + 'static,
+        F: Future + 'static,
+        F::Output: Send + 'static,
     {
-        let Some(tasks) = self.executors.get(usize::from(core)) else {
-            return false;
+        let (Some(executor), Some(handle)) = (
+            self.executors.get(usize::from(core)),
+            self.cores.get(usize::from(core)),
+        ) else {
+            return Pending::ready(Err(SpawnError::NoExecutor { core }));
         };
-        let sent = tasks.send(Box::new(move || Box::pin(task()))).is_ok();
-        // Any request wakes the core.
-        drop(self.cores[usize::from(core)].request(|reply| Request::Statistics { reply }, || None));
-        sent
+        let (reply, receiver) = oneshot::async_channel();
+        // A core that has ended drops it, and the sender with it.
+        let _ = executor.send(Box::new(move || {
+            Box::pin(async move {
+                let _ = reply.send(task().await);
+            })
+        }));
+        handle.wake();
+        let state = handle.state();
+        Pending::new(wait_on_core, async move {
+            let output = receiver.await;
+            output.map_err(|_| state.request_error().into())
+        })
     }
 
-    /// What each core has done so far. Blocks for a turn of each.
-    #[must_use]
-    pub fn statistics(&self) -> Vec<CoreStatistics> {
-        let ask = |core: &CoreHandle| {
-            let request = |reply| Request::Statistics { reply };
-            core.request(request, || None).wait()
-        };
-        self.cores.iter().filter_map(ask).collect()
+    /// What each core has done so far, in the order of the cores. Never blocks.
+    pub fn statistics(&self) -> Pending<Vec<Result<CoreStatistics, RequestError>>> {
+        let ask = |core: &CoreHandle| core.request(|reply| Request::Statistics { reply });
+        let asked: Vec<_> = self.cores.iter().map(ask).collect();
+        let on_core = || vec![Err(RequestError::WaitOnCore)];
+        Pending::new(on_core, async move {
+            let mut answers = Vec::with_capacity(asked.len());
+            for answer in asked {
+                answers.push(answer.await);
+            }
+            answers
+        })
+    }
+
+    /// Resolves when a core fails, so that its owner may end the process or restart the node: until
+    /// then that core refuses everything as [`Failed`](RequestError::Failed). `None` once the node
+    /// has stopped without that.
+    pub fn failed(&self) -> Pending<Option<CoreFailure>> {
+        self.health.failed()
     }
 
     /// How many connections were refused before their first frame, by reason.
@@ -283,18 +314,18 @@ impl Node {
 
     fn end(&mut self) -> Result<(), StopError> {
         for core in &self.cores {
-            core.send(Request::Stop);
+            core.stop();
         }
         self.cores.clear();
         let threads = std::mem::take(&mut self.threads);
-        let bulk = self.bulk.take();
+        let (bulk, health) = (self.bulk.take(), self.health.clone());
         if !on_core::is_core() || threads.is_empty() {
-            return join(threads, bulk);
+            return join(threads, bulk, &health);
         }
         // This thread may be one of those to wait for.
         let builder = std::thread::Builder::new().name("pontoon-stop".to_owned());
         let ending = builder.spawn(move || {
-            if let Err(error) = join(threads, bulk) {
+            if let Err(error) = join(threads, bulk, &health) {
                 tracing::error!(%error, "the node did not end as it should");
             }
         });
@@ -311,7 +342,11 @@ impl Node {
 }
 
 /// Waits for the end of all cores, and ends the bulk lane after them.
-fn join(threads: Vec<CoreThread>, bulk: Option<BulkLane>) -> Result<(), StopError> {
+fn join(
+    threads: Vec<CoreThread>,
+    bulk: Option<BulkLane>,
+    health: &Health,
+) -> Result<(), StopError> {
     let mut ended = Ok(());
     for (core, thread) in (0_u16..).zip(threads) {
         let result = match thread.join() {
@@ -321,6 +356,7 @@ fn join(threads: Vec<CoreThread>, bulk: Option<BulkLane>) -> Result<(), StopErro
         ended = ended.and(result);
     }
     drop(bulk);
+    health.close();
     ended
 }
 

@@ -130,18 +130,26 @@ impl<D: Driver> CoreLoop<D> {
             }
             Next::Turn | Next::End => Wait::No,
         };
-        let done = self
-            .driver
-            .exchange(&mut self.operations, &mut self.completions, wait);
+        let done = self.exchange_with(wait);
         self.doorbell.unpark();
+        done
+    }
+
+    /// A driver that fails is the end of the core: whoever waits for it is told.
+    fn exchange_with(&mut self, wait: Wait) -> Result<(), DriverError> {
+        let (operations, completions) = (&mut self.operations, &mut self.completions);
+        let done = self.driver.exchange(operations, completions, wait);
+        if let Err(error) = &done {
+            tracing::error!(%error, "the core ends: its driver has failed");
+            self.shard.fail(error);
+        }
         done
     }
 
     /// Submits the operations of the last turn and takes completions, without waiting.
     #[cfg(feature = "glommio")]
     pub(crate) fn submit(&mut self) -> Result<(), DriverError> {
-        let (operations, completions) = (&mut self.operations, &mut self.completions);
-        self.driver.exchange(operations, completions, Wait::No)
+        self.exchange_with(Wait::No)
     }
 
     /// Announces parking, unless proposals are being held back for batching: then the completion of

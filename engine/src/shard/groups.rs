@@ -6,6 +6,7 @@ use pontoon_raft::{GroupId, Message, NodeId, Output, Time};
 use pontoon_storage::{RecordBytes, SegmentLog};
 
 use super::ShardConfig;
+use super::ask::AwaitingLeader;
 use super::catch_up::CatchUps;
 use super::durability::Durability;
 use super::mutant::Mutant;
@@ -22,7 +23,7 @@ use crate::definition::Definition;
 use crate::machine::{Event, Machines};
 use crate::outcome::Unknown;
 use crate::proposals::Replies;
-use crate::request::{CreateError, GroupStatus, TransferError};
+use crate::request::{CreateError, GroupStatus, RequestError, TransferError};
 use crate::statistics::CoreStatistics;
 
 const NEVER: Time = Time(u64::MAX);
@@ -50,6 +51,8 @@ pub(super) struct Groups {
     pub(super) to_read: VecDeque<ReplicaSlot>,
     /// Replicas whose machine failed in the last turn: they are to give up leadership.
     pub(super) to_renounce: Vec<ReplicaSlot>,
+    /// Who waits for a leader of a group.
+    pub(super) awaiting_leader: AwaitingLeader,
     /// Outcomes of this turn that are not sent yet.
     pub(super) replies: Replies,
     /// What the call into a replica that is under way asks for. Keeps its memory.
@@ -127,6 +130,7 @@ impl Groups {
         }
         self.durability.abandon();
         self.outbox.clear();
+        self.awaiting_leader.clear();
         self.to_apply.clear();
         self.to_read.clear();
     }
@@ -156,8 +160,8 @@ impl Groups {
         group: GroupId,
         definition: Definition,
     ) -> Result<Option<u64>, CreateError> {
-        if self.failed || self.stopped {
-            return Err(CreateError::Stopped);
+        if self.failed {
+            return Err(RequestError::Failed.into());
         }
         if let Some(slot) = self.slot(group) {
             return self.existing_group(slot, &definition);
@@ -221,9 +225,13 @@ impl Groups {
         self.arm(slot);
     }
 
-    pub(super) fn status(&self, group: GroupId) -> Option<GroupStatus> {
-        let replica = &self.replicas[self.slot(group)?];
-        Some(GroupStatus {
+    pub(super) fn known(&self, group: GroupId) -> Result<ReplicaSlot, RequestError> {
+        self.slot(group).ok_or(RequestError::UnknownGroup)
+    }
+
+    pub(super) fn status(&self, group: GroupId) -> Result<GroupStatus, RequestError> {
+        let replica = &self.replicas[self.known(group)?];
+        Ok(GroupStatus {
             kind: replica.definition.kind.clone(),
             has_machine: replica.takes_part(),
             machine_error: replica.machine_error(),
@@ -241,7 +249,7 @@ impl Groups {
     }
 
     pub(super) fn transfer(&mut self, group: GroupId, to: NodeId) -> Result<(), TransferError> {
-        let slot = self.slot(group).ok_or(TransferError::UnknownGroup)?;
+        let slot = self.known(group)?;
         let raft = &mut self.replicas[slot].raft;
         let result = raft.transfer_leadership(self.now, to, &mut self.output);
         self.process_output(slot, Source::None);

@@ -7,6 +7,7 @@ use pontoon_raft::{
 };
 use pontoon_storage::{RecoveredGroup, Recovery, SegmentLog};
 
+use super::ask::AwaitingLeader;
 use super::catch_up::CatchUps;
 use super::durability::Durability;
 use super::groups::Groups;
@@ -107,6 +108,7 @@ impl Shard {
             to_apply: VecDeque::new(),
             to_read: VecDeque::new(),
             to_renounce: Vec::new(),
+            awaiting_leader: AwaitingLeader::default(),
             replies: Replies::default(),
             output: Output::default(),
             pieces: Vec::new(),

@@ -1,6 +1,7 @@
 //! What application threads ask for, taken from the inbox in batches.
 
 use super::Shard;
+use crate::health::CoreEnd;
 use crate::request::Request;
 
 /// Most proposals, and most other requests, taken in one turn, so that completions are not kept
@@ -39,20 +40,19 @@ impl Shard {
             Request::Status { group, reply } => {
                 let _ = reply.send(self.groups.status(group));
             }
-            Request::Campaign { group } => {
-                if let Some(slot) = self.groups.slot(group) {
-                    self.groups.campaign(slot);
-                }
+            Request::Leader { group, reply } => self.groups.await_leader(group, reply),
+            Request::Campaign { group, reply } => {
+                let _ = reply.send(self.groups.campaign_if_possible(group));
             }
             Request::Transfer { group, to, reply } => {
                 let _ = reply.send(self.groups.transfer(group, to));
             }
             Request::Statistics { reply } => {
-                let _ = reply.send(Some(self.statistics()));
+                let _ = reply.send(Ok(self.statistics()));
             }
             Request::Stop => {
                 self.groups.stop();
-                self.inbox.close();
+                self.inbox.close(CoreEnd::Stopped);
             }
         }
     }

@@ -41,7 +41,7 @@ fn three() -> Three {
     let members = [1, 2, 3].map(NodeId);
     let groups: Vec<Group> = nodes
         .iter()
-        .map(|node| node.create_group(GROUP, "echo", &members).unwrap())
+        .map(|node| node.create_group(GROUP, "echo", &members).wait().unwrap())
         .collect();
     let leader = loop {
         let status = |group: &Group| group.status().wait().unwrap().raft;
@@ -97,7 +97,12 @@ fn idle_and_hurried_connections_in_the_names_of_peers_cost_no_leadership() {
     for node in &three.nodes {
         let refused = node.refused_connections();
         assert!(refused.contains_key("half_open"), "{refused:?}");
-        let closed = node.statistics().remove(0).connections_closed;
+        let closed = node
+            .statistics()
+            .wait()
+            .remove(0)
+            .unwrap()
+            .connections_closed;
         assert!(closed.is_empty(), "{closed:?}");
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use pontoon::HostKind;
+use pontoon::{HostKind, RequestError, SpawnError};
 
 use crate::{PATIENCE, alone, config, directory, propose};
 
@@ -24,14 +24,15 @@ fn a_task_of_the_application_runs_beside_a_busy_shard() {
     let (node, group) = alone(config(data.path()).host(HostKind::Glommio));
     propose(&group, b"go");
     let (sender, ticks) = mpsc::channel();
-    assert!(node.spawn_on(0, move || async move {
+    let ticking = node.spawn_on(0, move || async move {
         for tick in 0..20 {
             pontoon::glommio::timer::sleep(Duration::from_millis(1)).await;
             if sender.send(tick).is_err() {
-                return;
+                return "unheard";
             }
         }
-    }));
+        "done"
+    });
     // The shard has something to do all the time, until the task is done.
     let mut ticks_seen = 0;
     let deadline = std::time::Instant::now() + PATIENCE;
@@ -43,13 +44,18 @@ fn a_task_of_the_application_runs_beside_a_busy_shard() {
         ticks_seen += ticks.try_iter().count();
         assert!(std::time::Instant::now() < deadline, "the task starved");
     }
-    assert!(!node.spawn_on(7, || async {}), "there is no core 7");
+    assert_eq!(ticking.wait(), Ok("done"));
+    let nowhere = node.spawn_on(7, || async {});
+    assert_eq!(nowhere.wait(), Err(SpawnError::NoExecutor { core: 7 }));
+    let endless = node.spawn_on(0, std::future::pending::<()>);
     node.stop().unwrap();
+    assert_eq!(endless.wait(), Err(RequestError::Stopped.into()));
 }
 
 #[test]
 fn a_node_of_threads_runs_no_tasks() {
     let data = directory();
     let (node, _) = alone(config(data.path()));
-    assert!(!node.spawn_on(0, || async {}));
+    let nowhere = node.spawn_on(0, || async {});
+    assert_eq!(nowhere.wait(), Err(SpawnError::NoExecutor { core: 0 }));
 }

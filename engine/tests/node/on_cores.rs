@@ -6,8 +6,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, mpsc};
 
 use pontoon::{
-    Batch, Group, MachineError, Machines, Node, NodeId, ProposeError, StateMachine, StopError,
-    Unknown,
+    Batch, Group, MachineError, Machines, Node, NodeId, ProposeError, RequestError, StateMachine,
+    StopError, Unknown,
 };
 
 use crate::{GROUP, PATIENCE, config, directory, propose};
@@ -42,7 +42,10 @@ fn panicking_process() {
     let machines =
         Machines::new().register("panics", move |_| Ok(Box::new(Panics(dropped.clone()))));
     let node = Node::start(config(&Path::new(&directory).join("data")), machines).unwrap();
-    let group = node.create_group(GROUP, "panics", &[NodeId(1)]).unwrap();
+    let group = node
+        .create_group(GROUP, "panics", &[NodeId(1)])
+        .wait()
+        .unwrap();
     propose(&group, b"go");
     let _ = group.propose(b"panic".to_vec()).wait();
     panic!("it was answered");
@@ -82,7 +85,10 @@ fn node(data: &Path) -> (Node, Group, Arc<Mutex<Option<Deed>>>) {
     let machines =
         Machines::new().register("does", move |_| Ok(Box::new(Does(Arc::clone(&shared)))));
     let node = Node::start(config(data), machines).unwrap();
-    let group = node.create_group(GROUP, "does", &[NodeId(1)]).unwrap();
+    let group = node
+        .create_group(GROUP, "does", &[NodeId(1)])
+        .wait()
+        .unwrap();
     propose(&group, b"go");
     (node, group, deed)
 }
@@ -101,7 +107,7 @@ fn waiting_on_a_core_is_told_at_once() {
     propose(&group, b"do");
     let (outcome, status) = told.recv_timeout(PATIENCE).unwrap();
     assert_eq!(outcome, Err(ProposeError::Unknown(Unknown::WaitOnCore)));
-    assert_eq!(status, None);
+    assert_eq!(status, Err(RequestError::WaitOnCore));
     // The command was taken all the same.
     propose(&group, b"after");
     node.stop().unwrap();

@@ -83,15 +83,18 @@ fn a_group_that_can_t_be_is_refused_and_a_large_command_too() {
     let data = directory();
     let (node, group) = alone(config(data.path()));
     assert!(matches!(
-        node.create_group(GROUP, "echo", &[NodeId(1), NodeId(2)]),
+        node.create_group(GROUP, "echo", &[NodeId(1), NodeId(2)])
+            .wait(),
         Err(CreateError::Exists { .. })
     ));
     assert!(matches!(
-        node.create_group(pontoon::GroupId(9), "echo", &[NodeId(2)]),
+        node.create_group(pontoon::GroupId(9), "echo", &[NodeId(2)])
+            .wait(),
         Err(CreateError::Members { .. })
     ));
     assert!(matches!(
-        node.create_group(pontoon::GroupId(9), "parrot", &[NodeId(1)]),
+        node.create_group(pontoon::GroupId(9), "parrot", &[NodeId(1)])
+            .wait(),
         Err(CreateError::UnknownKind { .. })
     ));
     propose(&group, b"go");

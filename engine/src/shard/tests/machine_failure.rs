@@ -12,7 +12,7 @@ const OTHER: GroupId = GroupId(8);
 fn cluster(nodes: usize) -> Cluster {
     let mut cluster = Cluster::led_by_first(nodes);
     cluster.create(OTHER);
-    cluster.other_group(0, OTHER).campaign();
+    drop(cluster.other_group(0, OTHER).campaign());
     cluster.until("it leads the other group too", |cluster| {
         let status = cluster.status_of(0, OTHER);
         status.is_some_and(|status| status.leader == Some(status.id))
@@ -33,7 +33,7 @@ fn group_status(cluster: &mut Cluster, node: usize) -> GroupStatus {
         status = poll(&mut answer);
         status.is_some()
     });
-    status.flatten().expect("the group is on the node")
+    status.expect("answered").expect("the group is on the node")
 }
 
 fn leads(cluster: &Cluster, node: usize) -> bool {
@@ -109,7 +109,7 @@ fn a_member_whose_machine_failed_is_no_candidate() {
     let term = cluster.status(0).unwrap().current_term;
     let mut asked = cluster.group(0).transfer_leadership(NodeId(2));
     cluster.until("it is asked", |_| poll(&mut asked).is_some());
-    cluster.group(1).campaign();
+    drop(cluster.group(1).campaign());
     cluster.run(3_000);
     assert!(leads(&cluster, 0));
     assert_eq!(cluster.status(0).unwrap().current_term, term);
