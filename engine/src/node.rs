@@ -5,8 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use pontoon_raft::{GroupId, NodeId};
@@ -18,10 +17,11 @@ use crate::bulk::{BulkConfig, BulkLane};
 use crate::config::{Config, FRAME_BYTES_MAX, HostKind};
 use crate::core_builder::CoreBuilder;
 use crate::doorbell::Doorbell;
-use crate::driver::DriverError;
+use crate::driver::uring::FINISH_LIMIT;
 use crate::group::Group;
 use crate::health::{CoreFailure, Health};
 use crate::host;
+use crate::host::CoreThread;
 use crate::inbox::{CoreHandle, InboxLimits, channel};
 use crate::machine::Machines;
 use crate::node_error::{StartError, StopError};
@@ -31,6 +31,9 @@ use crate::placement::core_of;
 use crate::request::SpawnError;
 use crate::request::{CreateError, Request, RequestError};
 use crate::statistics::CoreStatistics;
+
+/// Beyond all bounds of its own a core is given this long to end.
+const END_MARGIN: Duration = Duration::from_secs(5);
 
 /// A running node: its cores, each with a thread, a log and a driver, and the bulk lane.
 ///
@@ -64,7 +67,9 @@ pub struct Node {
     id: NodeId,
     address: SocketAddr,
     cores: Vec<CoreHandle>,
-    threads: Vec<JoinHandle<Result<(), DriverError>>>,
+    threads: Vec<CoreThread>,
+    /// How long a core may take to end.
+    end_limit: Duration,
     bulk: Option<BulkLane>,
     health: Health,
     /// Ways to the executors of the cores, where glommio runs them.
@@ -113,6 +118,7 @@ impl Node {
             address,
             cores: Vec::new(),
             threads: Vec::new(),
+            end_limit: config.raft.election_timeout + FINISH_LIMIT + END_MARGIN,
             bulk: Some(bulk),
             health: Health::default(),
             #[cfg(feature = "glommio")]
@@ -188,7 +194,7 @@ impl Node {
             match started.recv() {
                 Ok(result) => result?,
                 Err(_) => {
-                    let lost = self.threads.iter().position(JoinHandle::is_finished);
+                    let lost = self.threads.iter().position(CoreThread::is_finished);
                     let core = u16::try_from(lost.unwrap_or(0)).expect("few cores");
                     return Err(StartError::CoreLost { core });
                 }
@@ -292,10 +298,13 @@ impl Node {
             .unwrap_or_default()
     }
 
-    /// Stops and waits for the end. What was acknowledged is durable already.
+    /// Hands over what it leads, stops, and waits for the end. What was acknowledged is durable
+    /// already. Takes an election timeout at most where nobody takes over, and some 20 s more where
+    /// a disk hangs. Blocks: not for a thread that runs futures.
     ///
     /// # Errors
-    /// If a core had ended before, and how.
+    /// If a core had ended before, and how; or what hangs. Memory that the kernel may still write to
+    /// is then leaked, and the data directory stays locked, until the process ends.
     pub fn stop(mut self) -> Result<(), StopError> {
         self.end()
     }
@@ -305,13 +314,11 @@ impl Node {
             core.stop();
         }
         self.cores.clear();
+        let deadline = Instant::now() + self.end_limit;
         let mut ended = Ok(());
         for (core, thread) in (0_u16..).zip(self.threads.drain(..)) {
-            let result = match thread.join() {
-                Ok(result) => result.map_err(|source| StopError::Driver { core, source }),
-                Err(_) => Err(StopError::Panic { core }),
-            };
-            ended = ended.and(result);
+            let left = deadline.saturating_duration_since(Instant::now());
+            ended = ended.and(thread.join(core, left));
         }
         self.bulk = None;
         self.health.close();

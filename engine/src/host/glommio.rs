@@ -9,7 +9,6 @@ use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
 use std::pin::Pin;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -18,7 +17,7 @@ use glommio::io::BufferedFile;
 use glommio::timer::Timer;
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
 
-use super::{AbortOnPanic, CoreLoop, Next};
+use super::{AbortOnPanic, CoreLoop, CoreThread, Next};
 use crate::driver::{Driver, DriverError};
 
 /// After this long in one piece the other tasks of the executor get their turn.
@@ -35,7 +34,7 @@ pub(crate) type Task = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + S
 /// A core's executor, seen from outside.
 #[derive(Debug)]
 pub(crate) struct Executor {
-    pub(crate) thread: JoinHandle<Result<(), DriverError>>,
+    pub(crate) thread: CoreThread,
     pub(crate) tasks: Sender<Task>,
 }
 
@@ -47,8 +46,7 @@ where
 {
     let (tasks, incoming) = unbounded();
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
-    let builder = std::thread::Builder::new().name(format!("pontoon-core-{core}"));
-    let thread = builder.spawn(move || {
+    let thread = CoreThread::spawn(core, move || {
         let _abort = AbortOnPanic;
         let executor = LocalExecutorBuilder::new(placement)
             .name("pontoon")
@@ -94,7 +92,7 @@ async fn run(
             glommio::spawn_local(task()).detach();
         }
         match core_loop.turn() {
-            Next::End => return Ok(()),
+            Next::End => return core_loop.end(),
             Next::Turn => {
                 core_loop.exchange(Next::Turn)?;
                 if stay.elapsed() >= STAY_MAX {

@@ -29,6 +29,7 @@ mod requests;
 mod room;
 mod send;
 mod space;
+mod stop;
 mod timers;
 
 #[cfg(feature = "simulation")]
@@ -134,6 +135,9 @@ impl Shard {
         self.drive_connections(operations);
         let apply_left = self.groups.apply(operations);
         self.groups.tell_leaders();
+        if self.groups.end_stop() {
+            self.inbox.close(CoreEnd::Stopped);
+        }
         if self.groups.failed {
             self.tell_failure();
         }

@@ -8,4 +8,5 @@ mod protocol;
 mod reads;
 mod restart;
 mod room;
+mod stop;
 mod wire;
