@@ -5,8 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use pontoon_raft::{GroupId, NodeId};
@@ -18,10 +17,11 @@ use crate::bulk::{BulkConfig, BulkLane};
 use crate::config::{Config, FRAME_BYTES_MAX, HostKind};
 use crate::core_builder::CoreBuilder;
 use crate::doorbell::Doorbell;
-use crate::driver::DriverError;
+use crate::driver::uring::FINISH_LIMIT;
 use crate::group::Group;
 use crate::health::{CoreFailure, Health};
 use crate::host;
+use crate::host::CoreThread;
 use crate::inbox::{CoreHandle, InboxLimits, channel};
 use crate::machine::Machines;
 use crate::node_error::{StartError, StopError};
@@ -33,7 +33,8 @@ use crate::request::SpawnError;
 use crate::request::{CreateError, Request, RequestError};
 use crate::statistics::CoreStatistics;
 
-type CoreThread = JoinHandle<Result<(), DriverError>>;
+/// Beyond all bounds of its own a core is given this long to end.
+const END_MARGIN: Duration = Duration::from_secs(5);
 
 /// A running node: its cores, each with a thread, a log and a driver, and the bulk lane.
 ///
@@ -75,6 +76,8 @@ pub struct Node {
     address: SocketAddr,
     cores: Vec<CoreHandle>,
     threads: Vec<CoreThread>,
+    /// How long a core may take to end.
+    end_limit: Duration,
     bulk: Option<BulkLane>,
     health: Health,
     /// Ways to the executors of the cores, where glommio runs them.
@@ -125,6 +128,7 @@ impl Node {
             address,
             cores: Vec::new(),
             threads: Vec::new(),
+            end_limit: config.raft.election_timeout + FINISH_LIMIT + END_MARGIN,
             bulk: Some(bulk),
             health: Health::default(),
             #[cfg(feature = "glommio")]
@@ -200,7 +204,7 @@ impl Node {
             match started.recv() {
                 Ok(result) => result?,
                 Err(_) => {
-                    let lost = self.threads.iter().position(JoinHandle::is_finished);
+                    let lost = self.threads.iter().position(CoreThread::is_finished);
                     let core = u16::try_from(lost.unwrap_or(0)).expect("few cores");
                     return Err(StartError::CoreLost { core });
                 }
@@ -304,10 +308,14 @@ impl Node {
             .unwrap_or_default()
     }
 
-    /// Stops and waits for the end. What was acknowledged is durable already.
+    /// Hands over what it leads, stops, and waits for the end. What was acknowledged is durable
+    /// already. Takes an election timeout at most where nobody takes over, and some 20 s more where
+    /// a disk hangs. Blocks: not for a thread that runs futures.
     ///
     /// # Errors
-    /// If a core had ended before, and how; on a core's own thread [`StopError::OnCore`].
+    /// If a core had ended before, and how; on a core's own thread [`StopError::OnCore`]; or what
+    /// hangs. Memory that the kernel may still write to is then leaked, and the data directory stays
+    /// locked, until the process ends.
     pub fn stop(mut self) -> Result<(), StopError> {
         self.end()
     }
@@ -317,19 +325,23 @@ impl Node {
             core.stop();
         }
         self.cores.clear();
-        let threads = std::mem::take(&mut self.threads);
-        let (bulk, health) = (self.bulk.take(), self.health.clone());
-        if !on_core::is_core() || threads.is_empty() {
-            return join(threads, bulk, &health);
+        let ending = Ending {
+            threads: std::mem::take(&mut self.threads),
+            deadline: Instant::now() + self.end_limit,
+            bulk: self.bulk.take(),
+            health: self.health.clone(),
+        };
+        if !on_core::is_core() || ending.threads.is_empty() {
+            return ending.wait();
         }
         // This thread may be one of those to wait for.
         let builder = std::thread::Builder::new().name("pontoon-stop".to_owned());
-        let ending = builder.spawn(move || {
-            if let Err(error) = join(threads, bulk, &health) {
+        let waiting = builder.spawn(move || {
+            if let Err(error) = ending.wait() {
                 tracing::error!(%error, "the node did not end as it should");
             }
         });
-        if let Err(error) = ending {
+        if let Err(error) = waiting {
             tracing::error!(%error, "no thread to wait for the end of the node");
         }
         Err(StopError::OnCore)
@@ -341,23 +353,27 @@ impl Node {
     }
 }
 
-/// Waits for the end of all cores, and ends the bulk lane after them.
-fn join(
+/// What is left of a node that was told to stop.
+struct Ending {
     threads: Vec<CoreThread>,
+    deadline: Instant,
     bulk: Option<BulkLane>,
-    health: &Health,
-) -> Result<(), StopError> {
-    let mut ended = Ok(());
-    for (core, thread) in (0_u16..).zip(threads) {
-        let result = match thread.join() {
-            Ok(result) => result.map_err(|source| StopError::Driver { core, source }),
-            Err(_) => Err(StopError::Panic { core }),
-        };
-        ended = ended.and(result);
+    health: Health,
+}
+
+impl Ending {
+    /// Waits for the end of all cores, and ends the bulk lane after them.
+    fn wait(self) -> Result<(), StopError> {
+        let mut ended = Ok(());
+        for (core, thread) in (0_u16..).zip(self.threads) {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            let result = thread.join(core, left);
+            ended = ended.and(result);
+        }
+        drop(self.bulk);
+        self.health.close();
+        ended
     }
-    drop(bulk);
-    health.close();
-    ended
 }
 
 impl Drop for Node {

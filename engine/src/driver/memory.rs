@@ -78,6 +78,16 @@ impl Driver for MemoryDriver {
         Ok(())
     }
 
+    fn end(&mut self) -> Result<(), DriverError> {
+        match self.held.first() {
+            None => Ok(()),
+            Some(id) => Err(DriverError::Hung {
+                operation: format!("write {id}"),
+                seconds: 0,
+            }),
+        }
+    }
+
     fn writes_in_flight(&self) -> bool {
         !self.held.is_empty()
     }

@@ -10,7 +10,6 @@ use std::io;
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -20,7 +19,7 @@ use glommio::io::BufferedFile;
 use glommio::timer::Timer;
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
 
-use super::{AbortOnPanic, CoreLoop, Next};
+use super::{AbortOnPanic, CoreLoop, CoreThread, Next};
 use crate::driver::{Driver, DriverError};
 use crate::on_core;
 
@@ -38,7 +37,7 @@ pub(crate) type Task = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + S
 /// A core's executor, seen from outside.
 #[derive(Debug)]
 pub(crate) struct Executor {
-    pub(crate) thread: JoinHandle<Result<(), DriverError>>,
+    pub(crate) thread: CoreThread,
     pub(crate) tasks: Sender<Task>,
 }
 
@@ -50,8 +49,7 @@ where
 {
     let (tasks, incoming) = unbounded();
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
-    let builder = std::thread::Builder::new().name(format!("pontoon-core-{core}"));
-    let thread = builder.spawn(move || {
+    let thread = CoreThread::spawn(core, move || {
         let _abort = AbortOnPanic;
         on_core::enter();
         let executor = LocalExecutorBuilder::new(placement)
@@ -106,7 +104,7 @@ async fn run(
             glommio::spawn_local(abort_if_it_panics(task)).detach();
         }
         match core_loop.turn() {
-            Next::End => return Ok(()),
+            Next::End => return core_loop.end(),
             Next::Turn => {
                 core_loop.exchange(Next::Turn)?;
                 if stay.elapsed() >= STAY_MAX {

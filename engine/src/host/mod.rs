@@ -1,5 +1,6 @@
 //! Hosts: the loops that call a shard's `turn()`, and wait between turns.
 
+mod core_thread;
 #[cfg(feature = "glommio")]
 mod glommio;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use crate::driver::{Driver, DriverError, Wait};
 use crate::port::{Completion, Operation};
 use crate::shard::Shard;
 
+pub(crate) use self::core_thread::CoreThread;
 #[cfg(feature = "glommio")]
 pub(crate) use self::glommio::{Task, start as start_glommio};
 pub(crate) use self::thread::start as start_thread;
@@ -150,6 +152,11 @@ impl<D: Driver> CoreLoop<D> {
     #[cfg(feature = "glommio")]
     pub(crate) fn submit(&mut self) -> Result<(), DriverError> {
         self.exchange_with(Wait::No)
+    }
+
+    /// Ends the driver, within a bound.
+    pub(crate) fn end(&mut self) -> Result<(), DriverError> {
+        self.driver.end()
     }
 
     /// Announces parking, unless proposals are being held back for batching: then the completion of

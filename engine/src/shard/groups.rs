@@ -61,6 +61,8 @@ pub(super) struct Groups {
     pub(super) pieces: Vec<RecordBytes>,
     /// The log failed: nothing is acknowledged any more.
     pub(super) failed: bool,
+    /// It is to stop, at the latest then.
+    pub(super) stop_by: Option<Time>,
     pub(super) stopped: bool,
     pub(super) statistics: CoreStatistics,
 }
@@ -78,7 +80,8 @@ impl Groups {
         }
         let timers = self.timers.next();
         let room = self.room_deadline().unwrap_or(timers);
-        timers.min(room).min(self.space.deadline(&self.log))
+        let stop = self.stop_by.unwrap_or(NEVER);
+        timers.min(room).min(stop).min(self.space.deadline(&self.log))
     }
 
     pub(super) fn is(&self, mutant: Mutant) -> bool {
@@ -254,12 +257,5 @@ impl Groups {
         let result = raft.transfer_leadership(self.now, to, &mut self.output);
         self.process_output(slot, Source::None);
         result.map_err(|rejection| TransferError::from_raft(rejection, to))
-    }
-
-    pub(super) fn stop(&mut self) {
-        self.stopped = true;
-        for replica in self.replicas.iter_mut() {
-            replica.proposals.give_up(Unknown::Stopped);
-        }
     }
 }

@@ -33,6 +33,7 @@ mod room;
 mod round_trip;
 mod send;
 mod space;
+mod stop;
 mod timers;
 
 #[cfg(feature = "simulation")]
@@ -146,6 +147,9 @@ impl Shard {
         self.drive_connections(operations);
         let apply_left = self.groups.apply(operations);
         self.groups.tell_leaders();
+        if self.groups.end_stop() {
+            self.inbox.close(CoreEnd::Stopped);
+        }
         if self.groups.failed {
             self.tell_failure();
         }

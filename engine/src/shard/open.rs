@@ -113,6 +113,7 @@ impl Shard {
             output: Output::default(),
             pieces: Vec::new(),
             failed: false,
+            stop_by: None,
             stopped: false,
             statistics: CoreStatistics::default(),
         };

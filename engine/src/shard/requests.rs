@@ -1,7 +1,6 @@
 //! What application threads ask for, taken from the inbox in batches.
 
 use super::Shard;
-use crate::health::CoreEnd;
 use crate::request::Request;
 
 /// Most proposals, and most other requests, taken in one turn, so that completions are not kept
@@ -50,10 +49,7 @@ impl Shard {
             Request::Statistics { reply } => {
                 let _ = reply.send(Ok(self.statistics()));
             }
-            Request::Stop => {
-                self.groups.stop();
-                self.inbox.close(CoreEnd::Stopped);
-            }
+            Request::Stop => self.groups.begin_stop(),
         }
     }
 }

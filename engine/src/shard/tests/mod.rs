@@ -13,4 +13,5 @@ mod reads;
 mod restart;
 mod room;
 mod strangers;
+mod stop;
 mod wire;

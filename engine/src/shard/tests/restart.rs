@@ -230,7 +230,9 @@ fn a_proposal_to_a_node_that_stopped_has_an_answer() {
     let mut proposal = cluster.group(0).propose(b"x".to_vec());
     cluster.run(1);
     cluster.core(0).stop();
-    cluster.turn(0);
+    cluster.until("node 0 has stopped", |cluster| {
+        cluster.nodes[0].shard.as_ref().unwrap().stopped()
+    });
     assert!(cluster.nodes[0].shard.as_ref().unwrap().stopped());
     assert_eq!(
         poll(&mut proposal),
