@@ -62,9 +62,9 @@ pub struct Node {
     cores: Vec<CoreHandle>,
     threads: Vec<JoinHandle<Result<(), DriverError>>>,
     bulk: Option<BulkLane>,
-    /// Ways to the executors of the cores, where glommio runs them.
+    /// For the tasks beside each core, with the glommio host.
     #[cfg(feature = "glommio")]
-    executors: Vec<crossbeam_channel::Sender<host::Task>>,
+    executors: Vec<host::Executor>,
 }
 
 impl Node {
@@ -157,16 +157,11 @@ impl Node {
             // Whoever started the node has given up, if nobody listens.
             ready.send(result).ok().and(core_loop)
         };
-        let thread = match kind {
-            HostKind::Thread => host::start_thread(core, cpu, make),
+        if kind == HostKind::Glommio {
             #[cfg(feature = "glommio")]
-            HostKind::Glommio => host::start_glommio(core, cpu, make).map(|executor| {
-                self.executors.push(executor.tasks);
-                executor.thread
-            }),
-            #[cfg(not(feature = "glommio"))]
-            HostKind::Glommio => unreachable!("refused by the configuration"),
-        };
+            self.executors.push(host::Executor::new(core, cpu));
+        }
+        let thread = host::start_thread(core, cpu, make);
         let what = "starting a core's thread";
         let thread = thread.map_err(|source| StartError::System { what, source })?;
         self.threads.push(thread);
@@ -225,21 +220,17 @@ impl Node {
         Group::new(group, self.core_of(group).clone())
     }
 
-    /// Runs a task of the application on a core's executor, beside its shard, until the node
-    /// stops. `task` is called there, so that what it makes need not be `Send`. False if there is
-    /// no such core, or no glommio executor runs it.
+    /// Runs a task of the application on the glommio executor beside a core, on the core's CPU if
+    /// it is pinned, until the node stops. `task` is called there, so that what it makes need not
+    /// be `Send`. Does not wait. False if there is no such core, or its host is not glommio, or the
+    /// system has no thread left. The executor is made for the first task of a core.
     #[cfg(feature = "glommio")]
     pub fn spawn_on<F>(&self, core: u16, task: impl FnOnce() -> F + Send + 'static) -> bool
     where
         F: Future<Output = ()> + 'static,
     {
-        let Some(tasks) = self.executors.get(usize::from(core)) else {
-            return false;
-        };
-        let sent = tasks.send(Box::new(move || Box::pin(task()))).is_ok();
-        // Any request wakes the core.
-        drop(self.cores[usize::from(core)].request(|reply| Request::Statistics { reply }, || None));
-        sent
+        let executor = self.executors.get(usize::from(core));
+        executor.is_some_and(|it| it.send(Box::new(move || Box::pin(task()))).is_ok())
     }
 
     /// What each core has done so far. Blocks for a turn of each.
@@ -274,6 +265,8 @@ impl Node {
             core.send(Request::Stop);
         }
         self.cores.clear();
+        #[cfg(feature = "glommio")]
+        self.executors.clear();
         let mut ended = Ok(());
         for (core, thread) in (0_u16..).zip(self.threads.drain(..)) {
             let result = match thread.join() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use pontoon::NodeId;
 use pontoon::bulk::{BulkConfig, BulkLane, BulkLink};
 use pontoon::doorbell::Doorbell;
-use pontoon::driver::{Driver, UringConfig, UringDriver, Wait, Wake};
+use pontoon::driver::{Driver, UringConfig, UringDriver, Wait};
 use pontoon::port::{Completion, Operation, SocketId};
 use pontoon::storage::{
     CacheRead, EntryId, FileVolume, GroupId, LogConfig, LogIdentity, LogIndex, RecordBytes,
@@ -107,7 +107,6 @@ impl Bench {
             arena: log.pool().arena(),
             bulk,
             doorbell: Arc::clone(&doorbell),
-            wake: Wake::InExchange,
             ring_entries,
         });
         Self {

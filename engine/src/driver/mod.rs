@@ -13,15 +13,6 @@ use std::time::Duration;
 use crate::port::{Completion, Operation};
 pub use uring::{UringConfig, UringDriver};
 
-/// Where a core waits when it has nothing to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wake {
-    /// Inside [`Driver::exchange`]: the driver listens for the doorbell there.
-    InExchange,
-    /// For the doorbell's eventfd: the driver writes to it when something has completed.
-    ByDoorbell,
-}
-
 /// How long an exchange may wait for a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {

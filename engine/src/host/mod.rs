@@ -1,4 +1,4 @@
-//! Hosts: the loops that call a shard's `turn()`, and wait between turns.
+//! Hosts: the loop that calls a shard's `turn()` and waits between turns, and what runs beside it.
 
 #[cfg(feature = "glommio")]
 mod glommio;
@@ -17,7 +17,7 @@ use crate::port::{Completion, Operation};
 use crate::shard::Shard;
 
 #[cfg(feature = "glommio")]
-pub(crate) use self::glommio::{Task, start as start_glommio};
+pub(crate) use self::glommio::Executor;
 pub(crate) use self::thread::start as start_thread;
 
 /// One core's shard and the driver that carries its operations out. Made and used on the core's
@@ -131,13 +131,6 @@ impl<D: Driver> CoreLoop<D> {
             .exchange(&mut self.operations, &mut self.completions, wait);
         self.doorbell.unpark();
         done
-    }
-
-    /// Submits the operations of the last turn and takes completions, without waiting.
-    #[cfg(feature = "glommio")]
-    pub(crate) fn submit(&mut self) -> Result<(), DriverError> {
-        let (operations, completions) = (&mut self.operations, &mut self.completions);
-        self.driver.exchange(operations, completions, Wait::No)
     }
 
     /// Announces parking, unless proposals are being held back for batching: then the completion of

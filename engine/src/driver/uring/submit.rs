@@ -13,7 +13,7 @@ use pontoon_storage::{DiskOp, FileVolume, SyncMethod};
 use super::in_flight::{InFlightOp, WriteOutcome};
 use super::{UringDriver, disk, socket};
 use crate::bulk::BulkRequest;
-use crate::driver::{DriverError, Wait, Wake};
+use crate::driver::{DriverError, Wait};
 use crate::port::{Completion, Operation, SocketId};
 
 /// `user_data` of the doorbell's read.
@@ -111,7 +111,7 @@ impl UringDriver {
         &mut self,
         completions: &mut Vec<Completion>,
     ) -> Result<(), DriverError> {
-        if self.wake != Wake::InExchange || self.doorbell_armed {
+        if self.doorbell_armed {
             return Ok(());
         }
         self.doorbell_armed = true;
