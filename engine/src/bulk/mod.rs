@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use pontoon_raft::NodeId;
+use pontoon_storage::DirectoryLock;
 use pontoon_transport::Hello;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -33,7 +34,15 @@ pub use refused::Refused;
 #[derive(Debug)]
 pub(crate) enum BulkRequest {
     Dial { peer: NodeId },
-    Prepare { slot: u32 },
+    Prepare(WantedSegment),
+}
+
+/// A segment to be made. The core may end meanwhile, or fail: its directory is given back only when
+/// nobody works in it any more.
+#[derive(Debug)]
+pub(crate) struct WantedSegment {
+    pub(crate) slot: u32,
+    pub(crate) lock: DirectoryLock,
 }
 
 /// What a core is told.

@@ -12,7 +12,7 @@ use pontoon_storage::{DiskOp, FileVolume, SyncMethod};
 
 use super::in_flight::{InFlightOp, WriteOutcome};
 use super::{UringDriver, disk, socket};
-use crate::bulk::BulkRequest;
+use crate::bulk::{BulkRequest, WantedSegment};
 use crate::driver::{DriverError, Wait};
 use crate::port::{Completion, Operation, SocketId};
 
@@ -53,7 +53,9 @@ impl UringDriver {
                 return Ok(());
             }
             Operation::Prepare { slot } => {
-                self.bulk.request(BulkRequest::Prepare { slot });
+                let lock = self.volume.lock();
+                self.bulk
+                    .request(BulkRequest::Prepare(WantedSegment { slot, lock }));
                 return Ok(());
             }
         };
