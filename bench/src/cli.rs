@@ -29,7 +29,7 @@ pub(crate) enum Command {
     Run(RunArguments),
     /// The floor alone.
     Floor(FloorArguments),
-    /// Both hosts side by side, and a 1 kHz timer beside a loaded shard.
+    /// Both hosts, the longest proposal of each, and 1 kHz timers beside loaded shards.
     Hosts(RunArguments),
     /// The log's writer alone, compared to plain durable writes.
     Storage(StorageArguments),

@@ -209,18 +209,18 @@ impl Cluster {
     /// # Errors
     /// When the leader's process fails.
     pub(crate) fn load(&mut self, load: &Load) -> Result<Loaded> {
-        match self.nodes[0].ask(&ChildRequest::Load(load.clone()), PATIENCE)? {
+        match self.nodes[0].ask(&ChildRequest::Load(load.clone()), patience(load))? {
             ChildReply::Loaded(loaded) => Ok(loaded),
             other => bail!("the leader answered {other:?}"),
         }
     }
 
-    /// Runs a load beside a 1 kHz timer on the leader's executor. Also gives the ticks' lateness.
+    /// Runs a load beside 1 kHz timers on the leader's executors. Also gives the ticks' lateness.
     ///
     /// # Errors
-    /// When the leader's process fails, or its core 0 is not run by glommio.
+    /// When the leader's process fails, or its host is not glommio.
     pub(crate) fn load_beside_timer(&mut self, load: &Load) -> Result<(Loaded, Buckets)> {
-        match self.nodes[0].ask(&ChildRequest::LoadBesideTimer(load.clone()), PATIENCE)? {
+        match self.nodes[0].ask(&ChildRequest::LoadBesideTimer(load.clone()), patience(load))? {
             ChildReply::LoadedBesideTimer(loaded, lateness) => Ok((loaded, lateness)),
             other => bail!("the leader answered {other:?}"),
         }
@@ -337,6 +337,10 @@ fn spawn_node(node: u64) -> Result<(Child, SocketAddr)> {
         bail!("node {node} did not say where it listens");
     };
     Ok((child, address))
+}
+
+fn patience(load: &Load) -> Duration {
+    PATIENCE + Duration::from_secs_f64(load.warmup_seconds + load.seconds)
 }
 
 /// The CPU of each core of a node; empty where there are too few to choose from.

@@ -12,7 +12,7 @@ use crate::child;
 use crate::load::{self, GroupClient, Load, Loaded};
 use crate::machine::{Applied, Kind, Ledger};
 use crate::requests::{ChildReply, ChildRequest, Host, Setup};
-use crate::timer::Timer;
+use crate::timer::Timers;
 use crate::usage::Usage;
 
 const CLUSTER: u128 = 0xbe4c;
@@ -34,6 +34,7 @@ pub(crate) fn serve() -> Result<()> {
 struct Server {
     listener: Option<TcpListener>,
     node: Option<Node>,
+    cores: u16,
     ledger: Ledger,
     /// Of all groups, in order; empty while loads run in the background.
     clients: Vec<GroupClient>,
@@ -97,6 +98,7 @@ impl Server {
         }
         config.spin = Duration::from_micros(setup.spin_us);
         config.pin = setup.pin;
+        self.cores = setup.cores;
         config.host = match setup.host {
             Host::Thread => HostKind::Thread,
             Host::Glommio => HostKind::Glommio,
@@ -207,9 +209,9 @@ impl Server {
     }
 
     fn load_beside_timer(&mut self, load: &Load) -> Result<ChildReply> {
-        let timer = Timer::start(self.node()?)?;
+        let timers = Timers::start(self.node()?, self.cores)?;
         let loaded = self.load(load)?;
-        Ok(ChildReply::LoadedBesideTimer(loaded, timer.stop()?))
+        Ok(ChildReply::LoadedBesideTimer(loaded, timers.stop()?))
     }
 
     fn progress(&self) -> Vec<u64> {

@@ -17,7 +17,7 @@ use crate::usage::Usage;
 pub(crate) enum Host {
     /// A plain thread.
     Thread,
-    /// A glommio executor.
+    /// The same, with a glommio executor beside it.
     Glommio,
 }
 
@@ -65,7 +65,7 @@ pub(crate) enum ChildRequest {
     Fill { entries: u64 },
     /// Run a load; for the node that leads.
     Load(Load),
-    /// Run a load beside a 1 kHz timer on the same glommio executor.
+    /// Run a load beside 1 kHz timers on the executors of all cores.
     LoadBesideTimer(Load),
     /// Start these loads, side by side, of groups that follow each other.
     StartLoads(Vec<Load>),

@@ -1,4 +1,4 @@
-//! A 1 kHz timer on a core's executor: how late do the tasks of an application run?
+//! 1 kHz timers on the executors beside the cores: how late do the tasks of an application run?
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,46 +11,59 @@ use crate::histogram::{self, Buckets};
 
 const TICK: Duration = Duration::from_millis(1);
 
-/// Longest wait for the timer's task to end.
+/// Longest wait for a timer's task to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A running timer.
-pub(crate) struct Timer {
+/// The running timers, one beside each core.
+pub(crate) struct Timers {
     stop: Arc<AtomicBool>,
-    lateness: Pending<Result<Buckets, SpawnError>>,
+    lateness: Vec<Pending<Result<Buckets, SpawnError>>>,
 }
 
-impl Timer {
-    /// Starts a task on core 0, beside its shard, that sleeps a millisecond at a time.
+impl Timers {
+    /// Starts a task beside each core that sleeps a millisecond at a time.
     ///
     /// # Errors
-    /// When core 0 is not run by glommio.
-    pub(crate) fn start(node: &Node) -> Result<Self> {
+    /// When a core's host is not glommio.
+    pub(crate) fn start(node: &Node, cores: u16) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let mut lateness = node.spawn_on(0, move || async move {
-            let mut latencies = histogram::latencies();
-            while !stopped.load(Relaxed) {
-                let due = Instant::now() + TICK;
-                pontoon::glommio::timer::sleep(TICK).await;
-                histogram::record(&mut latencies, due.elapsed());
-            }
-            Buckets::from(&latencies)
-        });
+        let start = |core| {
+            let stopped = Arc::clone(&stop);
+            node.spawn_on(core, move || tick(stopped))
+        };
+        let mut lateness: Vec<_> = (0..cores).map(start).collect();
         // It runs until it is stopped: an answer that is there says that it does not.
-        if let Some(ended) = lateness.wait_timeout(Duration::ZERO) {
-            ended?;
+        for timer in &mut lateness {
+            if let Some(ended) = timer.wait_timeout(Duration::ZERO) {
+                ended?;
+            }
         }
         Ok(Self { stop, lateness })
     }
 
-    /// Stops the timer. Gives the lateness of each tick. Blocks until the task has ended.
+    /// Stops the timers. Gives the lateness of each tick. Blocks until the tasks have ended.
     ///
     /// # Errors
-    /// When the task does not end within ten seconds.
-    pub(crate) fn stop(mut self) -> Result<Buckets> {
+    /// When one does not end within ten seconds.
+    pub(crate) fn stop(self) -> Result<Buckets> {
         self.stop.store(true, Relaxed);
-        let lateness = self.lateness.wait_timeout(PATIENCE);
-        Ok(lateness.context("the timer's task did not end")??)
+        let mut all = histogram::latencies();
+        for mut timer in self.lateness {
+            let lateness = timer.wait_timeout(PATIENCE);
+            lateness
+                .context("a timer's task did not end")??
+                .add_to(&mut all);
+        }
+        Ok(Buckets::from(&all))
     }
+}
+
+async fn tick(stopped: Arc<AtomicBool>) -> Buckets {
+    let mut latencies = histogram::latencies();
+    while !stopped.load(Relaxed) {
+        let due = Instant::now() + TICK;
+        pontoon::glommio::timer::sleep(TICK).await;
+        histogram::record(&mut latencies, due.elapsed());
+    }
+    Buckets::from(&latencies)
 }

@@ -88,8 +88,8 @@ pub enum HostKind {
     /// A plain thread for each, which waits in its ring.
     #[default]
     Thread,
-    /// A glommio executor for each, which can run tasks of the application beside the core. Needs
-    /// the cargo feature `glommio`.
+    /// The same, and beside it a glommio executor for tasks of the application, if there are any.
+    /// Needs the cargo feature `glommio`.
     Glommio,
 }
 

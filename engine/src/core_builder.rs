@@ -9,9 +9,9 @@ use pontoon_storage::{DriveMethod, FileVolume, SegmentLog, SyncMethod, Volume, m
 use pontoon_transport::FrameLimits;
 
 use crate::bulk::BulkLink;
-use crate::config::{Config, FRAME_BYTES_MAX, HostKind, RECEIVE_AHEAD_BYTES};
+use crate::config::{Config, FRAME_BYTES_MAX, RECEIVE_AHEAD_BYTES};
 use crate::doorbell::Doorbell;
-use crate::driver::{UringConfig, UringDriver, Wake};
+use crate::driver::{UringConfig, UringDriver};
 use crate::host::CoreLoop;
 use crate::inbox::Inbox;
 use crate::machine::Machines;
@@ -59,17 +59,12 @@ impl CoreBuilder {
         let shard_config = shard_config(&self.config);
         let shard = Shard::open(shard_config, log, &recovery, self.machines, inbox, Time(0))
             .map_err(|source| StartError::Groups { core, source })?;
-        let wake = match self.config.host {
-            HostKind::Thread => Wake::InExchange,
-            HostKind::Glommio => Wake::ByDoorbell,
-        };
         let driver = UringDriver::open(UringConfig {
             volume,
             sync: method.sync,
             arena,
             bulk: self.link,
             doorbell: Arc::clone(&self.doorbell),
-            wake,
             ring_entries: RING_ENTRIES,
         })
         .map_err(|source| StartError::Driver { core, source })?;

@@ -80,9 +80,9 @@ pub struct Node {
     end_limit: Duration,
     bulk: Option<BulkLane>,
     health: Health,
-    /// Ways to the executors of the cores, where glommio runs them.
+    /// For the tasks beside each core, with the glommio host.
     #[cfg(feature = "glommio")]
-    executors: Vec<crossbeam_channel::Sender<host::Task>>,
+    executors: Vec<host::Executor>,
 }
 
 impl Node {
@@ -180,16 +180,11 @@ impl Node {
             // Whoever started the node has given up, if nobody listens.
             ready.send(result).ok().and(core_loop)
         };
-        let thread = match kind {
-            HostKind::Thread => host::start_thread(core, cpu, make),
+        if kind == HostKind::Glommio {
             #[cfg(feature = "glommio")]
-            HostKind::Glommio => host::start_glommio(core, cpu, make).map(|executor| {
-                self.executors.push(executor.tasks);
-                executor.thread
-            }),
-            #[cfg(not(feature = "glommio"))]
-            HostKind::Glommio => unreachable!("refused by the configuration"),
-        };
+            self.executors.push(host::Executor::new(core, cpu));
+        }
+        let thread = host::start_thread(core, cpu, make);
         let what = "starting a core's thread";
         let thread = thread.map_err(|source| StartError::System { what, source })?;
         self.threads.push(thread);
@@ -244,9 +239,10 @@ impl Node {
         Group::new(group, self.core_of(group).clone())
     }
 
-    /// Runs a task of the application on a core's executor, beside its shard, until the node
-    /// stops; answered when the task is done. `task` is called there, so that what it makes need
-    /// not be `Send`. Never blocks.
+    /// Runs a task of the application on the glommio executor beside a core, on the core's CPU if
+    /// it is pinned, until the node stops; answered when the task is done. `task` is called there,
+    /// so that what it makes need not be `Send`. Never blocks. The executor is made for the first
+    /// task of a core.
     #[cfg(feature = "glommio")]
     pub fn spawn_on<F>(
         &self,
@@ -257,21 +253,21 @@ impl Node {
         F: Future + 'static,
         F::Output: Send + 'static,
     {
-        let (Some(executor), Some(handle)) = (
-            self.executors.get(usize::from(core)),
-            self.cores.get(usize::from(core)),
-        ) else {
+        let Some(executor) = self.executors.get(usize::from(core)) else {
             return Pending::ready(Err(SpawnError::NoExecutor { core }));
         };
         let (reply, receiver) = oneshot::async_channel();
-        // A core that has ended drops it, and the sender with it.
-        let _ = executor.send(Box::new(move || {
+        // An executor that has ended drops it, and the sender with it.
+        let sent = executor.send(Box::new(move || {
             Box::pin(async move {
                 let _ = reply.send(task().await);
             })
         }));
-        handle.wake();
-        let state = handle.state();
+        if let Err(error) = sent {
+            tracing::error!(core, %error, "no executor for the core's tasks");
+            return Pending::ready(Err(SpawnError::NoThread { core }));
+        }
+        let state = self.cores[usize::from(core)].state();
         Pending::new(wait_on_core, async move {
             let output = receiver.await;
             output.map_err(|_| state.request_error().into())
@@ -314,8 +310,8 @@ impl Node {
     ///
     /// # Errors
     /// If a core had ended before, and how; on a core's own thread [`StopError::OnCore`]; or what
-    /// hangs. Memory that the kernel may still write to is then leaked, and the data directory stays
-    /// locked, until the process ends.
+    /// hangs. Memory that the kernel may still write to is then leaked, and the data directory
+    /// stays locked, until the process ends.
     pub fn stop(mut self) -> Result<(), StopError> {
         self.end()
     }
@@ -325,6 +321,8 @@ impl Node {
             core.stop();
         }
         self.cores.clear();
+        #[cfg(feature = "glommio")]
+        self.executors.clear();
         let ending = Ending {
             threads: std::mem::take(&mut self.threads),
             deadline: Instant::now() + self.end_limit,

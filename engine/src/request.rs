@@ -97,6 +97,12 @@ pub enum SpawnError {
         /// The core.
         core: u16,
     },
+    /// The system has no thread left for the executor; the node's log says more.
+    #[error("no thread for the tasks of core {core}; see the node's log")]
+    NoThread {
+        /// The core.
+        core: u16,
+    },
     /// The core has ended, and the task with it.
     #[error(transparent)]
     Request(#[from] RequestError),

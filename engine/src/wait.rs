@@ -30,12 +30,12 @@ impl Wake for Sleeper {
 }
 
 thread_local! {
-    /// Kept from one wait to the next; a wait within a poll of another finds none and makes its own.
+    /// Kept from one wait to the next; a wait within a poll of another makes its own.
     static SLEEPER: Cell<Option<Arc<Sleeper>>> = const { Cell::new(None) };
 }
 
-/// Polls on this thread until the future is done. `None` if it is not before `deadline`, if there is
-/// one, and on a core's own thread if it is not at once: that one would wait for itself.
+/// Polls on this thread until the future is done. `None` if it is not before `deadline`, if there
+/// is one, and on a core's own thread if it is not at once: that one would wait for itself.
 pub(crate) fn block_on_until<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
     let mut future = pin!(future);
     let deadline = if on_core::is_core() {

@@ -10,11 +10,11 @@ use std::time::Duration;
 use pontoon::NodeId;
 use pontoon::bulk::{BulkConfig, BulkLane, BulkLink};
 use pontoon::doorbell::Doorbell;
-use pontoon::driver::{Driver, UringConfig, UringDriver, Wait, Wake};
+use pontoon::driver::{Driver, UringConfig, UringDriver, Wait};
 use pontoon::port::{Completion, Operation, SocketId};
 use pontoon::storage::{
-    CacheRead, EntryId, FileVolume, GroupId, LogConfig, LogIdentity, LogIndex, RecordBytes,
-    RecordKind, SegmentLog, SyncMethod, Term, Volume,
+    CacheRead, EntryId, FileVolume, GroupId, LogConfig, LogIdentity, LogIndex, OpenError,
+    RecordBytes, RecordKind, SegmentLog, SyncMethod, Term, Volume, segment_path,
 };
 use pontoon::transport::{
     Connection, FORMAT_FINGERPRINT, Features, FrameLimits, Head, Hello, Purpose, WIRE_VERSION,
@@ -108,7 +108,6 @@ impl Bench {
             arena: log.pool().arena(),
             bulk,
             doorbell: Arc::clone(&doorbell),
-            wake: Wake::InExchange,
             ring_entries,
         });
         Self {
@@ -383,4 +382,25 @@ fn a_driver_that_is_dropped_waits_for_what_is_under_way() {
             .read_at(0, 0, &mut block[start..start + 4096])
             .is_ok()
     );
+}
+
+/// Otherwise the next start removes what is being made, or makes it a second time.
+#[test]
+fn a_directory_is_not_given_back_while_a_segment_is_being_made_in_it() {
+    let data = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut bench = Bench::new(1, data.path(), SyncMethod::WriteDsync, 32);
+    bench.operations.push(Operation::Prepare { slot: 9 });
+    let exchanged = bench
+        .driver
+        .exchange(&mut bench.operations, &mut bench.completions, Wait::No);
+    exchanged.unwrap();
+    drop(bench.driver);
+    loop {
+        match FileVolume::open(data.path(), 8 << 20) {
+            Ok(_) => break,
+            Err(OpenError::InUse { .. }) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(segment_path(data.path(), 9).exists(), "it was not ready");
 }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
@@ -23,10 +24,10 @@ const PREPARING: &str = "preparing-";
 /// Largest block we lay frames on.
 const BLOCK_BYTES_MAX: usize = 64 << 10;
 
-/// A directory that only we use, until this is dropped.
-#[derive(Debug)]
+/// A directory that only we use, until this and all its clones are dropped.
+#[derive(Clone, Debug)]
 pub struct DirectoryLock {
-    _file: File,
+    _file: Arc<File>,
 }
 
 impl DirectoryLock {
@@ -50,7 +51,9 @@ impl DirectoryLock {
             .open(&path);
         let file = open.map_err(OpenError::io(format!("opening {}", path.display())))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self {
+                _file: Arc::new(file),
+            }),
             Err(Errno::WOULDBLOCK) => Err(OpenError::InUse { path }),
             Err(errno) => Err(OpenError::Io {
                 what: format!("locking {}", path.display()),
@@ -67,7 +70,7 @@ pub struct FileVolume {
     segment_bytes: u64,
     block_bytes: usize,
     files: BTreeMap<u32, OwnedFd>,
-    _lock: DirectoryLock,
+    lock: DirectoryLock,
 }
 
 impl FileVolume {
@@ -130,7 +133,7 @@ impl FileVolume {
             segment_bytes,
             block_bytes,
             files,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -138,6 +141,12 @@ impl FileVolume {
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// The directory's lock, for whoever works in the directory besides.
+    #[must_use]
+    pub fn lock(&self) -> DirectoryLock {
+        self.lock.clone()
     }
 
     /// The open files by slot, for a driver to register.

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use pontoon_raft::NodeId;
+use pontoon_storage::DirectoryLock;
 use pontoon_transport::Hello;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -35,7 +36,15 @@ pub use refused::Refused;
 #[derive(Debug)]
 pub(crate) enum BulkRequest {
     Dial { peer: NodeId },
-    Prepare { slot: u32 },
+    Prepare(WantedSegment),
+}
+
+/// A segment to be made. The core may end meanwhile, or fail: its directory is given back only when
+/// nobody works in it any more.
+#[derive(Debug)]
+pub(crate) struct WantedSegment {
+    pub(crate) slot: u32,
+    pub(crate) lock: DirectoryLock,
 }
 
 /// What a core is told.
@@ -249,7 +258,7 @@ impl Drop for BulkLane {
         self.ending = None;
         wake(&self.wake);
         if self.ended.recv_timeout(END_LIMIT) == Err(RecvTimeoutError::Timeout) {
-            tracing::error!("a thread of the bulk lane hangs, in a call for a file; it is left behind");
+            tracing::error!("a thread of the bulk lane hangs in a call for a file; it is left");
             return;
         }
         for thread in self.threads.drain(..) {

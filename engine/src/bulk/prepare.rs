@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError, select};
 use pontoon_storage::{PrepareError, prepare_segment_paced};
 
-use super::{BulkEvent, Cores};
+use super::{BulkEvent, Cores, WantedSegment};
 
 /// The thread that makes a core's segments ready.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub(super) struct SegmentPreparer {
     pub(super) directory: PathBuf,
     pub(super) segment_bytes: u64,
     pub(super) cores: Cores,
-    /// Slots, one at a time. One that is being prepared comes once more when the core waits for it.
-    pub(super) wanted: Receiver<u32>,
+    /// One at a time. One that is being prepared comes once more when the core waits for it.
+    pub(super) wanted: Receiver<WantedSegment>,
     /// Disconnected once the lane stops.
     pub(super) running: Receiver<()>,
 }
@@ -29,7 +29,7 @@ impl SegmentPreparer {
     pub(super) fn run(self) {
         let core = self.core;
         let mut made = BTreeSet::new();
-        for slot in &self.wanted {
+        for WantedSegment { slot, lock: _held } in &self.wanted {
             // What was asked for before the lane stopped may still be waiting here.
             if self.running.try_recv() == Err(TryRecvError::Disconnected) {
                 return;

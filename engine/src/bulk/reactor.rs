@@ -8,7 +8,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::BulkRequest;
+use super::{BulkRequest, WantedSegment};
 use super::handshakes::Handshakes;
 
 /// Positions in the list of polled descriptors.
@@ -23,7 +23,7 @@ pub(super) struct Reactor {
     /// Requests of the cores; a core writes to `wake` after each.
     pub(super) requests: Receiver<(u16, BulkRequest)>,
     /// Requests for segments are passed on here, by core.
-    pub(super) segments: Vec<Sender<u32>>,
+    pub(super) segments: Vec<Sender<WantedSegment>>,
     /// Disconnected once the lane stops; whoever stops it writes to `wake` afterwards.
     pub(super) running: Receiver<()>,
     pub(super) wake: Arc<OwnedFd>,
@@ -70,9 +70,9 @@ impl Reactor {
         while let Ok((core, request)) = self.requests.try_recv() {
             match request {
                 BulkRequest::Dial { peer } => self.handshakes.dial(core, peer),
-                BulkRequest::Prepare { slot } => {
+                BulkRequest::Prepare(wanted) => {
                     // The other end lives until this one is dropped.
-                    let _ = self.segments[usize::from(core)].send(slot);
+                    let _ = self.segments[usize::from(core)].send(wanted);
                 }
             }
         }

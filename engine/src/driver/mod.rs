@@ -13,15 +13,6 @@ use std::time::Duration;
 use crate::port::{Completion, Operation};
 pub use uring::{UringConfig, UringDriver};
 
-/// Where a core waits when it has nothing to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wake {
-    /// Inside [`Driver::exchange`]: the driver listens for the doorbell there.
-    InExchange,
-    /// For the doorbell's eventfd: the driver writes to it when something has completed.
-    ByDoorbell,
-}
-
 /// How long an exchange may wait for a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
@@ -49,8 +40,9 @@ pub enum DriverError {
     },
     /// An operation did not complete within the bound of a stop.
     #[error(
-        "{operation} had not completed {seconds} s after the stop: its file system is frozen or its \
-         disk gone; its memory and the lock of the data directory are kept until the process ends"
+        "{operation} had not completed {seconds} s after the stop: its file system is frozen or \
+         its disk gone; its memory and the lock of the data directory are kept until the process \
+         ends"
     )]
     Hung {
         /// What the kernel was asked for.

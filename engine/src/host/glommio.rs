@@ -1,88 +1,143 @@
-//! A glommio executor for each core: the shard is one task of it, tasks of the application run
-//! beside it.
+//! A glommio executor beside a core, for the tasks of the application.
 //!
-//! The executor never sees the shard's files and sockets. When the shard has nothing to do, it
-//! awaits the doorbell's eventfd, which its driver signals as well.
-#![allow(unsafe_code)]
+//! The core itself is a plain thread's. glommio 0.9 may fall asleep with tasks that are ready: if
+//! its preempt timer has fired (or a late wake-up of another thread has arrived) before the first
+//! of them runs, it runs none and parks. No setting excludes that, and only a wake-up from another
+//! thread ends it. Hence a keeper, which rings every executor now and then.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::thread::{Builder, JoinHandle, ThreadId};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use futures_util::FutureExt;
-use futures_util::future::{Either, select};
-use glommio::io::BufferedFile;
-use glommio::timer::Timer;
-use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
+use glommio::{LocalExecutorBuilder, Placement};
 
-use super::{AbortOnPanic, CoreLoop, CoreThread, Next};
-use crate::driver::{Driver, DriverError};
-use crate::on_core;
+use super::AbortOnPanic;
 
-/// After this long in one piece the other tasks of the executor get their turn.
-const STAY_MAX: Duration = Duration::from_millis(1);
+/// The longest that an executor sleeps while one of its tasks is ready.
+const RING_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The executor's own memory for I/O: only control traffic goes through it, and three rings of
-/// each executor register it against the limit of locked memory.
+/// The executor's memory for direct I/O of its tasks, which counts against the limit of locked
+/// memory where there is one.
 const IO_MEMORY: usize = 64 << 10;
-const RING_DEPTH: usize = 64;
 
 /// A task of the application on its way to a core's executor.
 pub(crate) type Task = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 
-/// A core's executor, seen from outside.
+/// The executor beside a core: made for its first task, and ended, with all its tasks, when this is
+/// dropped. Every executor costs an eventfd that glommio never closes, so none is made in vain.
 #[derive(Debug)]
 pub(crate) struct Executor {
-    pub(crate) thread: CoreThread,
-    pub(crate) tasks: Sender<Task>,
+    core: u16,
+    /// The CPU that it is pinned to, as its core is.
+    cpu: Option<usize>,
+    running: Mutex<Option<Running>>,
 }
 
-/// Runs a core on an executor of its own, pinned if `cpu` is given. `make` is called there first.
-pub(crate) fn start<D, M>(core: u16, cpu: Option<usize>, make: M) -> io::Result<Executor>
-where
-    D: Driver + 'static,
-    M: FnOnce() -> Option<CoreLoop<D>> + Send + 'static,
-{
+#[derive(Debug)]
+struct Running {
+    tasks: Sender<Task>,
+    bell: Arc<Bell>,
+    executor: ThreadId,
+    keeper: JoinHandle<()>,
+}
+
+impl Executor {
+    pub(crate) fn new(core: u16, cpu: Option<usize>) -> Self {
+        Self {
+            core,
+            cpu,
+            running: Mutex::default(),
+        }
+    }
+
+    /// Sends it a task. Never waits for it.
+    ///
+    /// # Errors
+    /// If it can't be made. What only shows on its own thread is logged, and the task is dropped.
+    pub(crate) fn send(&self, task: Task) -> io::Result<()> {
+        let mut running = locked(&self.running);
+        let running = match &mut *running {
+            Some(running) => running,
+            none => none.insert(start(self.core, self.cpu)?),
+        };
+        let sent = running.tasks.send(task);
+        running.bell.ring();
+        sent.map_err(|_| io::Error::other("the core's executor could not be made"))
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        let Some(running) = locked(&self.running).take() else {
+            return;
+        };
+        drop(running.tasks);
+        running.bell.ring();
+        running.keeper.thread().unpark();
+        // A task may drop its own node: then its executor ends after it.
+        let on_it = std::thread::current().id() == running.executor;
+        if !on_it && running.keeper.join().is_err() {
+            tracing::error!(self.core, "the keeper of an executor panicked");
+        }
+    }
+}
+
+fn start(core: u16, cpu: Option<usize>) -> io::Result<Running> {
     let (tasks, incoming) = unbounded();
-    let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
-    let thread = CoreThread::spawn(core, move || {
+    let bell = Arc::new(Bell::default());
+    let rung = Arc::clone(&bell);
+    let executor = Builder::new().name(format!("pontoon-tasks-{core}"));
+    let executor = executor.spawn(move || {
         let _abort = AbortOnPanic;
-        on_core::enter();
-        let executor = LocalExecutorBuilder::new(placement)
-            .name("pontoon")
-            .io_memory(IO_MEMORY)
-            .ring_depth(RING_DEPTH)
-            .preempt_timer(STAY_MAX)
-            .make();
-        let executor = executor.map_err(|error| DriverError::Failed {
-            what: "making a glommio executor",
-            source: io::Error::other(error.to_string()),
-        })?;
-        executor.run(async move {
-            let Some(core_loop) = make() else {
-                return Ok(());
-            };
-            let latency = Latency::Matters(STAY_MAX);
-            let queue =
-                glommio::executor().create_task_queue(Shares::default(), latency, "pontoon-shard");
-            let shard = glommio::spawn_local_into(run(core_loop, incoming), queue);
-            match shard {
-                Ok(task) => task.await,
-                Err(error) => Err(DriverError::Failed {
-                    what: "starting the shard's task",
-                    source: io::Error::other(error.to_string()),
-                }),
-            }
-        })
+        run(core, cpu, incoming, &rung);
     })?;
-    Ok(Executor { thread, tasks })
+    let (thread, rung) = (executor.thread().id(), Arc::clone(&bell));
+    let keeper = Builder::new().name(format!("pontoon-keep-{core}"));
+    let keeper = keeper.spawn(move || keep(executor, &rung))?;
+    Ok(Running {
+        tasks,
+        bell,
+        executor: thread,
+        keeper,
+    })
 }
 
-/// A task of the application ends the process when it panics, before the executor drops the shard.
+fn run(core: u16, cpu: Option<usize>, incoming: Receiver<Task>, bell: &Bell) {
+    let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
+    match LocalExecutorBuilder::new(placement)
+        .name("pontoon")
+        .io_memory(IO_MEMORY)
+        .make()
+    {
+        Ok(executor) => executor.run(serve(incoming, bell)),
+        Err(error) => tracing::error!(core, %error, "no glommio executor: its tasks are dropped"),
+    }
+}
+
+/// Starts the tasks that come, until no more can. Those that are not done then end with the
+/// executor.
+async fn serve(incoming: Receiver<Task>, bell: &Bell) {
+    poll_fn(|context| {
+        bell.hear(context.waker());
+        loop {
+            match incoming.try_recv() {
+                Ok(task) => drop(glommio::spawn_local(abort_if_it_panics(task)).detach()),
+                Err(TryRecvError::Empty) => return Poll::Pending,
+                Err(TryRecvError::Disconnected) => return Poll::Ready(()),
+            }
+        }
+    })
+    .await;
+}
+
+/// A task of the application ends the process when it panics, before the executor drops others.
 async fn abort_if_it_panics(task: Task) {
     let running = AssertUnwindSafe(async move { task().await });
     if running.catch_unwind().await.is_err() {
@@ -90,76 +145,59 @@ async fn abort_if_it_panics(task: Task) {
     }
 }
 
-async fn run(
-    mut core_loop: CoreLoop<impl Driver>,
-    incoming: Receiver<Task>,
-) -> Result<(), DriverError> {
-    let mut bell = Bell::new(&core_loop).map_err(|source| DriverError::Failed {
-        what: "duplicating the doorbell",
-        source,
-    })?;
-    let mut stay = Instant::now();
-    loop {
-        for task in incoming.try_iter() {
-            glommio::spawn_local(abort_if_it_panics(task)).detach();
-        }
-        match core_loop.turn() {
-            Next::End => return core_loop.end(),
-            Next::Turn => {
-                core_loop.exchange(Next::Turn)?;
-                if stay.elapsed() >= STAY_MAX {
-                    // Only a task that sleeps lets the reactor look at everything.
-                    Timer::new(Duration::from_micros(1)).await;
-                    stay = Instant::now();
-                }
-            }
-            Next::Wait(limit) => {
-                core_loop.announce_parking();
-                let exchanged = core_loop.submit();
-                if exchanged.is_ok() && !core_loop.has_work() && incoming.is_empty() {
-                    bell.wait(limit).await;
-                    stay = Instant::now();
-                } else if stay.elapsed() >= STAY_MAX {
-                    glommio::executor().yield_task_queue_now().await;
-                    stay = Instant::now();
-                }
-                core_loop.doorbell.unpark();
-                exchanged?;
-            }
-        }
+/// Rings until the executor has ended: less and less often while a task keeps it from hearing,
+/// since glommio counts the rings that wait in 16 bits and panics when they are used up.
+fn keep(executor: JoinHandle<()>, bell: &Bell) {
+    let mut unheard = 0;
+    while !executor.is_finished() {
+        std::thread::park_timeout(RING_INTERVAL * (1 + unheard));
+        unheard = bell.ring_again();
     }
+    // A panic in it has ended the process.
+    let _ = executor.join();
 }
 
-/// The doorbell's eventfd, awaited through glommio. A read that has begun stays under way from
-/// one wait to the next, so that no ring of the bell is lost.
-struct Bell {
-    file: std::rc::Rc<BufferedFile>,
-    reading: Option<Pin<Box<dyn Future<Output = ()>>>>,
+/// Wakes an executor from other threads.
+#[derive(Debug, Default)]
+struct Bell(Mutex<Ringing>);
+
+#[derive(Debug, Default)]
+struct Ringing {
+    /// Of the task that takes the others in.
+    waker: Option<Waker>,
+    /// Rings since that task ran last.
+    unheard: u32,
 }
 
 impl Bell {
-    fn new(core_loop: &CoreLoop<impl Driver>) -> io::Result<Self> {
-        let fd = core_loop.doorbell.fd().as_fd().try_clone_to_owned()?;
-        // SAFETY: the descriptor was just duplicated and has no other owner.
-        let file = unsafe { BufferedFile::from_raw_fd(fd.into_raw_fd()) };
-        Ok(Self {
-            file: std::rc::Rc::new(file),
-            reading: None,
-        })
-    }
-
-    async fn wait(&mut self, limit: Duration) {
-        let reading = self.reading.take().unwrap_or_else(|| {
-            let file = std::rc::Rc::clone(&self.file);
-            Box::pin(async move {
-                // A failed read wakes the core as well; it looks at its queues in any case.
-                let _ = file.read_at(0, 8).await;
-            })
-        });
-        let timer = Timer::new(limit.min(Duration::from_secs(3600)));
-        match select(reading, timer).await {
-            Either::Left(_) => {}
-            Either::Right((_, reading)) => self.reading = Some(reading),
+    /// It is heard. Called before the queue is looked at.
+    fn hear(&self, waker: &Waker) {
+        let mut ringing = locked(&self.0);
+        ringing.unheard = 0;
+        if !ringing.waker.as_ref().is_some_and(|it| it.will_wake(waker)) {
+            ringing.waker = Some(waker.clone());
         }
     }
+
+    /// Rings for what has been put into the queue, once for all that waits there.
+    fn ring(&self) {
+        if locked(&self.0).unheard == 0 {
+            self.ring_again();
+        }
+    }
+
+    /// Rings also if it may have been slept through; gives the rings that were not heard.
+    fn ring_again(&self) -> u32 {
+        let mut ringing = locked(&self.0);
+        if let Some(waker) = &ringing.waker {
+            waker.wake_by_ref();
+            ringing.unheard += 1;
+        }
+        ringing.unheard
+    }
+}
+
+/// Nothing that is done under these locks can panic half-way.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

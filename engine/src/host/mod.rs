@@ -1,4 +1,4 @@
-//! Hosts: the loops that call a shard's `turn()`, and wait between turns.
+//! Hosts: the loop that calls a shard's `turn()` and waits between turns, and what runs beside it.
 
 mod core_thread;
 #[cfg(feature = "glommio")]
@@ -19,7 +19,7 @@ use crate::shard::Shard;
 
 pub(crate) use self::core_thread::CoreThread;
 #[cfg(feature = "glommio")]
-pub(crate) use self::glommio::{Task, start as start_glommio};
+pub(crate) use self::glommio::Executor;
 pub(crate) use self::thread::start as start_thread;
 
 /// One core's shard and the driver that carries its operations out. Made and used on the core's
@@ -146,12 +146,6 @@ impl<D: Driver> CoreLoop<D> {
             self.shard.fail(error);
         }
         done
-    }
-
-    /// Submits the operations of the last turn and takes completions, without waiting.
-    #[cfg(feature = "glommio")]
-    pub(crate) fn submit(&mut self) -> Result<(), DriverError> {
-        self.exchange_with(Wait::No)
     }
 
     /// Ends the driver, within a bound.

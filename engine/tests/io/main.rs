@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use pontoon::NodeId;
 use pontoon::bulk::{BulkConfig, BulkLane};
 use pontoon::doorbell::Doorbell;
-use pontoon::driver::{Driver, UringConfig, UringDriver, Wait, Wake};
+use pontoon::driver::{Driver, UringConfig, UringDriver, Wait};
 use pontoon::port::{Completion, Operation, SocketId};
 use pontoon::storage::{
     EntryId, FileVolume, GroupId, LogConfig, LogIdentity, LogIndex, RecordKind, SegmentLog,
@@ -111,7 +111,6 @@ impl<'a> Making<'a> {
             arena: log.pool().arena(),
             bulk: links.remove(0),
             doorbell: Arc::clone(&doorbell),
-            wake: Wake::InExchange,
             ring_entries: self.ring_entries,
         });
         Core {

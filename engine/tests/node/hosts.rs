@@ -53,6 +53,70 @@ fn a_task_of_the_application_runs_beside_a_busy_shard() {
 }
 
 #[test]
+fn tasks_that_come_while_another_one_blocks_all_run() {
+    /// More than glommio counts wake-ups of one task.
+    const TASKS: usize = 40_000;
+    let data = directory();
+    let (node, _) = alone(config(data.path()).host(HostKind::Glommio));
+    let (go_on, gate) = mpsc::channel::<()>();
+    drop(node.spawn_on(0, move || async move { gate.recv().unwrap() }));
+    let (sender, done) = mpsc::channel();
+    for task in 0..TASKS {
+        let sender = sender.clone();
+        drop(node.spawn_on(0, move || async move { sender.send(task).unwrap() }));
+    }
+    go_on.send(()).unwrap();
+    for task in 0..TASKS {
+        assert_eq!(done.recv_timeout(PATIENCE), Ok(task));
+    }
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_stop_ends_the_tasks_that_are_not_done_and_waits_for_it() {
+    struct Told(mpsc::Sender<()>);
+    impl Drop for Told {
+        fn drop(&mut self) {
+            self.0.send(()).unwrap();
+        }
+    }
+    let data = directory();
+    let (node, _) = alone(config(data.path()).host(HostKind::Glommio));
+    let (sender, ended) = mpsc::channel();
+    let (begun, beginning) = mpsc::channel();
+    drop(node.spawn_on(0, move || async move {
+        let _told = Told(sender);
+        begun.send(()).unwrap();
+        std::future::pending::<()>().await;
+    }));
+    beginning.recv_timeout(PATIENCE).unwrap();
+    node.stop().unwrap();
+    assert_eq!(ended.try_recv(), Ok(()), "its destructors have run");
+}
+
+#[test]
+fn a_task_may_drop_the_last_handle_to_its_node() {
+    let data = directory();
+    let (node, _) = alone(config(data.path()).host(HostKind::Glommio));
+    let node = std::sync::Arc::new(node);
+    let (own, other) = (
+        std::sync::Arc::clone(&node),
+        std::sync::Arc::downgrade(&node),
+    );
+    let (sender, dropped) = mpsc::channel();
+    let (go_on, gate) = mpsc::channel::<()>();
+    drop(node.spawn_on(0, move || async move {
+        gate.recv().unwrap();
+        drop(own);
+        sender.send(()).unwrap();
+    }));
+    drop(node);
+    go_on.send(()).unwrap();
+    dropped.recv_timeout(PATIENCE).unwrap();
+    assert!(other.upgrade().is_none());
+}
+
+#[test]
 fn a_node_of_threads_runs_no_tasks() {
     let data = directory();
     let (node, _) = alone(config(data.path()));

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use io_uring::IoUring;
 use pontoon_storage::{FileVolume, SyncMethod};
 
-use super::{Driver, DriverError, DriverStatistics, Wait, Wake};
+use super::{Driver, DriverError, DriverStatistics, Wait};
 use crate::bulk::BulkLink;
 use crate::doorbell::Doorbell;
 use crate::port::{Completion, Operation, SocketId};
@@ -35,8 +35,6 @@ pub struct UringConfig {
     pub bulk: BulkLink,
     /// What wakes the core.
     pub doorbell: Arc<Doorbell>,
-    /// Where the core waits.
-    pub wake: Wake,
     /// Entries of the submission queue.
     pub ring_entries: u32,
 }
@@ -58,7 +56,6 @@ pub struct UringDriver {
     retries: Vec<u32>,
     bulk: BulkLink,
     doorbell: Arc<Doorbell>,
-    wake: Wake,
     /// Where the doorbell's counter is read to.
     doorbell_value: Box<u64>,
     doorbell_armed: bool,

@@ -12,7 +12,7 @@ use io_uring::{Builder, IoUring};
 
 use super::in_flight::InFlight;
 use super::{UringConfig, UringDriver};
-use crate::driver::{DriverError, DriverStatistics, Wait, Wake};
+use crate::driver::{DriverError, DriverStatistics, Wait};
 
 /// Completion entries for each submission entry.
 const COMPLETIONS_PER_ENTRY: u32 = 4;
@@ -32,14 +32,6 @@ impl UringDriver {
     pub fn open(config: UringConfig) -> Result<Self, DriverError> {
         let ring = make_ring(config.ring_entries)?;
         let arena_registered = register_arena(&ring, config.arena);
-        if config.wake == Wake::ByDoorbell {
-            let eventfd = config.doorbell.fd().as_raw_fd();
-            let registered = ring.submitter().register_eventfd(eventfd);
-            registered.map_err(|source| DriverError::Failed {
-                what: "registering the doorbell with the ring",
-                source,
-            })?;
-        }
         Ok(Self {
             ring,
             volume: ManuallyDrop::new(config.volume),
@@ -52,7 +44,6 @@ impl UringDriver {
             retries: Vec::new(),
             bulk: config.bulk,
             doorbell: config.doorbell,
-            wake: config.wake,
             doorbell_value: Box::new(0),
             doorbell_armed: false,
             ended: false,
@@ -149,10 +140,8 @@ impl UringDriver {
             let _ = socket.shutdown(Shutdown::Both);
             self.closing.push(socket.into());
         }
-        if self.wake == Wake::InExchange {
-            // Ends the read of the doorbell.
-            let _ = rustix::io::write(self.doorbell.fd(), &1_u64.to_ne_bytes());
-        }
+        // Ends the read of the doorbell.
+        let _ = rustix::io::write(self.doorbell.fd(), &1_u64.to_ne_bytes());
         if self.finish(Instant::now() + FINISH_LIMIT) {
             // SAFETY: nobody uses it after this, and `ended` says that it is dropped only here.
             unsafe { ManuallyDrop::drop(&mut self.volume) }

@@ -12,8 +12,8 @@ use pontoon_storage::{DiskOp, FileVolume, SyncMethod};
 
 use super::in_flight::{InFlightOp, WriteOutcome};
 use super::{UringDriver, disk, socket};
-use crate::bulk::BulkRequest;
-use crate::driver::{DriverError, Wait, Wake};
+use crate::bulk::{BulkRequest, WantedSegment};
+use crate::driver::{DriverError, Wait};
 use crate::port::{Completion, Operation, SocketId};
 
 /// `user_data` of the doorbell's read.
@@ -53,7 +53,9 @@ impl UringDriver {
                 return Ok(());
             }
             Operation::Prepare { slot } => {
-                self.bulk.request(BulkRequest::Prepare { slot });
+                let lock = self.volume.lock();
+                self.bulk
+                    .request(BulkRequest::Prepare(WantedSegment { slot, lock }));
                 return Ok(());
             }
         };
@@ -111,7 +113,7 @@ impl UringDriver {
         &mut self,
         completions: &mut Vec<Completion>,
     ) -> Result<(), DriverError> {
-        if self.wake != Wake::InExchange || self.doorbell_armed {
+        if self.doorbell_armed {
             return Ok(());
         }
         self.doorbell_armed = true;
