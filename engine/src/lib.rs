@@ -24,7 +24,8 @@
 //! let machines = Machines::new().register("counter", |_| Ok(Box::new(Counter(0))));
 //! let node = Node::start(Config::from_toml("pontoon.toml")?, machines)?;
 //! // Every member makes the group; after a restart it is there again.
-//! let group = node.create_group(GroupId(7), "counter", &[NodeId(1), NodeId(2), NodeId(3)]).wait()?;
+//! let members = [NodeId(1), NodeId(2), NodeId(3)];
+//! let group = node.create_group(GroupId(7), "counter", &members).wait()?;
 //! let applied = group.propose(b"one more".to_vec()).wait()?; // or .await, on any executor
 //! println!("entry {}: {:?}", applied.index, applied.reply);
 //! # Ok(())

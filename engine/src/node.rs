@@ -247,13 +247,10 @@ impl Node {
         F: Future + 'static,
         F::Output: Send + 'static,
     {
-        let (executor, handle) = match (
-            self.executors.get(usize::from(core)),
-            self.cores.get(usize::from(core)),
-        ) {
-            (Some(executor), Some(handle)) => (executor, handle),
-            _ => return Pending::ready(Err(SpawnError::NoExecutor { core })),
+        let Some(executor) = self.executors.get(usize::from(core)) else {
+            return Pending::ready(Err(SpawnError::NoExecutor { core }));
         };
+        let handle = &self.cores[usize::from(core)];
         let (reply, receiver) = oneshot::async_channel();
         // A core that has ended drops it, and the sender with it.
         let _ = executor.send(Box::new(move || {
@@ -303,8 +300,8 @@ impl Node {
     /// a disk hangs. Blocks: not for a thread that runs futures.
     ///
     /// # Errors
-    /// If a core had ended before, and how; or what hangs. Memory that the kernel may still write to
-    /// is then leaked, and the data directory stays locked, until the process ends.
+    /// If a core had ended before, and how; or what hangs. Memory that the kernel may still write
+    /// to is then leaked, and the data directory stays locked, until the process ends.
     pub fn stop(mut self) -> Result<(), StopError> {
         self.end()
     }
@@ -318,7 +315,8 @@ impl Node {
         let mut ended = Ok(());
         for (core, thread) in (0_u16..).zip(self.threads.drain(..)) {
             let left = deadline.saturating_duration_since(Instant::now());
-            ended = ended.and(thread.join(core, left));
+            let joined = thread.join(core, left);
+            ended = ended.and(joined);
         }
         self.bulk = None;
         self.health.close();

@@ -28,7 +28,7 @@ impl Wake for Sleeper {
 }
 
 thread_local! {
-    /// Kept from one wait to the next; a wait within a poll of another finds none and makes its own.
+    /// Kept from one wait to the next; a wait within a poll of another makes its own.
     static SLEEPER: Cell<Option<Arc<Sleeper>>> = const { Cell::new(None) };
 }
 

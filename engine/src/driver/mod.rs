@@ -49,8 +49,9 @@ pub enum DriverError {
     },
     /// An operation did not complete within the bound of a stop.
     #[error(
-        "{operation} had not completed {seconds} s after the stop: its file system is frozen or its \
-         disk gone; its memory and the lock of the data directory are kept until the process ends"
+        "{operation} had not completed {seconds} s after the stop: its file system is frozen, or \
+         its disk gone; its memory and the lock of the data directory are kept until the process \
+         ends"
     )]
     Hung {
         /// What the kernel was asked for.

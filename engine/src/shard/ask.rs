@@ -54,7 +54,8 @@ impl Groups {
             return;
         }
         let mut waiting = std::mem::take(&mut self.awaiting_leader.0);
-        for (group, reply) in waiting.extract_if(.., |(group, _)| self.leader_of(*group).is_some()) {
+        let is_led = |(group, _): &mut (GroupId, Reply)| self.leader_of(*group).is_some();
+        for (group, reply) in waiting.extract_if(.., is_led) {
             if let Some(leader) = self.leader_of(group) {
                 let _ = reply.send(Ok(leader));
             }
