@@ -1,9 +1,10 @@
 //! A core's thread, and how it is waited for.
 
 use std::io;
-use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use crate::driver::DriverError;
 use crate::node_error::StopError;
@@ -15,7 +16,7 @@ use crate::node_error::StopError;
 #[derive(Debug)]
 pub(crate) struct CoreThread {
     thread: JoinHandle<()>,
-    ended: mpsc::Receiver<Result<(), DriverError>>,
+    ended: Receiver<Result<(), DriverError>>,
 }
 
 impl CoreThread {
@@ -23,7 +24,7 @@ impl CoreThread {
         core: u16,
         run: impl FnOnce() -> Result<(), DriverError> + Send + 'static,
     ) -> io::Result<Self> {
-        let (sender, ended) = mpsc::channel();
+        let (sender, ended) = bounded(1);
         let builder = std::thread::Builder::new().name(format!("pontoon-core-{core}"));
         let thread = builder.spawn(move || {
             let result = run();
@@ -42,8 +43,8 @@ impl CoreThread {
         let begun = Instant::now();
         let result = match self.ended.recv_timeout(limit) {
             Ok(result) => result.map_err(|source| StopError::Driver { core, source }),
-            Err(mpsc::RecvTimeoutError::Disconnected) => Err(StopError::Panic { core }),
-            Err(mpsc::RecvTimeoutError::Timeout) => {
+            Err(RecvTimeoutError::Disconnected) => Err(StopError::Panic { core }),
+            Err(RecvTimeoutError::Timeout) => {
                 let seconds = begun.elapsed().as_secs();
                 return Err(StopError::Hung { core, seconds });
             }
@@ -65,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_core_that_hangs_is_named_and_not_waited_for() {
-        let (release, held) = mpsc::channel::<()>();
+        let (release, held) = bounded::<()>(0);
         let thread = CoreThread::spawn(3, move || {
             let _ = held.recv();
             Ok(())
