@@ -374,6 +374,13 @@ impl Ending {
     }
 }
 
+/// Any thread may use it.
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<Node>();
+    shared::<Group>();
+};
+
 impl Drop for Node {
     fn drop(&mut self) {
         if let Err(error) = self.end() {

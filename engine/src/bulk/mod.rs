@@ -258,7 +258,7 @@ impl Drop for BulkLane {
         self.ending = None;
         wake(&self.wake);
         if self.ended.recv_timeout(END_LIMIT) == Err(RecvTimeoutError::Timeout) {
-            tracing::error!("a thread of the bulk lane hangs in a call for a file; it is left");
+            tracing::error!("a thread of the bulk lane hangs in a call for a file: left behind");
             return;
         }
         for thread in self.threads.drain(..) {

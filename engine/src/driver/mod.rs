@@ -40,7 +40,7 @@ pub enum DriverError {
     },
     /// An operation did not complete within the bound of a stop.
     #[error(
-        "{operation} had not completed {seconds} s after the stop: its file system is frozen or \
+        "{operation} had not completed {seconds} s after the stop: its file system is frozen, or \
          its disk gone; its memory and the lock of the data directory are kept until the process \
          ends"
     )]

@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_core_that_hangs_is_named_and_not_waited_for() {
-        let (release, held) = bounded::<()>(1);
+        let (release, held) = bounded::<()>(0);
         let thread = CoreThread::spawn(3, move || {
             let _ = held.recv();
             Ok(())

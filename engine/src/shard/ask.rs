@@ -54,8 +54,8 @@ impl Groups {
             return;
         }
         let mut waiting = std::mem::take(&mut self.awaiting_leader.0);
-        let has_leader = |group: GroupId| self.leader_of(group).is_some();
-        for (group, reply) in waiting.extract_if(.., |(group, _)| has_leader(*group)) {
+        let is_led = |(group, _): &mut (GroupId, Reply)| self.leader_of(*group).is_some();
+        for (group, reply) in waiting.extract_if(.., is_led) {
             if let Some(leader) = self.leader_of(group) {
                 let _ = reply.send(Ok(leader));
             }

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use pontoon::{ProposeError, Unknown};
+use pontoon::{Node, ProposeError, Unknown};
 
 use crate::{alone, config, directory, propose};
 
@@ -53,7 +53,12 @@ fn a_stop_on_a_frozen_file_system_ends_and_names_what_hangs() {
     if !mounted.freeze() {
         return eprintln!("the file system can't be frozen: nothing is shown");
     }
+    let taken = |node: &Node| node.statistics().wait().remove(0).unwrap().proposals;
+    let before = taken(&node);
     let pending = group.propose(b"it hangs".to_vec());
+    while taken(&node) == before {
+        std::thread::yield_now();
+    }
     let error = node.stop().expect_err("a write is under way");
     drop(mounted);
     let message = error.to_string();

@@ -1,5 +1,6 @@
 //! Three shards in one thread, over disks and sockets in memory, driven through the public API.
 
+mod calls;
 mod cluster;
 mod fairness;
 mod hand_over;
