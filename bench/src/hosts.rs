@@ -184,11 +184,17 @@ fn print(report: &Report, lateness: &Latencies) {
         ));
     }
     let p99 = percentile_us(lateness, 99.0);
-    let reached = output::reached(p99 <= LATENESS_P99_MAX_US);
     output::say(&format!(
         "A 1 kHz timer beside each loaded shard (256 in flight) is late by p50 {:.0} µs, p99 \
-         {p99:.0} µs, at most {:.0} µs; p99 within {LATENESS_P99_MAX_US} µs: {reached}",
+         {p99:.0} µs, at most {:.0} µs",
         percentile_us(lateness, 50.0),
         percentile_us(lateness, 100.0),
     ));
+    if report.runs.iter().all(|run| run.load.cores == 1) {
+        // With more cores than processors, that says who had the processor.
+        let reached = output::reached(p99 <= LATENESS_P99_MAX_US);
+        output::say(&format!(
+            "Its p99 within {LATENESS_P99_MAX_US} µs: {reached}"
+        ));
+    }
 }
