@@ -102,6 +102,8 @@ fn measure_in_turns(
     let repeated = arguments.seconds <= SHORT_SECONDS_MAX;
     for _ in 0..if repeated { REPETITIONS } else { 1 } {
         for (cluster, repetitions) in clusters.iter_mut().zip(&mut repetitions) {
+            // While the other one was measured, a stalled disk may have made it hand over.
+            cluster.lead()?;
             repetitions.push(repeat(cluster, &load)?);
         }
     }
@@ -141,6 +143,7 @@ fn load(
 
 /// Runs a closed loop beside the timer; gives the lateness of the timer's ticks.
 fn timer_beside_load(cluster: &mut Cluster, arguments: &RunArguments) -> Result<Latencies> {
+    cluster.lead()?;
     let (_, buckets) = cluster.load_beside_timer(&load(arguments, 256, None, 0.0))?;
     let mut lateness = histogram::latencies();
     buckets.add_to(&mut lateness);

@@ -60,7 +60,9 @@ impl Server {
                 kind,
             } => self.create(first, count, &members, kind)?,
             ChildRequest::Adopt { count } => self.adopt(1, count)?,
-            ChildRequest::Campaign => self.clients.iter().for_each(|it| it.group.campaign()),
+            ChildRequest::Campaign => {
+                self.clients.iter().for_each(|it| drop(it.group.campaign()));
+            }
             ChildRequest::HandOver { to } => self.hand_over(NodeId(to))?,
             ChildRequest::Lead => self.lead()?,
             ChildRequest::AwaitLeaders => self.await_leaders()?,
@@ -111,7 +113,8 @@ impl Server {
         let members: Vec<_> = members.iter().copied().map(NodeId).collect();
         let create_every = |offset: u64| -> Result<()> {
             for group in (first + offset..first + count).step_by(CREATING_THREADS) {
-                node.create_group(GroupId(group), kind.name(), &members)?;
+                node.create_group(GroupId(group), kind.name(), &members)
+                    .wait()?;
             }
             Ok(())
         };
@@ -166,7 +169,7 @@ impl Server {
                 let elsewhere = raft.leader.is_none_or(|leader| leader != raft.id);
                 if elsewhere && campaigned.elapsed() > Duration::from_millis(200) {
                     campaigned = Instant::now();
-                    client.group.campaign();
+                    drop(client.group.campaign());
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use crossbeam_channel::{Receiver, Sender, bounded};
-use pontoon::Node;
+use anyhow::{Context, Result};
+use pontoon::{Node, Pending, SpawnError};
 
 use crate::histogram::{self, Buckets};
 
@@ -18,8 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The running timers.
 pub(crate) struct Timers {
     stop: Arc<AtomicBool>,
-    cores: u16,
-    lateness: Receiver<Buckets>,
+    lateness: Vec<Pending<Result<Buckets, SpawnError>>>,
 }
 
 impl Timers {
@@ -29,17 +27,17 @@ impl Timers {
     /// When a core's host is not glommio.
     pub(crate) fn start(node: &Node, cores: u16) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (sender, lateness) = bounded(usize::from(cores));
-        for core in 0..cores {
-            let (stopped, sender) = (Arc::clone(&stop), sender.clone());
-            let spawned = node.spawn_on(core, move || tick(stopped, sender));
-            ensure!(spawned, "core {core}'s host is not glommio");
-        }
-        Ok(Self {
-            stop,
-            cores,
-            lateness,
-        })
+        let start = |core| {
+            let stopped = Arc::clone(&stop);
+            let mut lateness = node.spawn_on(core, move || tick(stopped));
+            // It runs until it is stopped: an answer that is there says that it does not.
+            if let Some(ended) = lateness.wait_timeout(Duration::ZERO) {
+                ended?;
+            }
+            Ok(lateness)
+        };
+        let lateness = (0..cores).map(start).collect::<Result<_>>()?;
+        Ok(Self { stop, lateness })
     }
 
     /// Stops the timers. Gives the lateness of each tick. Blocks until the tasks have ended.
@@ -49,23 +47,21 @@ impl Timers {
     pub(crate) fn stop(self) -> Result<Buckets> {
         self.stop.store(true, Relaxed);
         let mut all = histogram::latencies();
-        for _ in 0..self.cores {
-            let lateness = self.lateness.recv_timeout(PATIENCE);
-            lateness
-                .context("a timer's task did not end")?
-                .add_to(&mut all);
+        for mut lateness in self.lateness {
+            let lateness = lateness.wait_timeout(PATIENCE);
+            let lateness = lateness.context("a timer's task did not end")??;
+            lateness.add_to(&mut all);
         }
         Ok(Buckets::from(&all))
     }
 }
 
-async fn tick(stopped: Arc<AtomicBool>, sender: Sender<Buckets>) {
+async fn tick(stopped: Arc<AtomicBool>) -> Buckets {
     let mut latencies = histogram::latencies();
     while !stopped.load(Relaxed) {
         let due = Instant::now() + TICK;
         pontoon::glommio::timer::sleep(TICK).await;
         histogram::record(&mut latencies, due.elapsed());
     }
-    // The receiver is gone if the load failed; the lateness is not wanted then.
-    let _ = sender.send(Buckets::from(&latencies));
+    Buckets::from(&latencies)
 }

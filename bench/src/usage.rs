@@ -30,7 +30,7 @@ impl Usage {
             context_switches: switches()?,
             ..Self::default()
         };
-        for core in node.statistics() {
+        for core in node.statistics().wait().into_iter().flatten() {
             usage.log_bytes += core.log.bytes as f64;
             usage.payload_bytes += core.log.payload_bytes as f64;
         }

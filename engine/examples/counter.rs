@@ -43,7 +43,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let machines = Machines::new().register("counter", |_| Ok(Box::new(Counter::default())));
 
     let node = Node::start(config, machines)?;
-    let group = node.create_group(GroupId(7), "counter", &[NodeId(1)])?;
+    let group = node
+        .create_group(GroupId(7), "counter", &[NodeId(1)])
+        .wait()?;
     for step in [1, 2, 3] {
         // A node that has just started is elected in a moment, so the first may come too early.
         let applied = loop {

@@ -86,7 +86,7 @@ fn main() -> Result<(), Error> {
             Ok(Box::new(Words { words }))
         });
         let node = Node::start_on(listener, config, machines)?;
-        groups.insert(id, node.create_group(GroupId(1), "words", &members)?);
+        groups.insert(id, node.create_group(GroupId(1), "words", &members).wait()?);
         nodes.insert(id, node);
     }
 

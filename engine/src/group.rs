@@ -2,11 +2,14 @@
 
 use pontoon_raft::{GroupId, NodeId};
 
-use crate::inbox::{CoreHandle, Pending};
+use crate::inbox::CoreHandle;
 use crate::outcome::Proposal;
-use crate::request::{GroupStatus, Request, TransferError};
+use crate::pending::Pending;
+use crate::request::{CampaignError, GroupStatus, Request, RequestError, TransferError};
 
-/// One group, as its node has it. Cheap to clone; any thread may use it.
+/// One group, as its node has it. Cheap to clone; any thread may use it, a core's own as well: no
+/// call blocks. What can't be answered, because too much waits for the core or it has ended, is
+/// answered so.
 ///
 /// ```
 /// # use pontoon::{Applied, Group, NodeId, ProposeError, Rejection, TransferError};
@@ -54,26 +57,32 @@ impl Group {
         self.core.propose(self.id, command)
     }
 
-    /// What this node knows of the group. `None` if the group is not on it, or the node has
-    /// stopped. Any thread may call this.
-    pub fn status(&self) -> Pending<Option<GroupStatus>> {
+    /// What this node knows of the group.
+    pub fn status(&self) -> Pending<Result<GroupStatus, RequestError>> {
         let group = self.id;
-        self.core
-            .request(|reply| Request::Status { group, reply }, || None)
+        self.core.request(|reply| Request::Status { group, reply })
     }
 
-    /// Lets this node campaign for leadership now (thesis 3.4), for tests and administration.
-    pub fn campaign(&self) {
-        self.core.send(Request::Campaign { group: self.id });
+    /// The group's leader, as soon as this node knows of one; it may be this node. Without a
+    /// majority that is never: [`Pending::wait_timeout`], or a timer beside the future, bounds it.
+    pub fn leader(&self) -> Pending<Result<NodeId, RequestError>> {
+        let group = self.id;
+        self.core.request(|reply| Request::Leader { group, reply })
+    }
+
+    /// Lets this node campaign for leadership now (thesis 3.4), for tests and administration. The
+    /// answer says that it leads or campaigns; [`status`](Self::status) tells who leads.
+    pub fn campaign(&self) -> Pending<Result<(), CampaignError>> {
+        let group = self.id;
+        let request = |reply| Request::Campaign { group, reply };
+        self.core.request(request)
     }
 
     /// Transfers leadership to another voter once that has the whole log (thesis 3.10). The answer
     /// says that the transfer has begun; [`status`](Self::status) tells who leads.
-    ///
-    /// Any thread may call this.
     pub fn transfer_leadership(&self, to: NodeId) -> Pending<Result<(), TransferError>> {
         let group = self.id;
         let request = |reply| Request::Transfer { group, to, reply };
-        self.core.request(request, || Err(TransferError::Stopped))
+        self.core.request(request)
     }
 }

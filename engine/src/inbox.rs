@@ -1,39 +1,43 @@
 //! The bounded channels into a core, and the bell that wakes it.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+#[cfg(test)]
+mod tests;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use pontoon_raft::{GroupId, Membership, NodeId};
 use pontoon_storage::record;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Permit};
 use crate::definition::Definition;
 use crate::doorbell::Doorbell;
+use crate::health::{CoreEnd, CoreState, Health};
 use crate::outcome::{Proposal, Rejection};
-use crate::proposals::reply;
-use crate::request::{CreateError, Propose, Request};
+use crate::pending::Pending;
+use crate::proposals::reject;
+use crate::request::{CreateError, Propose, Request, RequestError};
 
 /// Most requests that wait besides proposals. Each turn takes all of them.
-const REQUESTS_MAX: usize = 1024;
+pub(crate) const REQUESTS_MAX: usize = 1024;
+
+/// A request, and its place among those that may wait. Only the end of a core needs none.
+type Waiting = (Request, Option<Permit>);
 
 /// What waits for a core. Whoever puts something in sees to it that it is answered when the core
 /// has ended meanwhile.
 #[derive(Clone, Debug)]
 struct Queues {
     proposals: Receiver<Propose>,
-    requests: Receiver<Request>,
-    closed: Arc<AtomicBool>,
+    requests: Receiver<Waiting>,
+    state: CoreState,
 }
 
 impl Queues {
-    /// Whatever waits is answered that the node has stopped.
-    fn drain(&self) {
+    /// Whatever waits is answered that the core has ended.
+    fn drain(&self, end: CoreEnd) {
         while let Ok(proposal) = self.proposals.try_recv() {
-            reply(proposal.reply, Err(Rejection::Stopped.into()));
+            reject(proposal.reply, end.into(), proposal.command);
         }
         // Whoever asked finds its sender dropped.
         while self.requests.try_recv().is_ok() {}
@@ -46,6 +50,8 @@ impl Queues {
 pub(crate) struct Inbox {
     queues: Queues,
     budget: Budget,
+    /// Who is told of a failure, and which core this is.
+    health: Option<(Health, u16)>,
 }
 
 impl Inbox {
@@ -54,7 +60,8 @@ impl Inbox {
     }
 
     pub(crate) fn next_request(&self) -> Option<Request> {
-        self.queues.requests.try_recv().ok()
+        let (request, _permit) = self.queues.requests.try_recv().ok()?;
+        Some(request)
     }
 
     pub(crate) fn has_proposals(&self) -> bool {
@@ -73,11 +80,23 @@ impl Inbox {
 }
 
 impl Inbox {
+    /// The node's owner learns of a failure by `health`.
+    pub(crate) fn set_health(&mut self, health: Health, core: u16) {
+        self.health = Some((health, core));
+    }
+
+    /// The core serves no more: the owner is told, once.
+    pub(crate) fn tell_failure(&mut self, reason: impl FnOnce() -> String) {
+        if let Some((health, core)) = self.health.take() {
+            health.fail(core, reason());
+        }
+    }
+
     /// Nothing more is taken: whoever waits is answered.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(&self, end: CoreEnd) {
         // Whoever sends after this finds it closed, and what was sent before it is drained here.
-        self.queues.closed.store(true, Ordering::SeqCst);
-        self.queues.drain();
+        self.queues.state.end(end);
+        self.queues.drain(end);
     }
 
     /// Bytes of commands that may still be proposed.
@@ -88,7 +107,7 @@ impl Inbox {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        self.close();
+        self.close(CoreEnd::Stopped);
     }
 }
 
@@ -97,7 +116,9 @@ impl Drop for Inbox {
 pub(crate) struct CoreHandle {
     pub(crate) node: NodeId,
     proposals: Sender<Propose>,
-    requests: Sender<Request>,
+    requests: Sender<Waiting>,
+    /// One unit for each request that waits.
+    places: Budget,
     queues: Queues,
     budget: Budget,
     doorbell: Arc<Doorbell>,
@@ -122,40 +143,51 @@ pub(crate) fn channel(
     limits: InboxLimits,
 ) -> (CoreHandle, Inbox) {
     let (proposals, proposals_out) = bounded(limits.proposals_max);
-    let (requests, requests_out) = bounded(REQUESTS_MAX);
+    let (requests, requests_out) = unbounded();
     let queues = Queues {
         proposals: proposals_out,
         requests: requests_out,
-        closed: Arc::default(),
+        state: CoreState::default(),
     };
     let budget = Budget::new(limits.bytes_max);
     let handle = CoreHandle {
         node,
         proposals,
         requests,
+        places: Budget::new(REQUESTS_MAX),
         queues: queues.clone(),
         budget: budget.clone(),
         doorbell,
         command_bytes_max: limits.command_bytes_max,
     };
-    (handle, Inbox { queues, budget })
+    let inbox = Inbox {
+        queues,
+        budget,
+        health: None,
+    };
+    (handle, inbox)
 }
 
 impl CoreHandle {
     pub(crate) fn propose(&self, group: GroupId, command: Vec<u8>) -> Proposal {
         if command.len() > self.command_bytes_max {
-            return Proposal::rejected(Rejection::TooLarge {
+            let rejection = Rejection::TooLarge {
                 bytes: command.len(),
                 limit: self.command_bytes_max,
-            });
+            };
+            return Proposal::rejected(rejection, command);
         }
-        let overloaded = |limit| Proposal::rejected(Rejection::Overloaded { limit });
-        if self.is_closed() {
-            return Proposal::rejected(Rejection::Stopped);
+        if let Some(end) = self.queues.state.ended() {
+            return Proposal::rejected(end.into(), command);
         }
         let Some(permit) = self.budget.take(record::encoded_bytes(command.len())) else {
-            return overloaded("limits.proposals_pending_bytes_max");
+            let limit = "limits.proposals_pending_bytes_max";
+            return Proposal::rejected(Rejection::Overloaded { limit }, command);
         };
+        self.enqueue_proposal(group, command, permit)
+    }
+
+    fn enqueue_proposal(&self, group: GroupId, command: Vec<u8>, permit: Permit) -> Proposal {
         let (reply, receiver) = oneshot::async_channel();
         let proposal = Propose {
             group,
@@ -166,34 +198,70 @@ impl CoreHandle {
         match self.proposals.try_send(proposal) {
             Ok(()) => {
                 self.doorbell.ring();
-                self.drain_if_closed();
+                self.drain_if_ended();
                 Proposal::waiting(receiver)
             }
-            Err(TrySendError::Full(_)) => overloaded("limits.requests_waiting_max"),
-            Err(TrySendError::Disconnected(_)) => Proposal::rejected(Rejection::Stopped),
+            Err(TrySendError::Full(proposal)) => {
+                let limit = "limits.requests_waiting_max";
+                Proposal::rejected(Rejection::Overloaded { limit }, proposal.command)
+            }
+            Err(TrySendError::Disconnected(_)) => unreachable!("this handle holds a receiver"),
         }
-    }
-
-    fn is_closed(&self) -> bool {
-        self.queues.closed.load(Ordering::SeqCst)
     }
 
     /// The core may have drained its queues before what was sent just now was in them.
-    fn drain_if_closed(&self) {
-        if self.is_closed() {
-            self.queues.drain();
+    fn drain_if_ended(&self) {
+        if let Some(end) = self.queues.state.ended() {
+            self.queues.drain(end);
         }
     }
 
-    /// Puts a question to the core. Waits for room in its channel: not for hot paths.
-    pub(crate) fn request<T>(
+    /// Puts a question to the core. Never blocks, on whatever thread: with too many that wait
+    /// before it, it is answered so at once.
+    pub(crate) fn request<T, E>(
         &self,
-        request: impl FnOnce(oneshot::Sender<T>) -> Request,
-        stopped: fn() -> T,
-    ) -> Pending<T> {
+        request: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Request,
+    ) -> Pending<Result<T, E>>
+    where
+        T: Send + 'static,
+        E: From<RequestError> + Send + 'static,
+    {
+        let state = self.queues.state.clone();
+        if state.ended().is_some() {
+            return Pending::ready(Err(state.request_error().into()));
+        }
+        let Some(place) = self.places.take(1) else {
+            return Pending::ready(Err(RequestError::Overloaded.into()));
+        };
         let (reply, receiver) = oneshot::async_channel();
-        self.send(request(reply));
-        Pending { receiver, stopped }
+        self.enqueue_request(request(reply), Some(place));
+        Pending::new(async move {
+            let answer = receiver.await;
+            answer.unwrap_or_else(|_| Err(state.request_error().into()))
+        })
+    }
+
+    fn enqueue_request(&self, request: Request, place: Option<Permit>) {
+        // This handle holds a receiver.
+        let sent = self.requests.send((request, place));
+        debug_assert!(sent.is_ok());
+        self.wake();
+        self.drain_if_ended();
+    }
+
+    /// Tells the core to end. That it has changes nothing for the caller.
+    pub(crate) fn stop(&self) {
+        self.enqueue_request(Request::Stop, None);
+    }
+
+    #[cfg(feature = "glommio")]
+    pub(crate) fn state(&self) -> CoreState {
+        self.queues.state.clone()
+    }
+
+    /// Wakes the core, also when it waits for its disk alone, holding proposals back.
+    pub(crate) fn wake(&self) {
+        self.doorbell.ring_always();
     }
 
     /// Makes a group on this node, for good. Answered once it is durable.
@@ -202,8 +270,8 @@ impl CoreHandle {
         group: GroupId,
         kind: &str,
         members: &[NodeId],
-    ) -> Result<Pending<Result<(), CreateError>>, CreateError> {
-        let refuse = |reason| Err(CreateError::Members { group, reason });
+    ) -> Pending<Result<(), CreateError>> {
+        let refuse = |reason| Pending::ready(Err(CreateError::Members { group, reason }));
         if members.contains(&NodeId(0)) {
             return refuse("0 is no node");
         }
@@ -211,49 +279,10 @@ impl CoreHandle {
             return refuse("this node must be one of the members; every member creates the group");
         }
         let definition = Definition::new(kind, &Membership::of_voters(members));
-        let request = |reply| Request::CreateGroup {
+        self.request(|reply| Request::CreateGroup {
             group,
             definition,
             reply,
-        };
-        Ok(self.request(request, || Err(CreateError::Stopped)))
-    }
-
-    /// Sends a request to the core. That it has ended changes nothing for the caller.
-    pub(crate) fn send(&self, request: Request) {
-        if !self.is_closed() && self.requests.send(request).is_ok() {
-            // Also when the core waits for its disk alone, holding proposals back.
-            self.doorbell.ring_always();
-            self.drain_if_closed();
-        }
-    }
-}
-
-/// An answer of a core that is not there yet: a future for any executor, or [`wait`](Self::wait)
-/// for a plain thread.
-#[derive(Debug)]
-#[must_use = "an answer is not known before it is awaited"]
-pub struct Pending<T> {
-    receiver: oneshot::AsyncReceiver<T>,
-    /// The answer if the core has ended.
-    stopped: fn() -> T,
-}
-
-impl<T> Pending<T> {
-    /// Blocks this thread until the answer is there. Not for threads that run futures.
-    pub fn wait(self) -> T {
-        futures_executor::block_on(self)
-    }
-}
-
-impl<T> Future for Pending<T> {
-    type Output = T;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let stopped = self.stopped;
-        let receiver = Pin::new(&mut self.receiver);
-        receiver
-            .poll(context)
-            .map(|answer| answer.unwrap_or_else(|_| stopped()))
+        })
     }
 }

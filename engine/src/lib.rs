@@ -24,7 +24,8 @@
 //! let machines = Machines::new().register("counter", |_| Ok(Box::new(Counter(0))));
 //! let node = Node::start(Config::from_toml("pontoon.toml")?, machines)?;
 //! // Every member makes the group; after a restart it is there again.
-//! let group = node.create_group(GroupId(7), "counter", &[NodeId(1), NodeId(2), NodeId(3)])?;
+//! let members = [NodeId(1), NodeId(2), NodeId(3)];
+//! let group = node.create_group(GroupId(7), "counter", &members).wait()?;
 //! let applied = group.propose(b"one more".to_vec()).wait()?; // or .await, on any executor
 //! println!("entry {}: {:?}", applied.index, applied.reply);
 //! # Ok(())
@@ -70,12 +71,14 @@ mod definition;
 internal_mod!(doorbell);
 internal_mod!(driver);
 mod group;
+mod health;
 mod host;
 mod inbox;
 mod machine;
 mod node;
 mod node_error;
 mod outcome;
+mod pending;
 mod placement;
 internal_mod!(port);
 mod proposals;
@@ -86,18 +89,22 @@ internal_mod!(shard);
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod statistics;
+mod wait;
 mod wire;
 
 pub use config::{Config, ConfigError, HostKind, Limits, LogSettings, PeerId, RaftSettings};
 pub use group::Group;
-pub use inbox::Pending;
+pub use health::CoreFailure;
 pub use machine::{Batch, Command, Event, Machines, Made, StateMachine};
 pub use node::Node;
 pub use node_error::{StartError, StopError};
 pub use outcome::{Applied, Outcome, Proposal, ProposeError, Rejection, Unknown};
+pub use pending::Pending;
 pub use pontoon_raft::{GroupId, LogIndex, NodeId, RoleName, Status, Term};
 pub use reason::{CloseReason, DropReason, FrameError};
-pub use request::{CreateError, GroupStatus, TransferError};
+#[cfg(feature = "glommio")]
+pub use request::SpawnError;
+pub use request::{CampaignError, CreateError, GroupStatus, RequestError, TransferError};
 pub use statistics::CoreStatistics;
 
 #[cfg(feature = "glommio")]

@@ -5,8 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use pontoon_raft::{GroupId, NodeId};
@@ -18,20 +17,28 @@ use crate::bulk::{BulkConfig, BulkLane};
 use crate::config::{Config, FRAME_BYTES_MAX, HostKind};
 use crate::core_builder::CoreBuilder;
 use crate::doorbell::Doorbell;
-use crate::driver::DriverError;
+use crate::driver::uring::FINISH_LIMIT;
 use crate::group::Group;
+use crate::health::{CoreFailure, Health};
 use crate::host;
+use crate::host::CoreThread;
 use crate::inbox::{CoreHandle, InboxLimits, channel};
 use crate::machine::Machines;
 use crate::node_error::{StartError, StopError};
+use crate::pending::Pending;
 use crate::placement::core_of;
-use crate::request::{CreateError, Request};
+#[cfg(feature = "glommio")]
+use crate::request::SpawnError;
+use crate::request::{CreateError, Request, RequestError};
 use crate::statistics::CoreStatistics;
+
+/// Beyond all bounds of its own a core is given this long to end.
+const END_MARGIN: Duration = Duration::from_secs(5);
 
 /// A running node: its cores, each with a thread, a log and a driver, and the bulk lane.
 ///
-/// Any thread may use it, but not one of its own cores: calls that say so block. Dropping it stops
-/// it; [`stop`](Self::stop) says how that went.
+/// Any thread may use it: but for starting and stopping, no call blocks. Dropping it stops it;
+/// [`stop`](Self::stop) says how that went.
 ///
 /// ```
 /// # use pontoon::{Batch, Config, GroupId, Machines, Node, NodeId, StateMachine};
@@ -49,7 +56,7 @@ use crate::statistics::CoreStatistics;
 /// let config = Config::new(1, 0x6f1c, directory, listen);
 /// let machines = Machines::new().register("counter", |_| Ok(Box::new(Counter(0))));
 /// let node = Node::start(config, machines)?;
-/// let group = node.create_group(GroupId(7), "counter", &[NodeId(1)])?;
+/// let group = node.create_group(GroupId(7), "counter", &[NodeId(1)]).wait()?;
 /// println!("{:?}", group.propose(b"one more".to_vec()).wait()?.reply);
 /// node.stop()?;
 /// # Ok(())
@@ -60,8 +67,11 @@ pub struct Node {
     id: NodeId,
     address: SocketAddr,
     cores: Vec<CoreHandle>,
-    threads: Vec<JoinHandle<Result<(), DriverError>>>,
+    threads: Vec<CoreThread>,
+    /// How long a core may take to end.
+    end_limit: Duration,
     bulk: Option<BulkLane>,
+    health: Health,
     /// For the tasks beside each core, with the glommio host.
     #[cfg(feature = "glommio")]
     executors: Vec<host::Executor>,
@@ -108,7 +118,9 @@ impl Node {
             address,
             cores: Vec::new(),
             threads: Vec::new(),
+            end_limit: config.raft.election_timeout + FINISH_LIMIT + END_MARGIN,
             bulk: Some(bulk),
+            health: Health::default(),
             #[cfg(feature = "glommio")]
             executors: Vec::new(),
         };
@@ -138,7 +150,7 @@ impl Node {
         let cpu = builder.config.pin.get(usize::from(core)).copied();
         let limits = &builder.config.limits;
         let bytes = |size: ByteSize| usize::try_from(size.0).expect("a 64-bit machine");
-        let (handle, inbox) = channel(
+        let (handle, mut inbox) = channel(
             self.id,
             Arc::clone(&builder.doorbell),
             InboxLimits {
@@ -147,6 +159,7 @@ impl Node {
                 command_bytes_max: bytes(limits.command_bytes_max),
             },
         );
+        inbox.set_health(self.health.clone(), core);
         self.cores.push(handle);
         let make = move || {
             let made = builder.build(inbox);
@@ -176,7 +189,7 @@ impl Node {
             match started.recv() {
                 Ok(result) => result?,
                 Err(_) => {
-                    let lost = self.threads.iter().position(JoinHandle::is_finished);
+                    let lost = self.threads.iter().position(CoreThread::is_finished);
                     let core = u16::try_from(lost.unwrap_or(0)).expect("few cores");
                     return Err(StartError::CoreLost { core });
                 }
@@ -197,21 +210,17 @@ impl Node {
         self.address
     }
 
-    /// Makes a group on this node, and blocks until that is durable. Every member makes it, with
-    /// the same kind and members; making it again changes nothing.
-    ///
-    /// # Errors
-    /// Why it was not made.
+    /// Makes a group on this node; answered once that is durable. Every member makes it, with the
+    /// same kind and members; making it again changes nothing. Never blocks.
     pub fn create_group(
         &self,
         group: GroupId,
         kind: &str,
         members: &[NodeId],
-    ) -> Result<Group, CreateError> {
-        let core = self.core_of(group);
-        let answer = core.create_group(group, kind, members)?;
-        answer.wait()?;
-        Ok(Group::new(group, core.clone()))
+    ) -> Pending<Result<Group, CreateError>> {
+        let handle = self.group(group);
+        let made = self.core_of(group).create_group(group, kind, members);
+        Pending::new(async move { made.await.map(|()| handle) })
     }
 
     /// A handle to a group; whether it is on this node shows when it is used.
@@ -221,26 +230,56 @@ impl Node {
     }
 
     /// Runs a task of the application on the glommio executor beside a core, on the core's CPU if
-    /// it is pinned, until the node stops. `task` is called there, so that what it makes need not
-    /// be `Send`. Does not wait. False if there is no such core, or its host is not glommio, or the
-    /// system has no thread left. The executor is made for the first task of a core.
+    /// it is pinned, until the node stops; answered when the task is done. `task` is called there,
+    /// so that what it makes need not be `Send`. Never blocks. The executor is made for the first
+    /// task of a core.
     #[cfg(feature = "glommio")]
-    pub fn spawn_on<F>(&self, core: u16, task: impl FnOnce() -> F + Send + 'static) -> bool
+    pub fn spawn_on<F>(
+        &self,
+        core: u16,
+        task: impl FnOnce() -> F + Send + 'static,
+    ) -> Pending<Result<F::Output, SpawnError>>
     where
-        F: Future<Output = ()> + 'static,
+        F: Future + 'static,
+        F::Output: Send + 'static,
     {
-        let executor = self.executors.get(usize::from(core));
-        executor.is_some_and(|it| it.send(Box::new(move || Box::pin(task()))).is_ok())
+        let Some(executor) = self.executors.get(usize::from(core)) else {
+            return Pending::ready(Err(SpawnError::NoExecutor { core }));
+        };
+        let (reply, receiver) = oneshot::async_channel();
+        // Whoever ends before the task drops it, and the sender with it.
+        executor.send(Box::new(move || {
+            Box::pin(async move {
+                let _ = reply.send(task().await);
+            })
+        }));
+        let state = self.cores[usize::from(core)].state();
+        Pending::new(async move {
+            receiver.await.map_err(|_| match state.ended() {
+                Some(_) => state.request_error().into(),
+                None => SpawnError::Executor { core },
+            })
+        })
     }
 
-    /// What each core has done so far. Blocks for a turn of each.
-    #[must_use]
-    pub fn statistics(&self) -> Vec<CoreStatistics> {
-        let ask = |core: &CoreHandle| {
-            let request = |reply| Request::Statistics { reply };
-            core.request(request, || None).wait()
-        };
-        self.cores.iter().filter_map(ask).collect()
+    /// What each core has done so far, in the order of the cores. Never blocks.
+    pub fn statistics(&self) -> Pending<Vec<Result<CoreStatistics, RequestError>>> {
+        let ask = |core: &CoreHandle| core.request(|reply| Request::Statistics { reply });
+        let asked: Vec<_> = self.cores.iter().map(ask).collect();
+        Pending::new(async move {
+            let mut answers = Vec::with_capacity(asked.len());
+            for answer in asked {
+                answers.push(answer.await);
+            }
+            answers
+        })
+    }
+
+    /// Resolves when a core fails, so that its owner may end the process or restart the node: until
+    /// then that core refuses everything as [`Failed`](RequestError::Failed). `None` once the node
+    /// has stopped without that.
+    pub fn failed(&self) -> Pending<Option<CoreFailure>> {
+        self.health.failed()
     }
 
     /// How many connections were refused before their first frame, by reason.
@@ -252,30 +291,33 @@ impl Node {
             .unwrap_or_default()
     }
 
-    /// Stops and waits for the end. What was acknowledged is durable already.
+    /// Hands over what it leads, stops, and waits for the end. What was acknowledged is durable
+    /// already. Takes an election timeout at most where nobody takes over, and some 20 s more where
+    /// a disk hangs. Blocks: not for a thread that runs futures.
     ///
     /// # Errors
-    /// If a core had ended before, and how.
+    /// If a core had ended before, and how; or what hangs. Memory that the kernel may still write
+    /// to is then leaked, and the data directory stays locked, until the process ends.
     pub fn stop(mut self) -> Result<(), StopError> {
         self.end()
     }
 
     fn end(&mut self) -> Result<(), StopError> {
         for core in &self.cores {
-            core.send(Request::Stop);
+            core.stop();
         }
         self.cores.clear();
-        #[cfg(feature = "glommio")]
-        self.executors.clear();
+        let deadline = Instant::now() + self.end_limit;
         let mut ended = Ok(());
         for (core, thread) in (0_u16..).zip(self.threads.drain(..)) {
-            let result = match thread.join() {
-                Ok(result) => result.map_err(|source| StopError::Driver { core, source }),
-                Err(_) => Err(StopError::Panic { core }),
-            };
-            ended = ended.and(result);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let joined = thread.join(core, left);
+            ended = ended.and(joined);
         }
+        #[cfg(feature = "glommio")]
+        self.executors.clear();
         self.bulk = None;
+        self.health.close();
         ended
     }
 

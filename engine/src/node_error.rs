@@ -76,6 +76,14 @@ pub enum StopError {
         /// The driver's error.
         source: DriverError,
     },
+    /// A core's thread did not end in time: its state machine, or a call into the kernel, hangs.
+    #[error("core {core} had not ended {seconds} s after the stop; it is left behind as it is")]
+    Hung {
+        /// The core.
+        core: u16,
+        /// How long was waited for it, in seconds.
+        seconds: u64,
+    },
     /// A core panicked: a broken invariant, or a state machine.
     #[error("core {core} panicked; see its message above")]
     Panic {

@@ -3,8 +3,11 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use pontoon_raft::{LeaderHint, LogIndex, NodeId};
+
+use crate::wait::{block_on, block_on_until};
 
 /// A proposal that was committed and applied on the node that took it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,12 +94,34 @@ pub enum Unknown {
 /// What a proposal comes to.
 pub type Outcome = Result<Applied, ProposeError>;
 
-/// The core ended without an answer.
-const STOPPED: Outcome = Err(ProposeError::Unknown(Unknown::Stopped));
+/// What a core sends back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) outcome: Outcome,
+    /// The command, if it was rejected.
+    pub(crate) command: Option<Vec<u8>>,
+}
 
 /// A proposal under way: a future for any executor, or [`wait`](Self::wait) for a plain thread.
 ///
-/// Dropping it does not withdraw the command.
+/// It gives its outcome once; polled or waited for after that it panics, as futures of `async`
+/// functions do. Dropping it does not withdraw the command. A rejected command comes back:
+///
+/// ```
+/// # use pontoon::{Applied, Group, ProposeError};
+/// async fn put(groups: &[Group], mut command: Vec<u8>) -> Result<Applied, ProposeError> {
+///     let mut groups = groups.iter().cycle();
+///     loop {
+///         let mut proposal = groups.next().expect("a group").propose(command);
+///         match (&mut proposal).await {
+///             Err(ProposeError::Rejected(_)) => {
+///                 command = proposal.into_rejected().expect("it was rejected");
+///             }
+///             outcome => return outcome,
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "a proposal's outcome is not known before it is awaited"]
 pub struct Proposal {
@@ -105,31 +130,46 @@ pub struct Proposal {
 
 #[derive(Debug)]
 enum State {
-    Waiting(oneshot::AsyncReceiver<Outcome>),
-    Rejected(Option<Rejection>),
+    Waiting(oneshot::AsyncReceiver<Answer>),
+    Rejected(Rejection, Vec<u8>),
+    /// The outcome was given; with the command if it was rejected.
+    Given(Option<Vec<u8>>),
 }
 
 impl Proposal {
-    pub(crate) fn waiting(receiver: oneshot::AsyncReceiver<Outcome>) -> Self {
+    pub(crate) fn waiting(receiver: oneshot::AsyncReceiver<Answer>) -> Self {
         Self {
             state: State::Waiting(receiver),
         }
     }
 
-    pub(crate) fn rejected(rejection: Rejection) -> Self {
+    pub(crate) fn rejected(rejection: Rejection, command: Vec<u8>) -> Self {
         Self {
-            state: State::Rejected(Some(rejection)),
+            state: State::Rejected(rejection, command),
         }
     }
 
-    /// Blocks this thread until the outcome is there. Not for threads that run futures.
+    /// Blocks this thread until the outcome is there. Not for threads that run futures, and never
+    /// for one of the node's own cores, which would wait for itself.
     ///
     /// # Errors
     /// As the future: see [`ProposeError`].
     pub fn wait(self) -> Outcome {
+        block_on(self)
+    }
+
+    /// The same, but no longer than `limit`. `None` if there is no outcome by then: the command is
+    /// still under way, and its outcome can be waited for again.
+    pub fn wait_timeout(&mut self, limit: Duration) -> Option<Outcome> {
+        block_on_until(self, Instant::now().checked_add(limit))
+    }
+
+    /// The command, if the outcome was given and says that it was rejected.
+    #[must_use]
+    pub fn into_rejected(self) -> Option<Vec<u8>> {
         match self.state {
-            State::Waiting(receiver) => futures_executor::block_on(receiver).unwrap_or(STOPPED),
-            State::Rejected(rejection) => Err(rejection.unwrap_or(Rejection::Stopped).into()),
+            State::Given(command) => command,
+            State::Waiting(_) | State::Rejected(..) => None,
         }
     }
 }
@@ -138,13 +178,20 @@ impl Future for Proposal {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        match &mut self.state {
-            State::Waiting(receiver) => Pin::new(receiver)
-                .poll(context)
-                .map(|outcome| outcome.unwrap_or(STOPPED)),
-            State::Rejected(rejection) => {
-                Poll::Ready(Err(rejection.take().unwrap_or(Rejection::Stopped).into()))
+        let (outcome, command) = match &mut self.state {
+            State::Waiting(receiver) => match Pin::new(receiver).poll(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(answer)) => (answer.outcome, answer.command),
+                // The core ended without an answer.
+                Poll::Ready(Err(_)) => (Err(Unknown::Stopped.into()), None),
+            },
+            State::Rejected(rejection, command) => {
+                let command = std::mem::take(command);
+                (Err(rejection.clone().into()), Some(command))
             }
-        }
+            State::Given(_) => panic!("a proposal was polled after its outcome had been given"),
+        };
+        self.state = State::Given(command);
+        Poll::Ready(outcome)
     }
 }

@@ -7,10 +7,10 @@ use std::rc::Rc;
 use pontoon_raft::LogIndex;
 
 use crate::budget::Permit;
-use crate::outcome::{Applied, Outcome, Unknown};
+use crate::outcome::{Answer, Applied, Outcome, Rejection, Unknown};
 
 /// Where the outcome of one proposal goes.
-pub(crate) type ReplySender = oneshot::Sender<Outcome>;
+pub(crate) type ReplySender = oneshot::Sender<Answer>;
 
 /// Outcomes to be sent at the end of a turn, oldest first.
 #[derive(Debug, Default)]
@@ -34,7 +34,14 @@ impl Replies {
 
 /// Sends an outcome. That nobody waits for it any more changes nothing.
 pub(crate) fn reply(sender: ReplySender, outcome: Outcome) {
-    let _ = sender.send(outcome);
+    let command = None;
+    let _ = sender.send(Answer { outcome, command });
+}
+
+/// Sends a rejection, and the command back.
+pub(crate) fn reject(sender: ReplySender, rejection: Rejection, command: Vec<u8>) {
+    let (outcome, command) = (Err(rejection.into()), Some(command));
+    let _ = sender.send(Answer { outcome, command });
 }
 
 /// A command that was taken and is not in the log yet.

@@ -27,10 +27,16 @@ pub(crate) enum Request {
     },
     Status {
         group: GroupId,
-        reply: oneshot::Sender<Option<GroupStatus>>,
+        reply: oneshot::Sender<Result<GroupStatus, RequestError>>,
+    },
+    /// Answered when the group has a leader that this node knows of.
+    Leader {
+        group: GroupId,
+        reply: oneshot::Sender<Result<NodeId, RequestError>>,
     },
     Campaign {
         group: GroupId,
+        reply: oneshot::Sender<Result<(), CampaignError>>,
     },
     Transfer {
         group: GroupId,
@@ -38,7 +44,7 @@ pub(crate) enum Request {
         reply: oneshot::Sender<Result<(), TransferError>>,
     },
     Statistics {
-        reply: oneshot::Sender<Option<CoreStatistics>>,
+        reply: oneshot::Sender<Result<CoreStatistics, RequestError>>,
     },
     Stop,
 }
@@ -55,16 +61,68 @@ pub struct GroupStatus {
     pub raft: Status,
 }
 
+/// Why a core did not answer. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The group is not on this node.
+    #[error("the group is not on this node; create it first")]
+    UnknownGroup,
+    /// 1024 requests wait for the core; ask again when some are answered.
+    #[error("too many requests wait for the core; ask again when earlier ones are answered")]
+    Overloaded,
+    /// The core's log or driver failed; [`Node::failed`](crate::Node::failed) says why.
+    #[error("the core has failed; restart the node when what its log names is mended")]
+    Failed,
+    /// The node has stopped.
+    #[error("the node has stopped")]
+    Stopped,
+}
+
+/// Why a task does not run on a core's executor, or not to its end.
+#[cfg(feature = "glommio")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// There is no such core, or its host is not glommio.
+    #[error("core {core} has no executor; set `host = \"glommio\"`, and count cores from 0")]
+    NoExecutor {
+        /// The core.
+        core: u16,
+    },
+    /// It could not be made: too few threads, descriptors, or bytes of locked memory.
+    #[error("the executor of core {core} could not be made; the log says what it lacks")]
+    Executor {
+        /// The core.
+        core: u16,
+    },
+    /// The core has ended, and the task with it.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// Why a node does not campaign. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CampaignError {
+    /// The core did not answer.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The replica may not lead now.
+    #[error("this node does not campaign: {reason}")]
+    Refused {
+        /// What is in the way.
+        reason: &'static str,
+    },
+}
+
 /// Why leadership is not transferred. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransferError {
-    /// The group is not on this node.
-    #[error("the group is not on this node; create it first")]
-    UnknownGroup,
-    /// The node has stopped.
-    #[error("the node has stopped")]
-    Stopped,
+    /// The core did not answer.
+    #[error(transparent)]
+    Request(#[from] RequestError),
     /// Only a leader transfers leadership.
     #[error("this node does not lead the group; {}", LeaderHint(*leader))]
     NotLeader {
@@ -138,7 +196,7 @@ pub enum CreateError {
     /// The log does not take it now.
     #[error("the log did not take the group: {0}")]
     Log(#[from] pontoon_storage::AppendError),
-    /// The node is stopping, or its log failed.
-    #[error("the node is stopping, or its log has failed")]
-    Stopped,
+    /// The core did not answer.
+    #[error("group not created: {0}")]
+    Request(#[from] RequestError),
 }

@@ -9,8 +9,9 @@ use pontoon_transport::Head;
 
 use crate::doorbell::Doorbell;
 use crate::group::Group;
-use crate::inbox::{CoreHandle, InboxLimits, Pending, channel};
+use crate::inbox::{CoreHandle, InboxLimits, channel};
 use crate::machine::Machines;
+use crate::pending::Pending;
 use crate::port::{Completion, Operation};
 use crate::request::CreateError;
 use crate::shard::{Shard, ShardConfig, ShardOpenError, Turn};
@@ -82,15 +83,12 @@ impl SimulatedCore {
     }
 
     /// Makes a group.
-    ///
-    /// # Errors
-    /// If the members can't be.
     pub fn create_group(
         &self,
         group: GroupId,
         kind: &str,
         members: &[NodeId],
-    ) -> Result<Pending<Result<(), CreateError>>, CreateError> {
+    ) -> Pending<Result<(), CreateError>> {
         self.core.create_group(group, kind, members)
     }
 

@@ -58,7 +58,7 @@ struct Measured {
 fn look(node: &Node, allocations: &AtomicU64) -> Measured {
     Measured {
         allocations: allocations.load(Relaxed),
-        statistics: node.statistics().remove(0),
+        statistics: node.statistics().wait().remove(0).unwrap(),
     }
 }
 
@@ -83,6 +83,7 @@ fn start(data: &std::path::Path, allocations: &Arc<AtomicU64>) -> (Node, Group) 
     let node = Node::start(config, machines).unwrap();
     let group = node
         .create_group(GroupId(1), "witness", &[NodeId(1)])
+        .wait()
         .unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     while let Err(error) = group.propose(vec![0]).wait() {

@@ -41,7 +41,8 @@ pub(crate) fn serve(arguments: &[String]) -> Result<()> {
     let node = Node::start(config, machines)?;
     let mut waiting = Vec::new();
     for group in 1..=GROUPS {
-        node.create_group(GroupId(group), "store", &members)?;
+        node.create_group(GroupId(group), "store", &members)
+            .wait()?;
         let (sender, proposals) = channel();
         std::thread::spawn(move || proposals.into_iter().for_each(answer));
         waiting.push(sender);

@@ -16,8 +16,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use pontoon_raft::NodeId;
 use pontoon_storage::DirectoryLock;
 use pontoon_transport::Hello;
@@ -137,7 +138,11 @@ fn wake(eventfd: &OwnedFd) {
     let _ = rustix::io::write(eventfd, &1_u64.to_ne_bytes());
 }
 
-/// The threads of the lane. Dropping it stops and joins them at once, whatever they are doing.
+/// Longest wait for the threads of the lane: one may be in a call that a frozen file system holds.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// The threads of the lane. Dropping it stops and joins them at once, whatever they are doing; one
+/// that hangs in the kernel is left behind.
 #[derive(Debug)]
 pub struct BulkLane {
     refused: Arc<Refused>,
@@ -145,6 +150,9 @@ pub struct BulkLane {
     running: Option<Sender<()>>,
     wake: Arc<OwnedFd>,
     threads: Vec<JoinHandle<()>>,
+    /// Nothing is sent: it is disconnected when the last thread has ended.
+    ended: Receiver<()>,
+    ending: Option<Sender<()>>,
 }
 
 impl BulkLane {
@@ -205,11 +213,14 @@ impl BulkLane {
             running: stopping,
             wake: Arc::clone(&wake),
         };
+        let (ending, ended) = bounded(0);
         let mut lane = Self {
             refused,
             running: Some(running),
             wake,
             threads: Vec::new(),
+            ended,
+            ending: Some(ending),
         };
         lane.spawn("pontoon-reactor", move || reactor.run())?;
         for preparer in preparers {
@@ -220,6 +231,11 @@ impl BulkLane {
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let builder = std::thread::Builder::new().name(name.to_owned());
+        let ending = self.ending.clone();
+        let run = move || {
+            run();
+            drop(ending);
+        };
         self.threads.push(builder.spawn(run)?);
         Ok(())
     }
@@ -234,7 +250,12 @@ impl BulkLane {
 impl Drop for BulkLane {
     fn drop(&mut self) {
         self.running = None;
+        self.ending = None;
         wake(&self.wake);
+        if self.ended.recv_timeout(END_LIMIT) == Err(RecvTimeoutError::Timeout) {
+            tracing::error!("a thread of the bulk lane hangs in a call for a file: left behind");
+            return;
+        }
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the bulk lane panicked");

@@ -38,6 +38,18 @@ pub enum DriverError {
         /// What an operator can do.
         remedy: &'static str,
     },
+    /// An operation did not complete within the bound of a stop.
+    #[error(
+        "{operation} had not completed {seconds} s after the stop: its file system is frozen, or \
+         its disk gone; its memory and the lock of the data directory are kept until the process \
+         ends"
+    )]
+    Hung {
+        /// What the kernel was asked for.
+        operation: String,
+        /// How long was waited for it, in seconds.
+        seconds: u64,
+    },
     /// The system refused a call that the driver can't do without.
     #[error("{what}: {source}")]
     Failed {
@@ -88,6 +100,12 @@ pub trait Driver {
     /// Whether the next exchange finds something without waiting, dials and segments for example.
     #[must_use]
     fn has_events(&self) -> bool;
+
+    /// Ends: waits, for a bounded time, until nothing is under way. Not used after this.
+    ///
+    /// # Errors
+    /// [`DriverError::Hung`] names what did not complete. Its memory is never freed.
+    fn end(&mut self) -> Result<(), DriverError>;
 
     /// Counts since the driver was opened.
     #[must_use]

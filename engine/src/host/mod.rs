@@ -1,5 +1,6 @@
 //! Hosts: the loop that calls a shard's `turn()` and waits between turns, and what runs beside it.
 
+mod core_thread;
 #[cfg(feature = "glommio")]
 mod glommio;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use crate::driver::{Driver, DriverError, Wait};
 use crate::port::{Completion, Operation};
 use crate::shard::Shard;
 
+pub(crate) use self::core_thread::CoreThread;
 #[cfg(feature = "glommio")]
 pub(crate) use self::glommio::Executor;
 pub(crate) use self::thread::start as start_thread;
@@ -126,11 +128,25 @@ impl<D: Driver> CoreLoop<D> {
             }
             Next::Turn | Next::End => Wait::No,
         };
-        let done = self
-            .driver
-            .exchange(&mut self.operations, &mut self.completions, wait);
+        let done = self.exchange_with(wait);
         self.doorbell.unpark();
         done
+    }
+
+    /// A driver that fails is the end of the core: whoever waits for it is told.
+    fn exchange_with(&mut self, wait: Wait) -> Result<(), DriverError> {
+        let (operations, completions) = (&mut self.operations, &mut self.completions);
+        let done = self.driver.exchange(operations, completions, wait);
+        if let Err(error) = &done {
+            tracing::error!(%error, "the core ends: its driver has failed");
+            self.shard.fail(error);
+        }
+        done
+    }
+
+    /// Ends the driver, within a bound.
+    pub(crate) fn end(&mut self) -> Result<(), DriverError> {
+        self.driver.end()
     }
 
     /// Announces parking, unless proposals are being held back for batching: then the completion of

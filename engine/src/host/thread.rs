@@ -1,23 +1,17 @@
 //! A plain thread for each core, which waits inside its driver.
 
 use std::io;
-use std::thread::JoinHandle;
 
-use super::{AbortOnPanic, CoreLoop, Next};
+use super::{AbortOnPanic, CoreLoop, CoreThread, Next};
 use crate::driver::{Driver, DriverError};
 
 /// Runs a core on a thread of its own, pinned if `cpu` is given. `make` is called there first.
-pub(crate) fn start<D, M>(
-    core: u16,
-    cpu: Option<usize>,
-    make: M,
-) -> io::Result<JoinHandle<Result<(), DriverError>>>
+pub(crate) fn start<D, M>(core: u16, cpu: Option<usize>, make: M) -> io::Result<CoreThread>
 where
     D: Driver,
     M: FnOnce() -> Option<CoreLoop<D>> + Send + 'static,
 {
-    let builder = std::thread::Builder::new().name(format!("pontoon-core-{core}"));
-    builder.spawn(move || {
+    CoreThread::spawn(core, move || {
         let _abort = AbortOnPanic;
         if let Some(cpu) = cpu {
             pin(core, cpu);
@@ -39,7 +33,7 @@ fn run(mut core_loop: CoreLoop<impl Driver>) -> Result<(), DriverError> {
     loop {
         let next = core_loop.turn();
         if next == Next::End {
-            return Ok(());
+            return core_loop.end();
         }
         core_loop.exchange(next)?;
     }

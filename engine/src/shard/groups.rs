@@ -6,6 +6,7 @@ use pontoon_raft::{GroupId, Message, NodeId, Output, Time};
 use pontoon_storage::{RecordBytes, SegmentLog};
 
 use super::ShardConfig;
+use super::ask::AwaitingLeader;
 use super::catch_up::CatchUps;
 use super::durability::Durability;
 use super::mutant::Mutant;
@@ -22,7 +23,7 @@ use crate::definition::Definition;
 use crate::machine::{Event, Machines};
 use crate::outcome::Unknown;
 use crate::proposals::Replies;
-use crate::request::{CreateError, GroupStatus, TransferError};
+use crate::request::{CreateError, GroupStatus, RequestError, TransferError};
 use crate::statistics::CoreStatistics;
 
 const NEVER: Time = Time(u64::MAX);
@@ -48,6 +49,8 @@ pub(super) struct Groups {
     pub(super) to_apply: VecDeque<ReplicaSlot>,
     /// Those of them whose entries are to be read back first.
     pub(super) to_read: VecDeque<ReplicaSlot>,
+    /// Who waits for a leader of a group.
+    pub(super) awaiting_leader: AwaitingLeader,
     /// Outcomes of this turn that are not sent yet.
     pub(super) replies: Replies,
     /// What the call into a replica that is under way asks for. Keeps its memory.
@@ -56,6 +59,8 @@ pub(super) struct Groups {
     pub(super) pieces: Vec<RecordBytes>,
     /// The log failed: nothing is acknowledged any more.
     pub(super) failed: bool,
+    /// It is to stop, at the latest then.
+    pub(super) stop_by: Option<Time>,
     pub(super) stopped: bool,
     pub(super) statistics: CoreStatistics,
 }
@@ -73,7 +78,8 @@ impl Groups {
         }
         let timers = self.timers.next();
         let room = self.room_deadline().unwrap_or(timers);
-        timers.min(room).min(self.space.deadline(&self.log))
+        let stop = self.stop_by.unwrap_or(NEVER);
+        timers.min(room).min(stop).min(self.space.deadline(&self.log))
     }
 
     pub(super) fn is(&self, mutant: Mutant) -> bool {
@@ -125,6 +131,7 @@ impl Groups {
         }
         self.durability.abandon();
         self.outbox.clear();
+        self.awaiting_leader.clear();
         self.to_apply.clear();
         self.to_read.clear();
     }
@@ -154,8 +161,8 @@ impl Groups {
         group: GroupId,
         definition: Definition,
     ) -> Result<Option<u64>, CreateError> {
-        if self.failed || self.stopped {
-            return Err(CreateError::Stopped);
+        if self.failed {
+            return Err(RequestError::Failed.into());
         }
         if let Some(slot) = self.slot(group) {
             return self.existing_group(slot, &definition);
@@ -219,9 +226,13 @@ impl Groups {
         self.arm(slot);
     }
 
-    pub(super) fn status(&self, group: GroupId) -> Option<GroupStatus> {
-        let replica = &self.replicas[self.slot(group)?];
-        Some(GroupStatus {
+    pub(super) fn known(&self, group: GroupId) -> Result<ReplicaSlot, RequestError> {
+        self.slot(group).ok_or(RequestError::UnknownGroup)
+    }
+
+    pub(super) fn status(&self, group: GroupId) -> Result<GroupStatus, RequestError> {
+        let replica = &self.replicas[self.known(group)?];
+        Ok(GroupStatus {
             kind: replica.definition.kind.clone(),
             has_machine: replica.machine.is_some(),
             raft: replica.raft.status(),
@@ -238,17 +249,10 @@ impl Groups {
     }
 
     pub(super) fn transfer(&mut self, group: GroupId, to: NodeId) -> Result<(), TransferError> {
-        let slot = self.slot(group).ok_or(TransferError::UnknownGroup)?;
+        let slot = self.known(group)?;
         let raft = &mut self.replicas[slot].raft;
         let result = raft.transfer_leadership(self.now, to, &mut self.output);
         self.process_output(slot, Source::None);
         result.map_err(|rejection| TransferError::from_raft(rejection, to))
-    }
-
-    pub(super) fn stop(&mut self) {
-        self.stopped = true;
-        for replica in self.replicas.iter_mut() {
-            replica.proposals.give_up(Unknown::Stopped);
-        }
     }
 }

@@ -9,6 +9,7 @@
 //! `Peers` (connections), and the inbox. What concerns two of them goes through here.
 
 mod apply;
+mod ask;
 mod catch_up;
 mod durability;
 #[cfg(feature = "simulation")]
@@ -28,6 +29,7 @@ mod requests;
 mod room;
 mod send;
 mod space;
+mod stop;
 mod timers;
 
 #[cfg(feature = "simulation")]
@@ -43,6 +45,8 @@ pub use mutant::Mutants;
 pub use gauges::Gauge;
 pub use open::ShardOpenError;
 
+use crate::driver::DriverError;
+use crate::health::CoreEnd;
 use crate::inbox::Inbox;
 use crate::port::{Completion, Operation, SocketId};
 use crate::reason::CloseReason;
@@ -130,10 +134,32 @@ impl Shard {
         self.groups.flush(&mut self.peers, operations);
         self.drive_connections(operations);
         let apply_left = self.groups.apply(operations);
+        self.groups.tell_leaders();
+        if self.groups.end_stop() {
+            self.inbox.close(CoreEnd::Stopped);
+        }
+        if self.groups.failed {
+            self.tell_failure();
+        }
         Turn {
             more: requests_left || apply_left,
             deadline: self.groups.deadline().min(self.peers.deadline()),
         }
+    }
+
+    /// The owner of the node learns that this core serves no more.
+    fn tell_failure(&mut self) {
+        let poisoned = self.groups.log.poisoned();
+        self.inbox.tell_failure(|| {
+            poisoned.map_or_else(|| "its log failed".to_owned(), ToString::to_string)
+        });
+    }
+
+    /// The driver failed, so that this core ends: everybody is told.
+    pub(crate) fn fail(&mut self, error: &DriverError) {
+        self.groups.fail();
+        self.inbox.tell_failure(|| error.to_string());
+        self.inbox.close(CoreEnd::Failed);
     }
 
     /// Whether the loop that calls `turn` is to end.

@@ -7,6 +7,7 @@ use pontoon_raft::{
 };
 use pontoon_storage::{RecoveredGroup, Recovery, SegmentLog};
 
+use super::ask::AwaitingLeader;
 use super::catch_up::CatchUps;
 use super::durability::Durability;
 use super::groups::Groups;
@@ -106,10 +107,12 @@ impl Shard {
             outbox: Vec::new(),
             to_apply: VecDeque::new(),
             to_read: VecDeque::new(),
+            awaiting_leader: AwaitingLeader::default(),
             replies: Replies::default(),
             output: Output::default(),
             pieces: Vec::new(),
             failed: false,
+            stop_by: None,
             stopped: false,
             statistics: CoreStatistics::default(),
         };

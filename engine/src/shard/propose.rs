@@ -7,7 +7,7 @@ use super::groups::Groups;
 use super::persist::Source;
 use super::replicas::ReplicaSlot;
 use crate::outcome::{Rejection, Unknown};
-use crate::proposals::{TakenCommand, TakenPermit, Unanswered, reply};
+use crate::proposals::{TakenCommand, TakenPermit, Unanswered, reject};
 use crate::request::Propose;
 
 /// The commands that were taken and are not proposed yet.
@@ -53,7 +53,7 @@ impl Groups {
                     permit,
                 });
             }
-            Err(rejection) => reply(sender, Err(rejection.into())),
+            Err(rejection) => reject(sender, rejection, command),
         }
     }
 
@@ -132,7 +132,8 @@ impl Groups {
                     _ => None,
                 };
                 for taken in replica.batch.drain(..) {
-                    reply(taken.sender, Err(Rejection::NotLeader { leader }.into()));
+                    let rejection = Rejection::NotLeader { leader };
+                    reject(taken.sender, rejection, taken.command);
                 }
             }
         }

@@ -39,21 +39,17 @@ impl Shard {
             Request::Status { group, reply } => {
                 let _ = reply.send(self.groups.status(group));
             }
-            Request::Campaign { group } => {
-                if let Some(slot) = self.groups.slot(group) {
-                    self.groups.campaign(slot);
-                }
+            Request::Leader { group, reply } => self.groups.await_leader(group, reply),
+            Request::Campaign { group, reply } => {
+                let _ = reply.send(self.groups.campaign_if_possible(group));
             }
             Request::Transfer { group, to, reply } => {
                 let _ = reply.send(self.groups.transfer(group, to));
             }
             Request::Statistics { reply } => {
-                let _ = reply.send(Some(self.statistics()));
+                let _ = reply.send(Ok(self.statistics()));
             }
-            Request::Stop => {
-                self.groups.stop();
-                self.inbox.close();
-            }
+            Request::Stop => self.groups.begin_stop(),
         }
     }
 }

@@ -55,7 +55,10 @@ pub(crate) fn serve_if_told() {
     });
     let node = Node::start(config, machines).unwrap();
     let members: Vec<_> = (1..=addresses.len() as u64).map(NodeId).collect();
-    let group = node.create_group(GROUP, "numbers", &members).unwrap();
+    let group = node
+        .create_group(GROUP, "numbers", &members)
+        .wait()
+        .unwrap();
     tell("ready");
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         match line.split_once(' ') {
@@ -78,7 +81,7 @@ fn load(group: &Group, first: u64) {
         let mut next = first;
         loop {
             let status = group.status().wait();
-            if status.is_none_or(|status| status.raft.role != RoleName::Leader) {
+            if status.is_ok_and(|status| status.raft.role != RoleName::Leader) {
                 std::thread::park_timeout(Duration::from_millis(5));
                 continue;
             }

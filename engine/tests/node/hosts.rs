@@ -4,7 +4,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use pontoon::HostKind;
+use pontoon::{HostKind, RequestError, SpawnError};
 
 use crate::{PATIENCE, alone, config, directory, propose};
 
@@ -24,14 +24,15 @@ fn a_task_of_the_application_runs_beside_a_busy_shard() {
     let (node, group) = alone(config(data.path()).host(HostKind::Glommio));
     propose(&group, b"go");
     let (sender, ticks) = mpsc::channel();
-    assert!(node.spawn_on(0, move || async move {
+    let ticking = node.spawn_on(0, move || async move {
         for tick in 0..20 {
             pontoon::glommio::timer::sleep(Duration::from_millis(1)).await;
             if sender.send(tick).is_err() {
-                return;
+                return "unheard";
             }
         }
-    }));
+        "done"
+    });
     // The shard has something to do all the time, until the task is done.
     let mut ticks_seen = 0;
     let deadline = std::time::Instant::now() + PATIENCE;
@@ -43,8 +44,12 @@ fn a_task_of_the_application_runs_beside_a_busy_shard() {
         ticks_seen += ticks.try_iter().count();
         assert!(std::time::Instant::now() < deadline, "the task starved");
     }
-    assert!(!node.spawn_on(7, || async {}), "there is no core 7");
+    assert_eq!(ticking.wait(), Ok("done"));
+    let nowhere = node.spawn_on(7, || async {});
+    assert_eq!(nowhere.wait(), Err(SpawnError::NoExecutor { core: 7 }));
+    let endless = node.spawn_on(0, std::future::pending::<()>);
     node.stop().unwrap();
+    assert_eq!(endless.wait(), Err(RequestError::Stopped.into()));
 }
 
 #[test]
@@ -54,15 +59,14 @@ fn tasks_that_come_while_another_one_blocks_all_run() {
     let data = directory();
     let (node, _) = alone(config(data.path()).host(HostKind::Glommio));
     let (go_on, gate) = mpsc::channel::<()>();
-    assert!(node.spawn_on(0, move || async move { gate.recv().unwrap() }));
-    let (sender, done) = mpsc::channel();
-    for task in 0..TASKS {
-        let sender = sender.clone();
-        assert!(node.spawn_on(0, move || async move { sender.send(task).unwrap() }));
-    }
+    let blocking = node.spawn_on(0, move || async move { gate.recv().unwrap() });
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| node.spawn_on(0, move || async move { task }))
+        .collect();
     go_on.send(()).unwrap();
-    for task in 0..TASKS {
-        assert_eq!(done.recv_timeout(PATIENCE), Ok(task));
+    assert_eq!(blocking.wait(), Ok(()));
+    for (number, task) in tasks.into_iter().enumerate() {
+        assert_eq!(task.wait(), Ok(number));
     }
     node.stop().unwrap();
 }
@@ -79,14 +83,15 @@ fn a_stop_ends_the_tasks_that_are_not_done_and_waits_for_it() {
     let (node, _) = alone(config(data.path()).host(HostKind::Glommio));
     let (sender, ended) = mpsc::channel();
     let (begun, beginning) = mpsc::channel();
-    assert!(node.spawn_on(0, move || async move {
+    let endless = node.spawn_on(0, move || async move {
         let _told = Told(sender);
         begun.send(()).unwrap();
         std::future::pending::<()>().await;
-    }));
+    });
     beginning.recv_timeout(PATIENCE).unwrap();
     node.stop().unwrap();
     assert_eq!(ended.try_recv(), Ok(()), "its destructors have run");
+    assert_eq!(endless.wait(), Err(RequestError::Stopped.into()));
 }
 
 #[test]
@@ -100,12 +105,12 @@ fn a_task_may_drop_the_last_handle_to_its_node() {
     );
     let (sender, dropped) = mpsc::channel();
     let (go_on, gate) = mpsc::channel::<()>();
-    assert!(node.spawn_on(0, move || async move {
+    let dropping = node.spawn_on(0, move || async move {
         gate.recv().unwrap();
         drop(own);
         sender.send(()).unwrap();
-    }));
-    drop(node);
+    });
+    drop((node, dropping));
     go_on.send(()).unwrap();
     dropped.recv_timeout(PATIENCE).unwrap();
     assert!(other.upgrade().is_none());
@@ -115,5 +120,6 @@ fn a_task_may_drop_the_last_handle_to_its_node() {
 fn a_node_of_threads_runs_no_tasks() {
     let data = directory();
     let (node, _) = alone(config(data.path()));
-    assert!(!node.spawn_on(0, || async {}));
+    let nowhere = node.spawn_on(0, || async {});
+    assert_eq!(nowhere.wait(), Err(SpawnError::NoExecutor { core: 0 }));
 }

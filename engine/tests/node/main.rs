@@ -1,6 +1,8 @@
 //! Whole nodes over real files and sockets: life, bad input, refusals.
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
 
+mod forbidden;
+mod frozen;
 mod hosts;
 mod refusals;
 mod strangers;
@@ -44,7 +46,10 @@ fn config(data: &Path) -> Config {
 
 fn alone(config: Config) -> (Node, Group) {
     let node = Node::start(config, machines()).unwrap();
-    let group = node.create_group(GROUP, "echo", &[NodeId(1)]).unwrap();
+    let group = node
+        .create_group(GROUP, "echo", &[NodeId(1)])
+        .wait()
+        .unwrap();
     (node, group)
 }
 
@@ -92,7 +97,9 @@ fn groups_are_spread_over_the_cores_and_each_keeps_its_order() {
     let groups: Vec<Group> = (1..=8)
         .map(|group| {
             let group = GroupId(group);
-            node.create_group(group, "echo", &[NodeId(1)]).unwrap()
+            node.create_group(group, "echo", &[NodeId(1)])
+                .wait()
+                .unwrap()
         })
         .collect();
     for group in &groups {
@@ -109,9 +116,13 @@ fn groups_are_spread_over_the_cores_and_each_keeps_its_order() {
         assert!(applied.index > *last, "in the order they were proposed");
         *last = applied.index;
     }
-    let statistics = node.statistics();
+    let statistics = node.statistics().wait();
     assert_eq!(statistics.len(), 2);
-    assert!(statistics.iter().all(|core| core.proposals > 0));
+    assert!(
+        statistics
+            .iter()
+            .all(|core| core.as_ref().unwrap().proposals > 0)
+    );
     node.stop().unwrap();
 }
 

@@ -57,7 +57,12 @@ fn wait_for_refusal(node: &Node, reason: &str) {
 fn wait_for_closed(node: &Node, reason: &str) {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let seen = node.statistics().remove(0).connections_closed;
+        let seen = node
+            .statistics()
+            .wait()
+            .remove(0)
+            .unwrap()
+            .connections_closed;
         if seen.keys().any(|closed| closed.label() == reason) {
             return;
         }

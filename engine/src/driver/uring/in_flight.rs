@@ -94,6 +94,19 @@ impl InFlight {
         self.count == 0
     }
 
+    /// What is under way, for whoever has waited for it in vain: disks before sockets.
+    pub(super) fn describe(&self) -> String {
+        let disk = self.operations.iter().flatten().find_map(|under_way| match under_way {
+            InFlightOp::Write { operation, .. } => Some(("a write to", operation.slot())),
+            InFlightOp::Read { operation } => Some(("a read of", operation.slot())),
+            InFlightOp::Send { .. } | InFlightOp::Receive { .. } => None,
+        });
+        match disk {
+            Some((what, slot)) => format!("{what} segment {slot}"),
+            None => "an operation of a socket".to_owned(),
+        }
+    }
+
     pub(super) fn writes(&self) -> usize {
         self.writes
     }

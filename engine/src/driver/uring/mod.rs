@@ -20,6 +20,7 @@ use crate::bulk::BulkLink;
 use crate::doorbell::Doorbell;
 use crate::port::{Completion, Operation, SocketId};
 use in_flight::InFlight;
+pub(crate) use setup::FINISH_LIMIT;
 
 /// What a ring's driver is made of.
 #[derive(Debug)]
@@ -58,6 +59,8 @@ pub struct UringDriver {
     /// Where the doorbell's counter is read to.
     doorbell_value: Box<u64>,
     doorbell_armed: bool,
+    /// What was under way has completed or is leaked, and the volume is dropped or leaked.
+    ended: bool,
     statistics: DriverStatistics,
 }
 
@@ -100,6 +103,10 @@ impl Driver for UringDriver {
         }
         self.reap(completions);
         Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), DriverError> {
+        self.end_once()
     }
 
     fn writes_in_flight(&self) -> bool {

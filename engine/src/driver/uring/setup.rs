@@ -22,7 +22,7 @@ const REMEDY: &str =
     "allow it in the container's seccomp profile and set kernel.io_uring_disabled to 0";
 
 /// How long the end of a driver waits for what is under way: only a disk that hangs takes longer.
-const FINISH_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
 impl UringDriver {
     /// Makes the ring. Call it on the thread that will use it.
@@ -46,6 +46,7 @@ impl UringDriver {
             doorbell: config.doorbell,
             doorbell_value: Box::new(0),
             doorbell_armed: false,
+            ended: false,
             statistics: DriverStatistics::default(),
         })
     }
@@ -121,6 +122,19 @@ fn register_arena(ring: &IoUring, (start, bytes): (*const u8, usize)) -> bool {
 impl Drop for UringDriver {
     /// The kernel may read and write what is under way until it has completed.
     fn drop(&mut self) {
+        if let Err(error) = self.end_once() {
+            tracing::error!(%error, "the driver did not end as it should");
+        }
+    }
+}
+
+impl UringDriver {
+    /// Gives back everything but what the kernel still works on, whose memory is leaked on purpose:
+    /// it may be read or written whenever the disk comes back.
+    pub(super) fn end_once(&mut self) -> Result<(), DriverError> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
+        }
         for (_, socket) in self.sockets.drain() {
             let socket = TcpStream::from(socket);
             let _ = socket.shutdown(Shutdown::Both);
@@ -129,20 +143,17 @@ impl Drop for UringDriver {
         // Ends the read of the doorbell.
         let _ = rustix::io::write(self.doorbell.fd(), &1_u64.to_ne_bytes());
         if self.finish(Instant::now() + FINISH_LIMIT) {
-            // SAFETY: nobody uses it after this, and it is dropped only here.
+            // SAFETY: nobody uses it after this, and `ended` says that it is dropped only here.
             unsafe { ManuallyDrop::drop(&mut self.volume) }
-            return;
+            return Ok(());
         }
-        tracing::error!(
-            "the disk did not complete an operation in time; its memory and the lock of the data \
-             directory are kept until the process ends"
-        );
+        let operation = self.in_flight.describe();
         std::mem::forget(std::mem::take(&mut self.in_flight));
         std::mem::forget(std::mem::take(&mut self.doorbell_value));
+        let seconds = FINISH_LIMIT.as_secs();
+        Err(DriverError::Hung { operation, seconds })
     }
-}
 
-impl UringDriver {
     /// Waits until nothing is under way. False if that takes too long.
     fn finish(&mut self, deadline: Instant) -> bool {
         let mut completions = Vec::new();

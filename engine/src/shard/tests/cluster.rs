@@ -223,7 +223,7 @@ impl Cluster {
         for id in members {
             let node = id.0 as usize - 1;
             let core = &self.nodes[node].core;
-            let mut answer = core.create_group(group, "recorder", members).unwrap();
+            let mut answer = core.create_group(group, "recorder", members);
             self.until("the group is created", |_| {
                 poll(&mut answer) == Some(Ok(()))
             });
@@ -232,7 +232,7 @@ impl Cluster {
 
     pub(super) fn elect(&mut self, node: usize) {
         self.run(3);
-        self.group(node).campaign();
+        drop(self.group(node).campaign());
         self.until("the candidate leads", |cluster| {
             cluster.status(node).is_some_and(|s| s.leader == Some(s.id))
         });

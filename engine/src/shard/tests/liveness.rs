@@ -94,7 +94,7 @@ fn a_slow_peer_does_not_refuse_groups_that_have_no_member_there() {
         node.journal.borrow_mut().releases = true;
     }
     cluster.elect(0);
-    cluster.other_group(0, other).campaign();
+    drop(cluster.other_group(0, other).campaign());
     cluster.run(300);
     // Node 3 takes 7.5 KB/s of what comes from the leader.
     cluster.bandwidth.insert((0, 2), 7);
@@ -122,7 +122,7 @@ fn a_peer_that_hangs_is_cut_off_when_others_need_its_memory() {
         node.journal.borrow_mut().releases = true;
     }
     cluster.elect(0);
-    cluster.other_group(0, other).campaign();
+    drop(cluster.other_group(0, other).campaign());
     cluster.run(300);
     cluster.bandwidth.insert((0, 2), 0);
     let mut answered = 0;
@@ -176,7 +176,7 @@ fn heartbeats_do_not_wait_behind_the_entries_of_other_groups() {
     let mut cluster = Cluster::led_by_first_with(3, FOR_SLOW_WAYS);
     let idle = GroupId(8);
     cluster.create(idle);
-    cluster.other_group(0, idle).campaign();
+    drop(cluster.other_group(0, idle).campaign());
     cluster.run(300);
     for to in [1, 2] {
         cluster.bandwidth.insert((0, to), 1_000);

@@ -1,5 +1,6 @@
 //! Three shards in one thread, over disks and sockets in memory, driven through the public API.
 
+mod calls;
 mod cluster;
 mod liveness;
 mod machine;
@@ -8,4 +9,5 @@ mod protocol;
 mod reads;
 mod restart;
 mod room;
+mod stop;
 mod wire;

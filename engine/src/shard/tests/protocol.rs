@@ -76,7 +76,7 @@ fn an_entry_of_an_earlier_term_is_applied_only_under_one_of_its_own() {
     assert_eq!(cluster.status(1).unwrap().last_index, last_old);
     assert!(proposals.iter_mut().all(|p| poll(p).unwrap().is_err()));
     // Node 1 leads in a later term, and replicates them a message at a time.
-    cluster.group(1).campaign();
+    drop(cluster.group(1).campaign());
     let own = last_old.next();
     let mut counted = false;
     cluster.until("node 1 has committed an entry of its own", |cluster| {
@@ -213,7 +213,7 @@ fn many_groups_share_one_log_and_one_connection() {
     let mut cluster = Cluster::led_by_first(3);
     for group in 100..110 {
         cluster.create(GroupId(group));
-        cluster.other_group(0, GroupId(group)).campaign();
+        drop(cluster.other_group(0, GroupId(group)).campaign());
     }
     cluster.run(10);
     let proposals: Vec<_> = (100..110)

@@ -95,7 +95,7 @@ fn a_follower_goes_on_after_what_it_was_to_be_sent_is_compacted() {
     let mut cluster = Cluster::led_by_first(3);
     for group in &groups[1..] {
         cluster.create(*group);
-        cluster.other_group(0, *group).campaign();
+        drop(cluster.other_group(0, *group).campaign());
     }
     cluster.run(10);
     // More than the segments that a log keeps without compacting, and nothing is released yet.

@@ -183,8 +183,7 @@ fn a_node_starts_without_a_group_whose_definition_is_lost() {
     let status = cluster.status(2).unwrap();
     assert!(status.tainted && status.membership.members().is_empty());
     let members = cluster.members();
-    let made = cluster.core(2).create_group(GROUP, "recorder", &members);
-    let mut made = made.unwrap();
+    let mut made = cluster.core(2).create_group(GROUP, "recorder", &members);
     cluster.run(200);
     let group = GROUP;
     assert_eq!(
@@ -201,9 +200,9 @@ fn a_group_is_created_once_with_one_definition() {
     let mut cluster = Cluster::led_by_first(1);
     let members = cluster.members();
     let core = cluster.core(0);
-    let mut again = core.create_group(GROUP, "recorder", &members).unwrap();
-    let mut other = core.create_group(GROUP, "another", &members).unwrap();
-    let mut unknown = core.create_group(GroupId(8), "unknown", &members).unwrap();
+    let mut again = core.create_group(GROUP, "recorder", &members);
+    let mut other = core.create_group(GROUP, "another", &members);
+    let mut unknown = core.create_group(GroupId(8), "unknown", &members);
     cluster.run(2);
     assert_eq!(poll(&mut again), Some(Ok(())));
     let group = GROUP;
@@ -216,8 +215,11 @@ fn a_group_is_created_once_with_one_definition() {
         poll(&mut unknown),
         Some(Err(crate::CreateError::UnknownKind { kind }))
     );
-    let stranger = core.create_group(GroupId(9), "recorder", &[pontoon_raft::NodeId(77)]);
-    assert!(matches!(stranger, Err(crate::CreateError::Members { .. })));
+    let mut stranger = core.create_group(GroupId(9), "recorder", &[pontoon_raft::NodeId(77)]);
+    assert!(matches!(
+        poll(&mut stranger),
+        Some(Err(crate::CreateError::Members { .. }))
+    ));
 }
 
 #[test]
@@ -227,8 +229,10 @@ fn a_proposal_to_a_node_that_stopped_has_an_answer() {
     cluster.wire.cut = vec![(0, 1), (0, 2)];
     let mut proposal = cluster.group(0).propose(b"x".to_vec());
     cluster.run(1);
-    cluster.core(0).send(crate::request::Request::Stop);
-    cluster.turn(0);
+    cluster.core(0).stop();
+    cluster.until("node 0 has stopped", |cluster| {
+        cluster.nodes[0].shard.as_ref().unwrap().stopped()
+    });
     assert!(cluster.nodes[0].shard.as_ref().unwrap().stopped());
     assert_eq!(
         poll(&mut proposal),

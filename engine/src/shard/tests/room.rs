@@ -190,7 +190,7 @@ fn a_dead_node_does_not_stop_groups_it_is_no_member_of() {
         cluster.nodes[node].journal.borrow_mut().releases = true;
     }
     cluster.elect(0);
-    cluster.other_group(0, with_dead).campaign();
+    drop(cluster.other_group(0, with_dead).campaign());
     cluster.run(300);
     cluster.power_off(3);
     for number in 0..1_500 {
@@ -219,7 +219,7 @@ fn machines_that_save_late_do_not_wedge_three_healthy_nodes() {
         journal.saves_late = vec![late.0];
     }
     cluster.elect(0);
-    cluster.other_group(0, late).campaign();
+    drop(cluster.other_group(0, late).campaign());
     cluster.run(300);
     for number in 0..2_000 {
         for group in [GROUP, late] {
@@ -261,7 +261,7 @@ fn a_stop_ends_while_a_write_hangs() {
     let _hangs = cluster.group(0).propose(b"x".to_vec());
     cluster.run(5);
     let mut waits = cluster.group(0).propose(b"y".to_vec());
-    cluster.core(0).send(crate::request::Request::Stop);
+    cluster.core(0).stop();
     cluster.run(5);
     let shard = cluster.nodes[0].shard.as_ref().unwrap();
     assert!(shard.stopped());
@@ -320,7 +320,7 @@ fn an_idle_group_does_not_fill_the_log() {
         cluster.nodes[node].journal.borrow_mut().releases = true;
     }
     cluster.elect(0);
-    cluster.other_group(0, idle).campaign();
+    drop(cluster.other_group(0, idle).campaign());
     cluster.run(300);
     for number in 0..1_500 {
         let proposal = cluster.group(0).propose(numbered(number));
