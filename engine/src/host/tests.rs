@@ -112,7 +112,7 @@ fn a_driver_that_fails_in_any_exchange_leaves_nobody_without_an_answer() {
         let mut proposals = Vec::new();
         let error = loop {
             // It leads as soon as its group is made.
-            let _ = group.campaign();
+            drop(group.campaign());
             statuses.push(group.status());
             proposals.push(group.propose(vec![7]));
             let next = core_loop.turn();

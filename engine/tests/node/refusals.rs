@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pontoon::{Config, CreateError, Machines, Node, NodeId, Rejection, StartError};
 
-use crate::{GROUP, PATIENCE, alone, config, directory, machines, propose};
+use crate::{GROUP, alone, config, directory, machines, propose};
 
 fn refused(config: Config) -> String {
     match Node::start(config, machines()) {
