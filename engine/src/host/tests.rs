@@ -40,7 +40,8 @@ fn core(spin: Duration) -> (CoreLoop<MemoryDriver>, CoreHandle) {
 }
 
 fn core_of(health: &Health, spin: Duration) -> (CoreLoop<MemoryDriver>, CoreHandle) {
-    let config = Config::new(1, 1, Path::new("unused"), ([127, 0, 0, 1], 0).into());
+    let mut config = Config::new(1, 1, Path::new("unused"), ([127, 0, 0, 1], 0).into());
+    config.log.segment_bytes = bytesize::ByteSize::mib(8);
     let log_config = config.log_config(0);
     let mut volume = MemoryVolume::new(log_config.segment_bytes);
     let (log, recovery) = SegmentLog::open(&mut volume, log_config).expect("an empty volume");
