@@ -5,6 +5,7 @@
 //! them, and the node is stopped in the middle of it. Every call must have an answer within a
 //! minute. At the end the process must have no more descriptors than after the first tenth of the
 //! rounds, and about as much memory. Half of the rounds run under glommio, where it is built in.
+#![allow(clippy::print_stdout, reason = "this is what the example is for")]
 
 use std::collections::VecDeque;
 use std::os::unix::process::CommandExt;

@@ -327,6 +327,13 @@ impl Node {
     }
 }
 
+/// Any thread may use it.
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<Node>();
+    shared::<Group>();
+};
+
 impl Drop for Node {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
