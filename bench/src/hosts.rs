@@ -102,6 +102,8 @@ fn measure_in_turns(
     let repeated = arguments.seconds <= SHORT_SECONDS_MAX;
     for _ in 0..if repeated { REPETITIONS } else { 1 } {
         for (cluster, repetitions) in clusters.iter_mut().zip(&mut repetitions) {
+            // While the other one was measured, a stalled disk may have made it hand over.
+            cluster.lead()?;
             repetitions.push(repeat(cluster, &load)?);
         }
     }
@@ -141,6 +143,7 @@ fn load(
 
 /// Runs a closed loop beside the timer; gives the lateness of the timer's ticks.
 fn timer_beside_load(cluster: &mut Cluster, arguments: &RunArguments) -> Result<Latencies> {
+    cluster.lead()?;
     let (_, buckets) = cluster.load_beside_timer(&load(arguments, 256, None, 0.0))?;
     let mut lateness = histogram::latencies();
     buckets.add_to(&mut lateness);
@@ -184,11 +187,17 @@ fn print(report: &Report, lateness: &Latencies) {
         ));
     }
     let p99 = percentile_us(lateness, 99.0);
-    let reached = output::reached(p99 <= LATENESS_P99_MAX_US);
     output::say(&format!(
         "A 1 kHz timer beside each loaded shard (256 in flight) is late by p50 {:.0} µs, p99 \
-         {p99:.0} µs, at most {:.0} µs; p99 within {LATENESS_P99_MAX_US} µs: {reached}",
+         {p99:.0} µs, at most {:.0} µs",
         percentile_us(lateness, 50.0),
         percentile_us(lateness, 100.0),
     ));
+    if report.runs.iter().all(|run| run.load.cores == 1) {
+        // With more cores than processors, that says who had the processor.
+        let reached = output::reached(p99 <= LATENESS_P99_MAX_US);
+        output::say(&format!(
+            "Its p99 within {LATENESS_P99_MAX_US} µs: {reached}"
+        ));
+    }
 }

@@ -29,15 +29,14 @@ impl Timers {
         let stop = Arc::new(AtomicBool::new(false));
         let start = |core| {
             let stopped = Arc::clone(&stop);
-            node.spawn_on(core, move || tick(stopped))
-        };
-        let mut lateness: Vec<_> = (0..cores).map(start).collect();
-        // It runs until it is stopped: an answer that is there says that it does not.
-        for timer in &mut lateness {
-            if let Some(ended) = timer.wait_timeout(Duration::ZERO) {
+            let mut lateness = node.spawn_on(core, move || tick(stopped));
+            // It runs until it is stopped: an answer that is there says that it does not.
+            if let Some(ended) = lateness.wait_timeout(Duration::ZERO) {
                 ended?;
             }
-        }
+            Ok(lateness)
+        };
+        let lateness = (0..cores).map(start).collect::<Result<_>>()?;
         Ok(Self { stop, lateness })
     }
 
@@ -48,11 +47,10 @@ impl Timers {
     pub(crate) fn stop(self) -> Result<Buckets> {
         self.stop.store(true, Relaxed);
         let mut all = histogram::latencies();
-        for mut timer in self.lateness {
-            let lateness = timer.wait_timeout(PATIENCE);
-            lateness
-                .context("a timer's task did not end")??
-                .add_to(&mut all);
+        for mut lateness in self.lateness {
+            let lateness = lateness.wait_timeout(PATIENCE);
+            let lateness = lateness.context("a timer's task did not end")??;
+            lateness.add_to(&mut all);
         }
         Ok(Buckets::from(&all))
     }

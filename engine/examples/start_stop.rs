@@ -15,8 +15,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use pontoon::{
-    Batch, Config, Group, GroupId, HostKind, LogIndex, Machines, Node, NodeId, Proposal,
-    ProposeError, Rejection, StateMachine, Unknown,
+    Batch, Config, Group, GroupId, HostKind, LogIndex, MachineError, Machines, Node, NodeId,
+    Proposal, ProposeError, Rejection, StateMachine, Unknown,
 };
 
 const CLIENTS: u64 = 8;
@@ -36,11 +36,12 @@ impl StateMachine for Echo {
         self.0
     }
 
-    fn apply(&mut self, batch: &mut Batch<'_>) {
+    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), MachineError> {
         while let Some(command) = batch.next() {
             self.0 = command.index;
             batch.reply(command.payload.to_vec());
         }
+        Ok(())
     }
 }
 

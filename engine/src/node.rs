@@ -257,20 +257,18 @@ impl Node {
             return Pending::ready(Err(SpawnError::NoExecutor { core }));
         };
         let (reply, receiver) = oneshot::async_channel();
-        // An executor that has ended drops it, and the sender with it.
-        let sent = executor.send(Box::new(move || {
+        // Whoever ends before the task drops it, and the sender with it.
+        executor.send(Box::new(move || {
             Box::pin(async move {
                 let _ = reply.send(task().await);
             })
         }));
-        if let Err(error) = sent {
-            tracing::error!(core, %error, "no executor for the core's tasks");
-            return Pending::ready(Err(SpawnError::NoThread { core }));
-        }
         let state = self.cores[usize::from(core)].state();
         Pending::new(wait_on_core, async move {
-            let output = receiver.await;
-            output.map_err(|_| state.request_error().into())
+            receiver.await.map_err(|_| match state.ended() {
+                Some(_) => state.request_error().into(),
+                None => SpawnError::Executor { core },
+            })
         })
     }
 
@@ -321,13 +319,13 @@ impl Node {
             core.stop();
         }
         self.cores.clear();
-        #[cfg(feature = "glommio")]
-        self.executors.clear();
         let ending = Ending {
             threads: std::mem::take(&mut self.threads),
             deadline: Instant::now() + self.end_limit,
             bulk: self.bulk.take(),
             health: self.health.clone(),
+            #[cfg(feature = "glommio")]
+            executors: std::mem::take(&mut self.executors),
         };
         if !on_core::is_core() || ending.threads.is_empty() {
             return ending.wait();
@@ -357,6 +355,8 @@ struct Ending {
     deadline: Instant,
     bulk: Option<BulkLane>,
     health: Health,
+    #[cfg(feature = "glommio")]
+    executors: Vec<host::Executor>,
 }
 
 impl Ending {
@@ -368,6 +368,8 @@ impl Ending {
             let result = thread.join(core, left);
             ended = ended.and(result);
         }
+        #[cfg(feature = "glommio")]
+        drop(self.executors);
         drop(self.bulk);
         self.health.close();
         ended

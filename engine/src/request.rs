@@ -91,15 +91,15 @@ pub enum RequestError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
-    /// There is no such core, or no glommio executor runs it.
+    /// There is no such core, or its host is not glommio.
     #[error("core {core} has no executor; set `host = \"glommio\"`, and count cores from 0")]
     NoExecutor {
         /// The core.
         core: u16,
     },
-    /// The system has no thread left for the executor; the node's log says more.
-    #[error("no thread for the tasks of core {core}; see the node's log")]
-    NoThread {
+    /// It could not be made: too few threads, descriptors, or bytes of locked memory.
+    #[error("the executor of core {core} could not be made; the log says what it lacks")]
+    Executor {
         /// The core.
         core: u16,
     },

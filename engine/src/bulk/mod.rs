@@ -131,7 +131,8 @@ impl Cores {
     fn tell(&self, core: u16, event: BulkEvent) {
         let core = usize::from(core);
         if self.events[core].send(event).is_ok() {
-            self.doorbells[core].ring();
+            // Also when the core holds proposals back: a connection must not wait for the disk.
+            self.doorbells[core].ring_always();
         }
     }
 }

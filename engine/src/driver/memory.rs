@@ -1,5 +1,7 @@
 //! A driver for tests: a disk in memory, done at once, and no peers.
 
+use std::io;
+
 use pontoon_storage::memory::MemoryVolume;
 use pontoon_storage::{DiskOp, Volume};
 
@@ -12,6 +14,8 @@ pub(crate) struct MemoryDriver {
     pub(crate) volume: MemoryVolume,
     /// Whether writes stay under way.
     pub(crate) holds_writes: bool,
+    /// After how many exchanges it fails as a whole.
+    pub(crate) fails_after: Option<u64>,
     held: Vec<u64>,
     /// What each exchange was told of waiting.
     pub(crate) waits: Vec<Wait>,
@@ -23,6 +27,7 @@ impl MemoryDriver {
         Self {
             volume,
             holds_writes: false,
+            fails_after: None,
             held: Vec::new(),
             waits: Vec::new(),
             statistics: DriverStatistics::default(),
@@ -65,6 +70,10 @@ impl Driver for MemoryDriver {
         wait: Wait,
     ) -> Result<(), DriverError> {
         self.waits.push(wait);
+        if self.fails_after == Some(self.statistics.exchanges) {
+            let (what, source) = ("entering the ring", io::ErrorKind::PermissionDenied.into());
+            return Err(DriverError::Failed { what, source });
+        }
         self.statistics.exchanges += 1;
         for operation in operations.drain(..) {
             completions.extend(self.start(operation));

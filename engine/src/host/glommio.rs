@@ -5,16 +5,17 @@
 //! of them runs, it runs none and parks. No setting excludes that, and only a wake-up from another
 //! thread ends it. Hence a keeper, which rings every executor now and then.
 
+use std::fmt::Display;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
-use std::thread::{Builder, JoinHandle, ThreadId};
+use std::thread::{Builder, JoinHandle, Thread, ThreadId};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
 use futures_util::FutureExt;
 use glommio::{LocalExecutorBuilder, Placement};
 
@@ -22,6 +23,9 @@ use super::AbortOnPanic;
 
 /// The longest that an executor sleeps while one of its tasks is ready.
 const RING_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long a stop waits for tasks to yield or to be dropped.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// The executor's memory for direct I/O of its tasks, which counts against the limit of locked
 /// memory where there is one.
@@ -45,7 +49,9 @@ struct Running {
     tasks: Sender<Task>,
     bell: Arc<Bell>,
     executor: ThreadId,
-    keeper: JoinHandle<()>,
+    keeper: Thread,
+    /// Disconnected once it and its keeper have ended.
+    ended: Receiver<()>,
 }
 
 impl Executor {
@@ -57,19 +63,21 @@ impl Executor {
         }
     }
 
-    /// Sends it a task. Never waits for it.
-    ///
-    /// # Errors
-    /// If it can't be made. What only shows on its own thread is logged, and the task is dropped.
-    pub(crate) fn send(&self, task: Task) -> io::Result<()> {
+    /// Sends it a task, and does not wait for it. If the executor can't be made, that is logged and
+    /// the task dropped.
+    pub(crate) fn send(&self, task: Task) {
         let mut running = locked(&self.running);
-        let running = match &mut *running {
-            Some(running) => running,
-            none => none.insert(start(self.core, self.cpu)?),
-        };
-        let sent = running.tasks.send(task);
-        running.bell.ring();
-        sent.map_err(|_| io::Error::other("the core's executor could not be made"))
+        if running.is_none() {
+            match start(self.core, self.cpu) {
+                Ok(started) => *running = Some(started),
+                Err(error) => no_executor(self.core, &error),
+            }
+        }
+        if let Some(running) = &*running {
+            // Nobody takes it if the executor could not be made on its thread.
+            let _ = running.tasks.send(task);
+            running.bell.ring();
+        }
     }
 }
 
@@ -80,11 +88,13 @@ impl Drop for Executor {
         };
         drop(running.tasks);
         running.bell.ring();
-        running.keeper.thread().unpark();
+        running.keeper.unpark();
         // A task may drop its own node: then its executor ends after it.
         let on_it = std::thread::current().id() == running.executor;
-        if !on_it && running.keeper.join().is_err() {
-            tracing::error!(self.core, "the keeper of an executor panicked");
+        let waited = || running.ended.recv_timeout(END_LIMIT);
+        if !on_it && waited() == Err(RecvTimeoutError::Timeout) {
+            let core = self.core;
+            tracing::error!(core, "a task never yields: its executor is left behind");
         }
     }
 }
@@ -100,12 +110,17 @@ fn start(core: u16, cpu: Option<usize>) -> io::Result<Running> {
     })?;
     let (thread, rung) = (executor.thread().id(), Arc::clone(&bell));
     let keeper = Builder::new().name(format!("pontoon-keep-{core}"));
-    let keeper = keeper.spawn(move || keep(executor, &rung))?;
+    let (running, ended) = bounded(0);
+    let keeper = keeper.spawn(move || {
+        keep(executor, &rung);
+        drop::<Sender<()>>(running);
+    })?;
     Ok(Running {
         tasks,
         bell,
         executor: thread,
-        keeper,
+        keeper: keeper.thread().clone(),
+        ended,
     })
 }
 
@@ -117,8 +132,12 @@ fn run(core: u16, cpu: Option<usize>, incoming: Receiver<Task>, bell: &Bell) {
         .make()
     {
         Ok(executor) => executor.run(serve(incoming, bell)),
-        Err(error) => tracing::error!(core, %error, "no glommio executor: its tasks are dropped"),
+        Err(error) => no_executor(core, &error),
     }
+}
+
+fn no_executor(core: u16, error: &dyn Display) {
+    tracing::error!(core, %error, "no glommio executor: the core's tasks are dropped");
 }
 
 /// Starts the tasks that come, until no more can. Those that are not done then end with the

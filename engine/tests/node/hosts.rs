@@ -59,15 +59,14 @@ fn tasks_that_come_while_another_one_blocks_all_run() {
     let data = directory();
     let (node, _) = alone(config(data.path()).host(HostKind::Glommio));
     let (go_on, gate) = mpsc::channel::<()>();
-    drop(node.spawn_on(0, move || async move { gate.recv().unwrap() }));
-    let (sender, done) = mpsc::channel();
-    for task in 0..TASKS {
-        let sender = sender.clone();
-        drop(node.spawn_on(0, move || async move { sender.send(task).unwrap() }));
-    }
+    let blocking = node.spawn_on(0, move || async move { gate.recv().unwrap() });
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| node.spawn_on(0, move || async move { task }))
+        .collect();
     go_on.send(()).unwrap();
-    for task in 0..TASKS {
-        assert_eq!(done.recv_timeout(PATIENCE), Ok(task));
+    assert_eq!(blocking.wait(), Ok(()));
+    for (number, task) in tasks.into_iter().enumerate() {
+        assert_eq!(task.wait(), Ok(number));
     }
     node.stop().unwrap();
 }
@@ -84,14 +83,15 @@ fn a_stop_ends_the_tasks_that_are_not_done_and_waits_for_it() {
     let (node, _) = alone(config(data.path()).host(HostKind::Glommio));
     let (sender, ended) = mpsc::channel();
     let (begun, beginning) = mpsc::channel();
-    drop(node.spawn_on(0, move || async move {
+    let endless = node.spawn_on(0, move || async move {
         let _told = Told(sender);
         begun.send(()).unwrap();
         std::future::pending::<()>().await;
-    }));
+    });
     beginning.recv_timeout(PATIENCE).unwrap();
     node.stop().unwrap();
     assert_eq!(ended.try_recv(), Ok(()), "its destructors have run");
+    assert_eq!(endless.wait(), Err(RequestError::Stopped.into()));
 }
 
 #[test]
@@ -105,12 +105,12 @@ fn a_task_may_drop_the_last_handle_to_its_node() {
     );
     let (sender, dropped) = mpsc::channel();
     let (go_on, gate) = mpsc::channel::<()>();
-    drop(node.spawn_on(0, move || async move {
+    let dropping = node.spawn_on(0, move || async move {
         gate.recv().unwrap();
         drop(own);
         sender.send(()).unwrap();
-    }));
-    drop(node);
+    });
+    drop((node, dropping));
     go_on.send(()).unwrap();
     dropped.recv_timeout(PATIENCE).unwrap();
     assert!(other.upgrade().is_none());

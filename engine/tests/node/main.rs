@@ -1,6 +1,7 @@
 //! Whole nodes over real files and sockets: life, bad input, refusals.
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
 
+mod forbidden;
 mod frozen;
 mod hostile;
 mod hosts;

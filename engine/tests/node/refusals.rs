@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pontoon::{Config, CreateError, Machines, Node, NodeId, Rejection, StartError};
 
-use crate::{GROUP, PATIENCE, alone, config, directory, machines, propose};
+use crate::{GROUP, alone, config, directory, machines, propose};
 
 fn refused(config: Config) -> String {
     match Node::start(config, machines()) {
@@ -122,78 +122,4 @@ fn a_machine_that_can_t_be_opened_stops_the_start_and_is_named() {
     let error = Node::start(config(data.path()), machines).unwrap_err();
     assert!(matches!(error, StartError::Groups { core: 0, .. }));
     assert!(error.to_string().contains("its disk is gone"), "{error}");
-}
-
-/// Runs in a process of its own, because the filter stays: see the test below.
-#[test]
-fn start_without_io_uring() {
-    if std::env::var_os("PONTOON_TEST_WITHOUT_URING").is_none() {
-        return;
-    }
-    forbid_io_uring();
-    let data = directory();
-    let message = refused(config(data.path()));
-    assert!(
-        message.contains("io_uring is not allowed here"),
-        "{message}"
-    );
-}
-
-#[test]
-fn without_io_uring_the_start_says_what_to_do() {
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "refusals::start_without_io_uring"])
-        .env("PONTOON_TEST_WITHOUT_URING", "1")
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let deadline = std::time::Instant::now() + PATIENCE;
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if std::time::Instant::now() > deadline {
-            child.kill().unwrap();
-            panic!("the start without io_uring hangs");
-        }
-        std::thread::yield_now();
-    };
-    assert!(status.success(), "{status}");
-}
-
-/// A seccomp filter as containers have it: io_uring_setup(2) gives EPERM.
-#[allow(unsafe_code)]
-fn forbid_io_uring() {
-    const NUMBER: u32 = libc::SYS_io_uring_setup as u32;
-    let statement = |code, jump_true, k| libc::sock_filter {
-        code,
-        jt: jump_true,
-        jf: 0,
-        k,
-    };
-    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-    let compare = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    let give = libc::BPF_RET | libc::BPF_K;
-    let mut filter = [
-        statement(load as u16, 0, 0),
-        statement(compare as u16, 1, NUMBER),
-        statement(give as u16, 0, libc::SECCOMP_RET_ALLOW),
-        statement(give as u16, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-    ];
-    let program = libc::sock_fprog {
-        len: 4,
-        filter: filter.as_mut_ptr(),
-    };
-    // SAFETY: `program` points to a filter of the length it says, and both outlive the calls.
-    let installed = unsafe {
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-            && libc::syscall(
-                libc::SYS_seccomp,
-                libc::SECCOMP_SET_MODE_FILTER,
-                1,
-                &raw const program,
-            ) == 0
-    };
-    // Flag 1 (SECCOMP_FILTER_FLAG_TSYNC): the test's other threads as well.
-    assert!(installed, "{}", std::io::Error::last_os_error());
 }
