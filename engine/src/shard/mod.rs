@@ -169,9 +169,10 @@ impl Shard {
 
     /// The driver failed, so that this core ends: everybody is told.
     pub(crate) fn fail(&mut self, error: &DriverError) {
-        self.groups.fail();
         self.inbox.tell_failure(|| error.to_string());
         self.inbox.close(CoreEnd::Failed);
+        // After that: whoever is told by it that nobody answers any more looks for the reason.
+        self.groups.fail();
     }
 
     /// Whether the loop that calls `turn` is to end.
