@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use bytesize::ByteSize;
-use pontoon::{Config, Group, GroupId, Node, NodeId};
+use pontoon::{Config, Group, GroupId, Node, NodeId, ProposeError, Rejection};
 use serde::Serialize;
 
 use crate::cli::LongWayArguments;
@@ -20,6 +20,9 @@ use crate::output;
 const GROUP: GroupId = GroupId(1);
 const COMMAND_BYTES: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long the load waits after a refusal.
+const BACK_OFF: Duration = Duration::from_millis(1);
 
 /// An election timeout of so many round trips, a second at least.
 const ROUND_TRIPS: u32 = 8;
@@ -219,6 +222,10 @@ impl Load {
             let first = self.outstanding.pop_front();
             match first.map(pontoon::Proposal::wait) {
                 Some(Ok(_)) => commits += 1,
+                // It comes again: the leader waits for a segment, or for memory.
+                Some(Err(ProposeError::Rejected(Rejection::Overloaded { .. }))) => {
+                    std::thread::sleep(BACK_OFF);
+                }
                 Some(Err(error)) => bail!("a command was not committed: {error}"),
                 None => {}
             }
