@@ -6,7 +6,8 @@ use pontoon_raft::GroupId;
 /// differ in one place, each bit of the hash depends.
 ///
 /// **Logs depend on it**: what is on the log of a core is looked for there. A core refuses a group
-/// on its log that belongs to another core.
+/// on its log that belongs to another core. **Peers depend on it** as well: whatever changes it
+/// raises the wire's version.
 pub(crate) fn core_of(group: GroupId, cores: u16) -> u16 {
     let product = u128::from(mixed(group.0)) * u128::from(cores);
     u16::try_from(product >> 64).expect("below the number of cores")
@@ -44,7 +45,7 @@ mod tests {
         }
     }
 
-    /// A log written today is read tomorrow.
+    /// A log written today is read tomorrow, and a node of today talks to one of tomorrow.
     #[test]
     fn the_place_of_a_group_is_fixed() {
         let places = [0, 1, 7, 1 << 40, u64::MAX].map(|id| core_of(GroupId(id), 1000));
