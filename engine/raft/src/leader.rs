@@ -77,6 +77,7 @@ impl Leader {
             quorum_deadline: view.now.after(view.config.election_timeout),
             round: 0,
             noop_index,
+            next_barrier_at: view.now,
             transfer: None,
             transfers_since: None,
         }

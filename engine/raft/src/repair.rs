@@ -40,19 +40,18 @@ impl Raft {
         match (response.tainted, progress.repair) {
             // Within one log epoch a replica changes from tainted to repaired at most once; a
             // later tainted response is a delayed one.
-            (true, None) if same_epoch && known > 0 => false,
-            (true, Some(repair)) if response.log_epoch == repair.log_epoch => true,
-            (true, _) => {
-                self.begin_repair(from, response.log_epoch, output);
-                true
+            (true, None) if same_epoch && known > 0 => return false,
+            (true, Some(repair)) if response.log_epoch == repair.log_epoch => {
+                self.maybe_append_barrier(output);
             }
-            (false, None) => true,
+            (true, _) => self.begin_repair(from, response.log_epoch, output),
+            (false, None) => {}
             (false, Some(_)) => {
                 progress.repair = None;
                 self.maybe_commit();
-                true
             }
         }
+        true
     }
 
     /// Damage is reported: nothing that the follower acknowledged before counts.
@@ -69,7 +68,28 @@ impl Raft {
         progress.match_index = LogIndex(0);
         progress.become_probe(index);
         progress.repair = Some(Repair { barrier, log_epoch });
-        // The entry proposed after the report.
+        self.maybe_append_barrier(output);
+    }
+
+    /// Appends the entry that a repair waits for, unless one was proposed since the report.
+    ///
+    /// At most one in an election timeout, however many reports come: whoever forges them must not
+    /// make the log grow as fast as they can be sent. A repair that comes too early for one of its
+    /// own goes on with the next proposal, or with a later response of its replica.
+    fn maybe_append_barrier(&mut self, output: &mut Output) {
+        let Some((leader, view)) = self.leading() else {
+            return;
+        };
+        let last_index = view.log.last_index();
+        let lacks_barrier = |repair: Repair| repair.barrier > last_index;
+        let mut repairs = leader
+            .progress
+            .values()
+            .filter_map(|progress| progress.repair);
+        if !repairs.any(lacks_barrier) || view.now < leader.next_barrier_at {
+            return;
+        }
+        leader.next_barrier_at = view.now.after(view.config.election_timeout);
         self.append_noop(output);
         self.send_to_all(output);
     }

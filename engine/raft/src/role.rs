@@ -39,6 +39,8 @@ pub(crate) struct Leader {
     pub(crate) round: u64,
     /// First entry of its own term: nothing is committed before this one is.
     pub(crate) noop_index: LogIndex,
+    /// When the next empty entry may be appended for a repair.
+    pub(crate) next_barrier_at: Time,
     pub(crate) transfer: Option<Transfer>,
     /// When the first of the latest leadership transfers began. All that begin within two election
     /// timeouts of it share its deadline.

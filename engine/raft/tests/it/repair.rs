@@ -100,9 +100,51 @@ fn responses_from_before_the_damage_do_not_count_and_late_reports_change_nothing
 #[test]
 fn damage_found_at_a_later_start_is_repaired_anew() {
     let mut raft = leader_with_a_report();
-    let output = response(&mut raft, 0, 6, true);
+    untainted_response(&mut raft, 2);
+    assert!(
+        response(&mut raft, 2, 6, true).appended.is_empty(),
+        "an entry of late"
+    );
+    assert!(
+        !sends_repaired(&response(&mut raft, 2, 6, true)),
+        "and not for this report"
+    );
+    // An election timeout after the entry for the report before.
+    let mut output = Output::default();
+    raft.step(Time(1_010), THREE, accepted(2, 6, true), &[], &mut output);
     let noop = EntryId::new(LogIndex(3), Term(2));
     assert_eq!(output.appended, [Appended::Noop(noop)]);
+}
+
+#[test]
+fn damage_found_at_a_later_start_is_repaired_with_whatever_is_proposed_next() {
+    let mut raft = leader_with_a_report();
+    untainted_response(&mut raft, 2);
+    response(&mut raft, 2, 6, true);
+    propose(&mut raft);
+    untainted_response(&mut raft, 3);
+    let output = response(&mut raft, 3, 6, true);
+    assert!(sends_repaired(&output) && output.appended.is_empty());
+}
+
+/// Each report of a later start is taken for news, and any peer can forge them.
+#[test]
+fn forged_reports_make_the_log_grow_by_one_entry_in_an_election_timeout() {
+    let mut raft = leader_with_a_report();
+    let mut output = Output::default();
+    let before = raft.status().last_index;
+    for epoch in 6..1_000 {
+        let now = Time(10 + epoch);
+        raft.step(now, THREE, accepted(0, epoch, true), &[], &mut output);
+        raft.step(now, TWO, accepted(2, 1, false), &[], &mut output);
+    }
+    assert_eq!(raft.status().last_index, before);
+    for epoch in 1_000..6_000 {
+        let now = Time(10 + epoch);
+        raft.step(now, THREE, accepted(0, epoch, true), &[], &mut output);
+        raft.step(now, TWO, accepted(2, 1, false), &[], &mut output);
+    }
+    assert_eq!(raft.status().last_index, before.plus(5));
 }
 
 #[test]
