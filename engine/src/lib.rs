@@ -102,7 +102,7 @@ pub use node::Node;
 pub use node_error::{StartError, StopError};
 pub use outcome::{Applied, Outcome, Proposal, ProposeError, Rejection, Unknown};
 pub use pending::Pending;
-pub use pontoon_raft::{GroupId, LogIndex, NodeId, RoleName, Status, Term};
+pub use pontoon_raft::{GroupId, LogIndex, NodeId, RoleName, Status, Term, TransferRejection};
 pub use reason::{CloseReason, DropReason, FrameError};
 #[cfg(feature = "glommio")]
 pub use request::SpawnError;

@@ -1,6 +1,6 @@
 //! What application threads ask of a core, over its bounded channels.
 
-use pontoon_raft::{GroupId, LeaderHint, NodeId, Status, TransferRejection};
+use pontoon_raft::{GroupId, NodeId, Status, TransferRejection};
 
 use crate::budget::Permit;
 use crate::definition::Definition;
@@ -130,39 +130,9 @@ pub enum TransferError {
     /// The core did not answer.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// Only a leader transfers leadership.
-    #[error("this node does not lead the group; {}", LeaderHint(*leader))]
-    NotLeader {
-        /// Who leads, if known.
-        leader: Option<NodeId>,
-    },
-    /// The target could not win: name another voter.
-    #[error("node {to} is not another voter of this group")]
-    NotAVoter {
-        /// The target named.
-        to: NodeId,
-    },
-    /// The target could not win now: it has not answered for an election timeout, or its disk is
-    /// being repaired. Name another voter, or try again when it is back.
-    #[error("node {to} does not answer, or its disk is being repaired; name another voter")]
-    Unavailable {
-        /// The target named.
-        to: NodeId,
-    },
-    /// Hand-overs have just refused proposals for an election timeout. Try again after another.
-    #[error("proposals were refused for long enough; try again after an election timeout")]
-    TooSoon,
-}
-
-impl TransferError {
-    pub(crate) fn from_raft(rejection: TransferRejection, to: NodeId) -> Self {
-        match rejection {
-            TransferRejection::NotLeader { leader } => Self::NotLeader { leader },
-            TransferRejection::Unavailable { to } => Self::Unavailable { to },
-            TransferRejection::TooSoon => Self::TooSoon,
-            _ => Self::NotAVoter { to },
-        }
-    }
+    /// This node does not lead, or the target could not win.
+    #[error(transparent)]
+    Rejected(#[from] TransferRejection),
 }
 
 /// Why a group was not created. Nothing has changed.

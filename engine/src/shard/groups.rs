@@ -256,6 +256,6 @@ impl Groups {
         let raft = &mut self.replicas[slot].raft;
         let result = raft.transfer_leadership(self.now, to, &mut self.output);
         self.process_output(slot, Source::None);
-        result.map_err(|rejection| TransferError::from_raft(rejection, to))
+        Ok(result?)
     }
 }

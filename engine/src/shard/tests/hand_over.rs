@@ -1,6 +1,6 @@
 //! Hand-overs that are asked for in vain, and called off. The election timeout is 1,000 rounds.
 
-use pontoon_raft::NodeId;
+use pontoon_raft::{NodeId, TransferRejection};
 
 use super::cluster::{Cluster, poll};
 use crate::request::TransferError;
@@ -20,8 +20,8 @@ fn a_hand_over_to_a_silent_node_is_given_up_however_often_it_is_asked_for() {
     assert!((1..=10).contains(&refused), "{refused} tenths");
     let mut answer = cluster.group(0).transfer_leadership(NodeId(3));
     cluster.run(5);
-    let unavailable = Err(TransferError::Unavailable { to: NodeId(3) });
-    assert_eq!(poll(&mut answer), Some(unavailable));
+    let unavailable = TransferRejection::Unavailable { to: NodeId(3) };
+    assert_eq!(poll(&mut answer), Some(Err(TransferError::Rejected(unavailable))));
 }
 
 #[test]
