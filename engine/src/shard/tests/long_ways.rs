@@ -5,6 +5,7 @@ use std::time::Duration;
 use pontoon_raft::NodeId;
 
 use super::cluster::{Cluster, INBOX, Settings};
+use super::lines::warnings;
 use crate::inbox::InboxLimits;
 
 const MILLISECOND: u64 = 1_000_000;
@@ -78,4 +79,27 @@ fn the_way_to_each_peer_is_measured() {
     for peer in [2, 3] {
         assert!(expected.contains(&round_trips[&NodeId(peer)]), "{round_trips:?}");
     }
+}
+
+/// A way that the election timeout is too short for is said once for each peer, with the figures
+/// and the key to raise; again only after it was good.
+#[test]
+fn a_way_that_is_too_long_is_warned_of_once() {
+    let told = |cluster: &mut Cluster, each_way| {
+        cluster.wire.delay = each_way;
+        let lines = warnings(|| cluster.run(30_000));
+        let of_the_way = lines.into_iter().filter(|line| line.contains("the way to a peer"));
+        of_the_way.filter(|line| line.contains("node=1")).collect::<Vec<_>>()
+    };
+    let mut cluster = Cluster::with(3, FOR_LONG_WAYS);
+    assert_eq!(told(&mut cluster, 310), [""; 0], "650 ms is what it is good for");
+    let lines = told(&mut cluster, 400);
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for (line, peer) in lines.iter().zip(["peer=2", "peer=3"]) {
+        assert!(line.contains("most=650ms") && line.contains("round_trip=80"), "{line}");
+        assert!(line.contains(peer) && line.contains("raft.election_timeout"), "{line}");
+    }
+    assert_eq!(told(&mut cluster, 400), [""; 0]);
+    assert_eq!(told(&mut cluster, 100), [""; 0]);
+    assert_eq!(told(&mut cluster, 400).len(), 2);
 }

@@ -4,6 +4,7 @@ mod calls;
 mod cluster;
 mod fairness;
 mod hand_over;
+mod lines;
 mod liveness;
 mod long_ways;
 mod machine;
