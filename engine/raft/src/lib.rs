@@ -73,7 +73,7 @@ pub use message::{
 };
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;
-pub use output::{Appended, HardState, Outgoing, Output};
+pub use output::{Appended, Forgot, HardState, Outgoing, Output};
 pub use pontoon_types::{EntryId, GroupId, LogIndex, NodeId, Term, Time, WriteSequence};
 pub use raft::Raft;
 pub use replication::{LeaderHint, ProposeRejection, Proposed};

@@ -66,6 +66,18 @@ pub struct Output {
     pub appended: Vec<Appended>,
     /// Messages to send, in order for each peer.
     pub messages: Vec<Outgoing>,
+    /// Followers that lack what they had acknowledged: the operator should know. They are sent it
+    /// again.
+    pub forgot: Vec<Forgot>,
+}
+
+/// A follower whose answer to its leader takes back what it had acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forgot {
+    /// The follower.
+    pub peer: NodeId,
+    /// It had acknowledged everything up to this entry.
+    pub held: LogIndex,
 }
 
 impl Output {
@@ -75,6 +87,7 @@ impl Output {
         self.repaired = false;
         self.appended.clear();
         self.messages.clear();
+        self.forgot.clear();
     }
 
     pub(crate) fn send_now(&mut self, to: NodeId, message: Message) {

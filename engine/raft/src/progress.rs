@@ -69,6 +69,8 @@ pub(crate) enum Learned {
     Nothing,
     /// That the follower lives, or where to probe next.
     Alive,
+    /// That it lacks what it is known to have, up to this entry.
+    Forgot(LogIndex),
     /// That it holds more than was known: something may be committed.
     HoldsMore,
 }
@@ -172,20 +174,28 @@ impl Progress {
                 if !expected {
                     return Learned::Nothing;
                 }
-                // It lacks what it is known to have: that was forged over an earlier connection, or
-                // its disk forgot. Whatever it was, the log goes on from what it has now.
-                if prev_log_index <= self.match_index {
-                    self.match_index = LogIndex(0);
-                }
+                let forgot = self.forget_match(prev_log_index);
                 // Section 3.5: one rejection per term in conflict, not one per entry.
                 let agreed = log.find_conflict_by_term(hint.index, hint.term).index;
                 // It lacks what is compacted: only a snapshot could bring it up to date.
                 let lacks_all = self.match_index.max(hint.index) < log.compacted().index;
                 self.left_behind |= lacks_all;
                 self.become_probe(agreed.min(prev_log_index.previous()).next());
-                Learned::Alive
+                forgot.map_or(Learned::Alive, Learned::Forgot)
             }
         }
+    }
+
+    /// The follower rejects at `prev_log_index`. Gives what it is known to have, if it lacks that:
+    /// its disk forgot what it had acknowledged, or somebody else spoke in its name before, or does
+    /// now. Whatever it was, the log goes on from what it has now.
+    ///
+    /// Invariant: nothing else takes back what a follower of the same epoch acknowledged.
+    fn forget_match(&mut self, prev_log_index: LogIndex) -> Option<LogIndex> {
+        if prev_log_index > self.match_index {
+            return None;
+        }
+        Some(core::mem::take(&mut self.match_index)).filter(|held| *held > LogIndex(0))
     }
 
     /// The follower agrees up to `match_index`. True if that is news.

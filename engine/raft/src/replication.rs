@@ -6,7 +6,7 @@ use crate::leader::LeaderView;
 use crate::membership::VoteResult;
 use crate::message::{AppendResponse, EntryKind, EntryMeta};
 use crate::mutant::Mutant;
-use crate::output::{Appended, Output};
+use crate::output::{Appended, Forgot, Output};
 use crate::progress::{Learned, Progress};
 use crate::raft::Raft;
 use crate::role::{Leader, Role};
@@ -158,6 +158,7 @@ impl Raft {
         match leader.on_append_response(from, response, &view) {
             Learned::Nothing => return,
             Learned::Alive => {}
+            Learned::Forgot(held) => output.forgot.push(Forgot { peer: from, held }),
             Learned::HoldsMore => self.maybe_commit(),
         }
         let Some((leader, view)) = self.leading() else {

@@ -23,6 +23,7 @@ use crate::definition::Definition;
 use crate::machine::{Event, Machines};
 use crate::outcome::Unknown;
 use crate::proposals::Replies;
+use crate::rate_limited::RateLimited;
 use crate::request::{CreateError, GroupStatus, RequestError, TransferError};
 use crate::statistics::CoreStatistics;
 
@@ -65,6 +66,7 @@ pub(super) struct Groups {
     pub(super) stop_by: Option<Time>,
     pub(super) stopped: bool,
     pub(super) statistics: CoreStatistics,
+    pub(super) lines: RateLimited,
 }
 
 impl Groups {

@@ -25,6 +25,7 @@ use crate::definition::Definition;
 use crate::inbox::Inbox;
 use crate::machine::{Machines, StateMachine};
 use crate::proposals::Replies;
+use crate::rate_limited::RateLimited;
 use crate::statistics::CoreStatistics;
 
 /// Why the groups of a core were not reopened. Nothing was changed.
@@ -116,6 +117,7 @@ impl Shard {
             stop_by: None,
             stopped: false,
             statistics: CoreStatistics::default(),
+            lines: RateLimited::default(),
         };
         for slot in groups.replicas.slots() {
             groups.queue_to_apply(slot);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pontoon_raft::{Appended, EntryId};
+use pontoon_raft::{Appended, EntryId, Forgot};
 use pontoon_storage::{AppendError, RecordKind};
 
 use super::groups::Groups;
@@ -39,10 +39,24 @@ impl Groups {
         if !self.failed {
             self.sort_messages(slot, matches!(staged, Ok(true)));
         }
+        self.tell_forgot(slot);
         self.output.clear();
         self.replicas[slot].notice_role(self.config.node, self.failed);
         self.queue_to_apply(slot);
         self.arm(slot);
+    }
+
+    /// Says which followers lack what they had acknowledged.
+    fn tell_forgot(&mut self, slot: ReplicaSlot) {
+        for &Forgot { peer, held } in &self.output.forgot {
+            if let Some(suppressed) = self.lines.admit("forgot", self.now) {
+                let (node, group) = (self.config.node, self.replicas[slot].id);
+                tracing::warn!(
+                    %node, %group, %peer, %held, suppressed,
+                    "node {peer} forgot what it had acknowledged, or another speaks in its name"
+                );
+            }
+        }
     }
 
     /// Lets messages leave at once, or holds them for the group's youngest frame.

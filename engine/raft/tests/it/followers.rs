@@ -1,7 +1,7 @@
 //! What a leader owes its followers: heartbeats, entries once, and as many as they take.
 
 use pontoon_raft::{
-    AppendEntries, AppendOutcome, AppendResponse, Body, Boot, EntryId, EntryRun, HardState,
+    AppendEntries, AppendOutcome, AppendResponse, Body, Boot, EntryId, EntryRun, Forgot, HardState,
     LogIndex, LogRoom, Membership, Message, NodeId, Outgoing, Output, Raft, RaftConfig, Term, Time,
     VoteKind, VoteResponse,
 };
@@ -192,6 +192,45 @@ fn messages_to_a_follower_that_lags_hold_as_many_bytes_as_they_may() {
             .collect();
         assert_eq!(counts, [expected], "entries of {bytes} bytes");
     }
+}
+
+/// A follower that rejects at a place that it had acknowledged is sent it again, and its leader
+/// says so: its disk forgot, or somebody spoke in its name.
+#[test]
+fn a_follower_that_lacks_what_it_had_is_told_of_and_sent_it_again() {
+    let mut raft = leader(&[]);
+    let mut output = Output::default();
+    raft.propose(Time(12), &entries(&[2, 2]), &mut output)
+        .expect("it leads");
+    acknowledge(&mut raft, TWO, 2, 3);
+    raft.report_disconnected(TWO);
+    let rejects_at = |raft: &mut Raft, index| {
+        let mut response = append_response(0);
+        if let Body::AppendResponse(response) = &mut response.body {
+            response.outcome = AppendOutcome::Rejected {
+                prev_log_index: LogIndex(index),
+                hint: EntryId::default(),
+            };
+        }
+        let mut output = Output::default();
+        raft.step(Time(20), TWO, response, &[], &mut output);
+        output
+    };
+    assert!(
+        rejects_at(&mut raft, 2).forgot.is_empty(),
+        "an answer of earlier"
+    );
+    let output = rejects_at(&mut raft, 3);
+    let (peer, held) = (TWO, LogIndex(3));
+    assert_eq!(output.forgot, [Forgot { peer, held }]);
+    let sent: Vec<_> = appends_to(&output, TWO)
+        .map(|request| request.prev_log.index)
+        .collect();
+    assert_eq!(sent, [LogIndex(0)]);
+    assert!(
+        rejects_at(&mut raft, 3).forgot.is_empty(),
+        "it is told once"
+    );
 }
 
 /// A follower without room hears heartbeats and is sent nothing until a later round finds room. One

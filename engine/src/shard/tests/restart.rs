@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use pontoon_raft::{GroupId, LogIndex, Time};
 use pontoon_storage::SegmentLog;
+use pontoon_storage::memory::MemoryVolume;
 
 use super::cluster::{Cluster, GROUP, INBOX, log_config, poll, shard_config};
+use super::lines::warnings;
 use super::machine::{Journal, recorders};
 use crate::doorbell::Doorbell;
 use crate::inbox::channel;
@@ -193,6 +195,26 @@ fn a_node_starts_without_a_group_whose_definition_is_lost() {
     let proposal = cluster.group(0).propose(b"x".to_vec());
     cluster.wait(proposal).unwrap();
     assert!(cluster.applied(2).is_empty());
+}
+
+/// A follower comes back with an empty disk: its leader says so, and fills it again.
+#[test]
+fn a_follower_that_forgot_is_named() {
+    let mut cluster = Cluster::led_by_first(3);
+    let proposal = cluster.group(0).propose(b"x".to_vec());
+    cluster.wait(proposal).unwrap();
+    cluster.run(200);
+    cluster.power_off(2);
+    cluster.nodes[2].volume = MemoryVolume::new(log_config(2).segment_bytes);
+    cluster.power_on(2);
+    let members = cluster.members();
+    let mut made = cluster.core(2).create_group(GROUP, "recorder", &members);
+    let lines = warnings(|| {
+        cluster.until("it is made", |_| poll(&mut made) == Some(Ok(())));
+        cluster.until("it has everything", |cluster| cluster.applied(2) == [b"x"]);
+    });
+    let told = lines.iter().filter(|line| line.contains("node 3 forgot")).count();
+    assert_eq!(told, 1, "{lines:?}");
 }
 
 #[test]
