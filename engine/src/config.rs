@@ -145,11 +145,16 @@ impl Default for LogSettings {
 pub struct Limits {
     /// Largest command.
     pub command_bytes_max: ByteSize,
+    /// Largest reply of a state machine. A larger one is dropped, and whoever proposed told so.
+    pub reply_bytes_max: ByteSize,
     /// Requests that wait for a core to take them.
     pub requests_waiting_max: usize,
     /// Bytes of commands that wait for a core, or that it has taken and not answered. One group may
     /// hold half of it.
     pub proposals_pending_bytes_max: ByteSize,
+    /// Bytes of replies of a core that nobody has taken yet, beside what proposals leave of their
+    /// own limit: there they keep proposals out. What finds no room is dropped as well.
+    pub replies_pending_bytes_max: ByteSize,
     /// Bytes that wait to be sent to one peer.
     pub peer_queue_bytes_max: ByteSize,
     /// Bytes of entries that are on their way to one follower of a group and not answered: over a
@@ -168,8 +173,10 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             command_bytes_max: ByteSize::kib(256),
+            reply_bytes_max: ByteSize::mib(1),
             requests_waiting_max: 16_384,
             proposals_pending_bytes_max: ByteSize::mib(64),
+            replies_pending_bytes_max: ByteSize::mib(64),
             peer_queue_bytes_max: ByteSize::mib(8),
             in_flight_bytes_max: ByteSize::mib(4),
             in_flight_messages_max: 256,
@@ -354,6 +361,12 @@ impl Config {
                 "must be at least limits.command_bytes_max",
             );
         }
+        if limits.replies_pending_bytes_max < limits.reply_bytes_max {
+            return refuse(
+                "limits.replies_pending_bytes_max",
+                "must be at least limits.reply_bytes_max",
+            );
+        }
         if limits.peer_queue_bytes_max.0 < u64::from(FRAME_BYTES_MAX) {
             return refuse("limits.peer_queue_bytes_max", "must be at least 1 MiB");
         }
@@ -384,8 +397,9 @@ impl Config {
     }
 
     /// The most memory that a node takes for what it queues and caches, in bytes: on each core the
-    /// log's staging, cache and read buffers, proposals, and for each peer what waits to be sent,
-    /// to be received and was read ahead. State machines, and what each group costs, come on top.
+    /// log's staging, cache and read buffers, proposals and replies, and for each peer what waits
+    /// to be sent, what is received on its connection and on another that is on trial beside it,
+    /// and what was read ahead. State machines, and what each group costs, come on top.
     #[must_use]
     pub fn memory_bytes_max(&self) -> u64 {
         let log = self.log_config(0);
@@ -393,10 +407,19 @@ impl Config {
         let frame = u64::from(FRAME_BYTES_MAX);
         let receive = frame + u64::from(RECEIVE_AHEAD_BYTES);
         // Half a frame is read ahead, and two reads may be under way when that is looked at.
-        let peer = self.limits.peer_queue_bytes_max.0 + receive + 3 * frame;
-        let proposals = self.limits.proposals_pending_bytes_max.0;
-        let core = log as u64 + proposals + self.peers.len() as u64 * peer;
-        u64::from(self.cores) * core
+        let limits = &self.limits;
+        let peer = limits
+            .peer_queue_bytes_max
+            .0
+            .saturating_add(2 * receive + 3 * frame);
+        let core = [
+            log as u64,
+            limits.proposals_pending_bytes_max.0,
+            limits.replies_pending_bytes_max.0,
+            peer.saturating_mul(self.peers.len() as u64),
+        ];
+        let core = core.into_iter().fold(0, u64::saturating_add);
+        core.saturating_mul(u64::from(self.cores))
     }
 
     /// The longest round trip between two nodes that these settings are good for: elections end and

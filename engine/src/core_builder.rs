@@ -140,6 +140,7 @@ pub(crate) fn shard_config(config: &Config) -> ShardConfig {
             receive_ahead_bytes: RECEIVE_AHEAD_BYTES,
         },
         command_bytes_max: bytes(limits.command_bytes_max),
+        reply_bytes_max: bytes(limits.reply_bytes_max),
         peer_queue_bytes_max: bytes(limits.peer_queue_bytes_max),
         in_flight_bytes_max: limits.in_flight_bytes_max.0,
         in_flight_messages_max: limits.in_flight_messages_max,

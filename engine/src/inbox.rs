@@ -132,6 +132,8 @@ pub(crate) struct InboxLimits {
     pub(crate) proposals_max: usize,
     /// Bytes of commands that wait, or were taken and are not answered.
     pub(crate) bytes_max: usize,
+    /// Bytes of replies that nobody has taken, beside them.
+    pub(crate) replies_bytes_max: usize,
     /// Bytes of one command.
     pub(crate) command_bytes_max: usize,
 }
@@ -149,9 +151,8 @@ pub(crate) fn channel(
         requests: requests_out,
         state: CoreState::default(),
     };
-    let budget = Budget::new(limits.bytes_max);
-    let handle = CoreHandle {
-        node,
+    let budget = Budget::with_replies(limits.bytes_max, limits.replies_bytes_max);
+    let channels = Channels {
         proposals,
         requests,
         places: Budget::new(REQUESTS_MAX),

@@ -38,6 +38,7 @@
 //!   acknowledged command is durable on a majority, and applied once, in the same order, on all.
 //! - A proposal is *applied*, *rejected* (certainly not in the log), or *unknown* (leadership or
 //!   the node was lost meanwhile): [`ProposeError`] tells which.
+//!   A reply beyond a limit is dropped, and its command said to be applied.
 //! - At a limit a proposal is rejected at once; nothing in a core blocks.
 //! - After a failed write or sync nothing more is acknowledged by that core.
 //!

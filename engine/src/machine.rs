@@ -202,7 +202,10 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// What the proposer of the command taken last is told; nothing else uses it.
+    /// What the proposer of the command taken last is told; nothing else uses it. One of more than
+    /// `limits.reply_bytes_max` is dropped, or for which `limits.replies_pending_bytes_max` leaves
+    /// no room: the command is applied all the same, and its proposer is told
+    /// [`ReplyDropped`](crate::ProposeError::ReplyDropped).
     pub fn reply(&mut self, reply: Vec<u8>) {
         if let Some((_, current)) = &mut self.current {
             *current = reply;
@@ -211,9 +214,9 @@ impl<'a> Batch<'a> {
 
     fn answer(&mut self) {
         if let Some((index, reply)) = self.current.take()
-            && let Some(sender) = self.proposals.applied(index)
+            && let Some(answered) = self.proposals.applied(index)
         {
-            self.replies.push(sender, Applied { index, reply });
+            self.replies.push(answered, Applied { index, reply });
         }
     }
 

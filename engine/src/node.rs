@@ -166,6 +166,7 @@ impl Node {
             InboxLimits {
                 proposals_max: limits.requests_waiting_max,
                 bytes_max: bytes(limits.proposals_pending_bytes_max),
+                replies_bytes_max: bytes(limits.replies_pending_bytes_max),
                 command_bytes_max: bytes(limits.command_bytes_max),
             },
         );

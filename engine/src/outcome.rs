@@ -18,7 +18,7 @@ pub struct Applied {
     pub reply: Vec<u8>,
 }
 
-/// Why a proposal was not applied, as far as can be told.
+/// Why a proposal was not applied, as far as can be told, or its reply is not there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProposeError {
@@ -28,6 +28,17 @@ pub enum ProposeError {
     /// It may or may not be applied, now or later; only the state machine can tell.
     #[error("unknown outcome: {0}")]
     Unknown(#[from] Unknown),
+    /// It is committed and applied, but its reply was dropped at a limit: it was too large, or too
+    /// many replies wait for those who proposed. To propose it again would apply it twice.
+    #[error("applied at {index}, but its reply of {bytes} bytes was dropped: {limit} is reached")]
+    ReplyDropped {
+        /// The command's place in the log.
+        index: LogIndex,
+        /// Bytes of the reply.
+        bytes: usize,
+        /// The limit, by its name in the configuration.
+        limit: &'static str,
+    },
 }
 
 /// Why a proposal is certainly not in the log.
@@ -116,6 +127,8 @@ pub(crate) struct Answer {
     pub(crate) outcome: Outcome,
     /// The command, if it was rejected.
     pub(crate) command: Option<Vec<u8>>,
+    /// Holds the reply's bytes in the core's budget until somebody takes it.
+    pub(crate) permit: Option<Permit>,
 }
 
 /// A proposal under way: a future for any executor, or [`wait`](Self::wait) for a plain thread.

@@ -7,20 +7,68 @@ use std::rc::Rc;
 use pontoon_raft::LogIndex;
 
 use crate::budget::Permit;
-use crate::outcome::{Answer, Applied, Outcome, Rejection, Unknown};
+use crate::outcome::{Answer, Applied, Outcome, ProposeError, Rejection, Unknown};
 
 /// Where the outcome of one proposal goes.
 pub(crate) type ReplySender = oneshot::Sender<Answer>;
 
 /// Outcomes to be sent at the end of a turn, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Replies {
-    waiting: Vec<(ReplySender, Applied)>,
+    waiting: Vec<(ReplySender, Answer)>,
+    /// Most bytes of one reply.
+    reply_bytes_max: usize,
 }
 
 impl Replies {
-    pub(crate) fn push(&mut self, sender: ReplySender, applied: Applied) {
-        self.waiting.push((sender, applied));
+    pub(crate) fn new(reply_bytes_max: usize) -> Self {
+        let waiting = Vec::new();
+        Self {
+            waiting,
+            reply_bytes_max,
+        }
+    }
+
+    /// A command is applied: its permit is for the reply from now on, until that is taken. A reply
+    /// beyond a limit is dropped, and whoever waits for it is told so.
+    pub(crate) fn push(&mut self, answered: AnsweredProposal, applied: Applied) {
+        let AnsweredProposal { sender, permit } = answered;
+        let (index, bytes) = (applied.index, applied.reply.len());
+        let permit = permit.into_permit();
+        let (outcome, permit) = if bytes > self.reply_bytes_max {
+            let limit = "limits.reply_bytes_max";
+            (
+                Err(ProposeError::ReplyDropped {
+                    index,
+                    bytes,
+                    limit,
+                }),
+                None,
+            )
+        } else {
+            // What the machine reserved beyond its reply is held as well.
+            match permit.exchange(applied.reply.capacity()) {
+                Some(permit) => (Ok(applied), Some(permit)),
+                None => {
+                    let limit = "limits.replies_pending_bytes_max";
+                    (
+                        Err(ProposeError::ReplyDropped {
+                            index,
+                            bytes,
+                            limit,
+                        }),
+                        None,
+                    )
+                }
+            }
+        };
+        let command = None;
+        let answer = Answer {
+            outcome,
+            command,
+            permit,
+        };
+        self.waiting.push((sender, answer));
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -37,22 +85,29 @@ impl Replies {
     /// Sends them, the newest first: whoever awaits proposals in the order of the log is woken
     /// once, by the oldest, and finds all the others answered.
     pub(crate) fn send_all(&mut self) {
-        while let Some((sender, applied)) = self.waiting.pop() {
-            reply(sender, Ok(applied));
+        while let Some((sender, answer)) = self.waiting.pop() {
+            // That nobody waits for it any more changes nothing.
+            let _ = sender.send(answer);
         }
     }
 }
 
 /// Sends an outcome. That nobody waits for it any more changes nothing.
 pub(crate) fn reply(sender: ReplySender, outcome: Outcome) {
-    let command = None;
-    let _ = sender.send(Answer { outcome, command });
+    let _ = sender.send(Answer {
+        outcome,
+        command: None,
+        permit: None,
+    });
 }
 
 /// Sends a rejection, and the command back.
 pub(crate) fn reject(sender: ReplySender, rejection: Rejection, command: Vec<u8>) {
-    let (outcome, command) = (Err(rejection.into()), Some(command));
-    let _ = sender.send(Answer { outcome, command });
+    let _ = sender.send(Answer {
+        outcome: Err(rejection.into()),
+        command: Some(command),
+        permit: None,
+    });
 }
 
 /// A command that was taken and is not in the log yet.
@@ -67,6 +122,13 @@ pub(crate) struct TakenCommand {
 #[derive(Debug)]
 pub(crate) struct TakenPermit {
     permit: Permit,
+    _counted: Counted,
+}
+
+/// The bytes of a command in the counts of its core and its group.
+#[derive(Debug)]
+struct Counted {
+    bytes: usize,
     counts: [Unanswered; 2],
 }
 
@@ -76,7 +138,16 @@ impl TakenPermit {
             bytes.set(bytes.get() + permit.bytes());
             Unanswered(Rc::clone(bytes))
         });
-        Self { permit, counts }
+        let bytes = permit.bytes();
+        Self {
+            permit,
+            _counted: Counted { bytes, counts },
+        }
+    }
+
+    /// It is answered: the permit alone.
+    fn into_permit(self) -> Permit {
+        self.permit
     }
 }
 
@@ -90,10 +161,10 @@ impl Unanswered {
     }
 }
 
-impl Drop for TakenPermit {
+impl Drop for Counted {
     fn drop(&mut self) {
         for Unanswered(bytes) in &self.counts {
-            bytes.set(bytes.get() - self.permit.bytes());
+            bytes.set(bytes.get() - self.bytes);
         }
     }
 }
@@ -102,9 +173,14 @@ impl Drop for TakenPermit {
 #[derive(Debug)]
 struct PendingProposal {
     index: LogIndex,
+    answered: AnsweredProposal,
+}
+
+/// Where the outcome of a command goes, and what holds its bytes in the core's budget.
+#[derive(Debug)]
+pub(crate) struct AnsweredProposal {
     sender: ReplySender,
-    /// Holds the command's bytes in the core's budget.
-    _permit: TakenPermit,
+    permit: TakenPermit,
 }
 
 /// In the order of the log. Invariant: indexes ascend.
@@ -118,25 +194,22 @@ pub(crate) struct Proposals {
 impl Proposals {
     pub(crate) fn push(&mut self, index: LogIndex, sender: ReplySender, permit: TakenPermit) {
         debug_assert!(self.pending.back().is_none_or(|last| last.index < index));
-        self.pending.push_back(PendingProposal {
-            index,
-            sender,
-            _permit: permit,
-        });
+        let answered = AnsweredProposal { sender, permit };
+        self.pending.push_back(PendingProposal { index, answered });
     }
 
     /// The command at `index` is applied: where its outcome goes, if it was proposed here.
-    pub(crate) fn applied(&mut self, index: LogIndex) -> Option<ReplySender> {
+    pub(crate) fn applied(&mut self, index: LogIndex) -> Option<AnsweredProposal> {
         if self.pending.front()?.index != index {
             return None;
         }
-        Some(self.pending.pop_front()?.sender)
+        Some(self.pending.pop_front()?.answered)
     }
 
     /// Replies to all of them that their outcome can't be known any more.
     pub(crate) fn give_up(&mut self, reason: Unknown) {
         for pending in self.pending.drain(..) {
-            reply(pending.sender, Err(reason.into()));
+            reply(pending.answered.sender, Err(reason.into()));
         }
     }
 }

@@ -60,6 +60,7 @@ impl SimulatedCore {
         let limits = InboxLimits {
             proposals_max: 256,
             bytes_max: 64 << 10,
+            replies_bytes_max: 16 << 10,
             command_bytes_max: config.command_bytes_max,
         };
         let (core, inbox) = channel(config.node, doorbell, limits);

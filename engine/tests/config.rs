@@ -104,6 +104,10 @@ fn wrong_values_are_refused_with_their_key() {
             format!("{MINIMUM}[limits]\nproposals_pending_bytes_max = \"1 KiB\""),
         ),
         (
+            "limits.replies_pending_bytes_max",
+            format!("{MINIMUM}[limits]\nreplies_pending_bytes_max = \"1 KiB\""),
+        ),
+        (
             "limits.peer_queue_bytes_max",
             format!("{MINIMUM}[limits]\npeer_queue_bytes_max = \"1 KiB\""),
         ),
@@ -132,6 +136,25 @@ fn a_configuration_says_which_round_trips_it_is_good_for() {
     assert_eq!(good_for(""), 150);
     assert_eq!(good_for("[raft]\nelection_timeout = \"4s\""), 650);
     assert_eq!(good_for("[limits]\ncommand_bytes_max = \"4 KiB\""), 450);
+}
+
+/// What a core queues and caches has a limit each, and this is their sum: of proposals and replies,
+/// and for each peer of what waits for it, two receives and what was read ahead.
+#[test]
+fn the_memory_that_a_node_takes_is_the_sum_of_its_limits() {
+    let mib = |rest: &str| {
+        let config = Config::from_toml_str(&format!("{MINIMUM}{rest}")).unwrap();
+        config.memory_bytes_max() as f64 / f64::from(1 << 20)
+    };
+    let alone = mib("");
+    let more = mib("[limits]\nreplies_pending_bytes_max = \"100 MiB\"") - alone;
+    assert_eq!(more, 36.0);
+    let more = mib("[limits]\nproposals_pending_bytes_max = \"100 MiB\"") - alone;
+    assert_eq!(more, 36.0);
+    let more = mib("[peers]\n2 = \"10.0.0.2:1\"") - alone;
+    assert_eq!(more, 8.0 + 2.0 * 1.25 + 3.0);
+    let huge = mib("[limits]\nproposals_pending_bytes_max = \"18446744073709551615 B\"");
+    assert!(huge > alone, "it does not overflow");
 }
 
 #[test]

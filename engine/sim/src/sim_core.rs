@@ -159,6 +159,7 @@ fn shard_config(node: usize, swarm: &Swarm) -> ShardConfig {
         heartbeat_interval: HEARTBEAT_INTERVAL,
         frame_limits: LIMITS,
         command_bytes_max: 4 << 10,
+        reply_bytes_max: 4 << 10,
         peer_queue_bytes_max: 64 << 10,
         in_flight_bytes_max: 4 << 20,
         in_flight_messages_max: 64,

@@ -53,6 +53,7 @@ fn core_of(health: &Health, spin: Duration) -> (CoreLoop<MemoryDriver>, CoreHand
         InboxLimits {
             proposals_max: 8,
             bytes_max: 64 << 10,
+            replies_bytes_max: 16 << 10,
             command_bytes_max: 1 << 10,
         },
     );

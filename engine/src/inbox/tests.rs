@@ -16,6 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LIMITS: InboxLimits = InboxLimits {
     proposals_max: 8,
     bytes_max: 64 << 10,
+    replies_bytes_max: 16 << 10,
     command_bytes_max: 1 << 10,
 };
 

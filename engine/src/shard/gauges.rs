@@ -45,7 +45,7 @@ impl Shard {
                 replicas * peers * RESPONSES_HELD_MAX,
             ),
             gauge(
-                "bytes of proposals (limits.proposals_pending_bytes_max)",
+                "bytes of proposals and replies (limits.replies_pending_bytes_max)",
                 proposal_bytes.0,
                 proposal_bytes.1,
             ),

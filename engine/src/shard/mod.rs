@@ -76,6 +76,8 @@ pub struct ShardConfig {
     pub frame_limits: FrameLimits,
     /// Largest command, in bytes.
     pub command_bytes_max: usize,
+    /// Largest reply of a state machine, in bytes.
+    pub reply_bytes_max: usize,
     /// Bytes that may wait to be sent to one peer: half for entries, above which they stay in the
     /// log, and half for messages without, above which they are dropped. With a quarter taken by
     /// these, nothing is received from it.

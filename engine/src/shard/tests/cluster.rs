@@ -56,6 +56,7 @@ pub(super) fn shard_config(node: usize, nodes: usize) -> ShardConfig {
             receive_ahead_bytes: 16 << 10,
         },
         command_bytes_max: 4 << 10,
+        reply_bytes_max: 8 << 10,
         peer_queue_bytes_max: 128 << 10,
         in_flight_bytes_max: 4 << 20,
         in_flight_messages_max: 64,
@@ -78,6 +79,7 @@ pub(super) struct Settings {
 pub(super) const INBOX: InboxLimits = InboxLimits {
     proposals_max: 64,
     bytes_max: 64 << 10,
+    replies_bytes_max: 16 << 10,
     command_bytes_max: 4 << 10,
 };
 

@@ -68,7 +68,10 @@ impl StateMachine for Recorder {
             }
             let applied = journal.applied.entry(self.group).or_default();
             applied.push((command.index, command.term, command.payload.to_vec()));
-            batch.reply(command.payload.iter().rev().copied().collect());
+            batch.reply(match journal.reply_bytes {
+                Some(bytes) => vec![7; bytes],
+                None => command.payload.iter().rev().copied().collect(),
+            });
         }
         if self.calls.is_multiple_of(10)
             && let Some((index, _, _)) = journal.applied.entry(self.group).or_default().last()

@@ -12,6 +12,7 @@ mod machine_failure;
 mod persist_before_reply;
 mod protocol;
 mod reads;
+mod replies;
 mod restart;
 mod room;
 mod strangers;
