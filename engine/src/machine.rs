@@ -253,6 +253,11 @@ impl Machines {
 
     /// Groups of this kind get their machine from this factory, when they are created and at
     /// every start. It is called on the group's core.
+    ///
+    /// An error of it refuses the creation. At a start it closes the group on this node, as an
+    /// error of [`apply`](StateMachine::apply) does, until a start at which the machine is made:
+    /// the node and its other groups run, and
+    /// [`machine_error`](crate::GroupStatus::machine_error) has the error's words.
     #[must_use]
     pub fn register<F>(mut self, kind: &str, factory: F) -> Self
     where

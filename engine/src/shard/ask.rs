@@ -77,6 +77,8 @@ impl Groups {
         let replica = &self.replicas[slot];
         let reason = if replica.raft.status().role != RoleName::Follower {
             return Ok(());
+        } else if replica.machine_failure.is_some() {
+            "its state machine has failed"
         } else if replica.machine.is_none() {
             "no state machine of its kind is registered"
         } else if replica.raft.is_tainted() {

@@ -50,7 +50,7 @@ pub(super) struct Groups {
     pub(super) to_apply: VecDeque<ReplicaSlot>,
     /// Those of them whose entries are to be read back first.
     pub(super) to_read: VecDeque<ReplicaSlot>,
-    /// Replicas whose machine failed in the last turn: they are to give up leadership.
+    /// Replicas whose machine failed in the last turn, or at the start: they are not to lead.
     pub(super) to_renounce: Vec<ReplicaSlot>,
     /// Who waits for a leader of a group.
     pub(super) awaiting_leader: AwaitingLeader,

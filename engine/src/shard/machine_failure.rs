@@ -1,6 +1,6 @@
 //! A state machine that can't go on: its group stops on this node, and nothing else does.
 
-use pontoon_raft::LogIndex;
+use pontoon_raft::{GroupId, LogIndex, NodeId};
 use pontoon_storage::RecordBytes;
 
 use super::groups::Groups;
@@ -19,6 +19,18 @@ pub(super) struct MachineFailure {
     message: String,
     /// The log up to here is of no use to the machine that the next start makes.
     pub(super) released: LogIndex,
+}
+
+impl MachineFailure {
+    /// A start found none to go on with: what a machine might hold is not known, so that the log
+    /// lets go of nothing.
+    pub(super) fn of_factory(node: NodeId, group: GroupId, error: &MachineError) -> Self {
+        tracing::error!(%node, %group, %error, "the state machine could not be made");
+        Self {
+            message: error.to_string(),
+            released: LogIndex(0),
+        }
+    }
 }
 
 impl Replica {
@@ -109,7 +121,7 @@ impl Groups {
         }
     }
 
-    /// Replicas whose machine failed in the last turn give up leadership.
+    /// Replicas whose machine failed in the last turn, or at the start, give up leadership.
     pub(super) fn renounce_failed(&mut self) {
         for position in 0..self.to_renounce.len() {
             let slot = self.to_renounce[position];

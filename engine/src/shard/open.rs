@@ -11,6 +11,7 @@ use super::ask::AwaitingLeader;
 use super::catch_up::CatchUps;
 use super::durability::Durability;
 use super::groups::Groups;
+use super::machine_failure::MachineFailure;
 use super::peers::Peers;
 use super::propose::Proposing;
 use super::reads::Reads;
@@ -23,7 +24,7 @@ use super::timers::Timers;
 use super::{Shard, ShardConfig};
 use crate::definition::Definition;
 use crate::inbox::Inbox;
-use crate::machine::{Machines, StateMachine};
+use crate::machine::{Machines, Made};
 use crate::proposals::Replies;
 use crate::rate_limited::RateLimited;
 use crate::statistics::CoreStatistics;
@@ -37,14 +38,6 @@ pub enum ShardOpenError {
     Definition {
         /// The group.
         group: GroupId,
-    },
-    /// The factory of the group's kind failed.
-    #[error("the state machine of group {group} could not be opened: {message}")]
-    Machine {
-        /// The group.
-        group: GroupId,
-        /// What the factory said.
-        message: String,
     },
     /// The machine holds more than the log ever did.
     #[error(
@@ -120,6 +113,9 @@ impl Shard {
             lines: RateLimited::default(),
         };
         for slot in groups.replicas.slots() {
+            if groups.replicas[slot].machine_failure.is_some() {
+                groups.to_renounce.push(slot);
+            }
             groups.queue_to_apply(slot);
             groups.start_replica(slot);
         }
@@ -165,7 +161,11 @@ fn reopen(
         let decoded = Definition::decode(&group.definition);
         decoded.ok_or(ShardOpenError::Definition { group: id })?
     };
-    let machine = open_machine(machines, &definition, id)?;
+    let (machine, failure) = match open_machine(machines, &definition, id) {
+        Some(Ok(machine)) => (Some(machine), None),
+        Some(Err(error)) => (None, Some(MachineFailure::of_factory(config.node, id, &error))),
+        None => (None, None),
+    };
     let held = machine.as_ref().and_then(|machine| machine.durable_index());
     let held = held.unwrap_or(LogIndex(0));
     let last_index = group.last_index;
@@ -197,31 +197,20 @@ fn reopen(
     };
     let raft = Raft::new(raft_config(config, id), boot, now);
     let applied = held.max(compacted.index);
-    Ok(Replica::new(
-        id,
-        definition,
-        raft,
-        machine,
-        applied,
-        log.durable_frame(),
-    ))
+    let frame = log.durable_frame();
+    let mut replica = Replica::new(id, definition, raft, machine, applied, frame);
+    replica.machine_failure = failure;
+    Ok(replica)
 }
 
-fn open_machine(
-    machines: &Machines,
-    definition: &Definition,
-    group: GroupId,
-) -> Result<Option<Box<dyn StateMachine>>, ShardOpenError> {
-    let Some(factory) = machines.factory(&definition.kind) else {
+/// `None` if no factory makes machines of its kind.
+fn open_machine(machines: &Machines, definition: &Definition, group: GroupId) -> Option<Made> {
+    let factory = machines.factory(&definition.kind);
+    if factory.is_none() {
         let kind = &definition.kind;
         tracing::warn!(%group, kind, "no state machine of this kind is registered");
-        return Ok(None);
-    };
-    let machine = factory(group).map_err(|error| ShardOpenError::Machine {
-        group,
-        message: error.to_string(),
-    })?;
-    Ok(Some(machine))
+    }
+    factory.map(|factory| factory(group))
 }
 
 /// The replica of a group that has never existed on this node.

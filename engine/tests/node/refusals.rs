@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 
-use pontoon::{Config, CreateError, Machines, Node, NodeId, Rejection, StartError};
+use pontoon::{Config, CreateError, GroupId, Machines, Node, NodeId, Rejection};
 
 use crate::{GROUP, alone, config, directory, machines, propose};
 
@@ -114,12 +114,27 @@ fn a_group_that_can_t_be_is_refused_and_a_large_command_too() {
 }
 
 #[test]
-fn a_machine_that_can_t_be_opened_stops_the_start_and_is_named() {
+fn a_machine_that_can_t_be_made_at_a_start_closes_its_group_and_is_named() {
     let data = directory();
-    let (node, _) = alone(config(data.path()));
+    let (node, group) = alone(config(data.path()));
+    propose(&group, b"go");
+    let other = node.create_group(GroupId(4), "echo", &[NodeId(1)]).wait();
+    propose(&other.unwrap(), b"go");
     node.stop().unwrap();
-    let machines = Machines::new().register("echo", |_| Err("its disk is gone".into()));
-    let error = Node::start(config(data.path()), machines).unwrap_err();
-    assert!(matches!(error, StartError::Groups { core: 0, .. }));
-    assert!(error.to_string().contains("its disk is gone"), "{error}");
+    let machines = Machines::new().register("echo", |group| match group {
+        GROUP => Err("its disk is gone".into()),
+        _ => Ok(Box::new(crate::Echo)),
+    });
+    let node = Node::start(config(data.path()), machines).unwrap();
+    let closed = node.group(GROUP);
+    let message = "its disk is gone".to_owned();
+    let status = closed.status().wait().unwrap();
+    assert_eq!(status.machine_error.as_ref(), Some(&message));
+    let refused = closed.propose(b"more".to_vec()).wait();
+    assert_eq!(refused, Err(Rejection::MachineFailed { message }.into()));
+    assert_eq!(propose(&node.group(GroupId(4)), b"other").reply, b"other");
+    node.stop().unwrap();
+    let (node, group) = alone(config(data.path()));
+    assert_eq!(propose(&group, b"again").reply, b"again");
+    node.stop().unwrap();
 }

@@ -22,6 +22,10 @@ pub(super) struct Journal {
     pub(super) saves_late: Vec<u64>,
     /// These groups' machines fail when they are given this command.
     pub(super) fails_at: Option<(u64, Vec<u8>)>,
+    /// These groups' machines can't be made at a start.
+    pub(super) not_made: Vec<u64>,
+    /// The machines reply with so many bytes instead of the command.
+    pub(super) reply_bytes: Option<usize>,
     /// These groups' machines claim to hold this durably.
     pub(super) claims: Option<(u64, LogIndex)>,
 }
@@ -33,6 +37,7 @@ impl Journal {
             releases: self.releases,
             keeps: self.keeps.clone(),
             saves_late: self.saves_late.clone(),
+            not_made: self.not_made.clone(),
             ..Self::default()
         }
     }
@@ -117,6 +122,9 @@ pub(super) fn recorders(journal: &SharedJournal) -> Machines {
     let journal = Mutex::new(OneThread(Rc::clone(journal)));
     Machines::new().register("recorder", move |group: GroupId| {
         let journal = journal.lock().expect("one thread").get();
+        if journal.borrow().not_made.contains(&group.0) {
+            return Err("its table can't be opened".into());
+        }
         Ok(Box::new(Recorder {
             group: group.0,
             journal,

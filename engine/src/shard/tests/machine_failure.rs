@@ -95,6 +95,54 @@ fn a_failed_machine_is_made_anew_at_the_next_start() {
     assert_eq!(group_status(&mut cluster, 0).machine_error, None);
 }
 
+/// A group whose machine can't be made at a restart stays closed by name on that node, for clients:
+/// the other groups run, and the others of its own have its vote and its copy of the log.
+#[test]
+fn a_machine_that_can_not_be_made_at_a_restart_closes_its_group_alone() {
+    let mut cluster = cluster(3);
+    let proposal = cluster.group(0).propose(b"before".to_vec());
+    cluster.wait(proposal).unwrap();
+    cluster.power_off(0);
+    cluster.nodes[0].journal.borrow_mut().not_made.push(GROUP.0);
+    cluster.power_on(0);
+    cluster.until("another one leads", |cluster| leads(cluster, 1) || leads(cluster, 2));
+    let (leader, third) = if leads(&cluster, 1) { (1, 2) } else { (2, 1) };
+    let status = group_status(&mut cluster, 0);
+    assert_eq!(status.machine_error.as_deref(), Some("its table can't be opened"));
+    // With the third member away it is needed for the majority.
+    cluster.until("it follows", |cluster| {
+        cluster.status(0).is_some_and(|status| status.leader.is_some())
+    });
+    cluster.power_off(third);
+    let proposal = cluster.group(leader).propose(b"after".to_vec());
+    cluster.wait(proposal).unwrap();
+    let refused = cluster.group(0).propose(b"more".to_vec());
+    assert!(cluster.wait(refused).is_err());
+    assert!(cluster.applied(0).is_empty());
+    // Without a leader it does not take over, although it has everything.
+    cluster.power_off(leader);
+    cluster.power_on(third);
+    cluster.run(5_000);
+    assert!(!leads(&cluster, 0));
+    cluster.power_on(leader);
+    let other = cluster.other_group(0, OTHER);
+    drop(other.campaign());
+    cluster.until("it leads the other group", |cluster| {
+        let status = cluster.status_of(0, OTHER);
+        status.is_some_and(|status| status.leader == Some(status.id))
+    });
+    let proposal = other.propose(b"other".to_vec());
+    cluster.wait(proposal).expect("the other group goes on");
+    // Mended, the next start has everything.
+    cluster.nodes[0].journal.borrow_mut().not_made.clear();
+    cluster.power_off(0);
+    cluster.power_on(0);
+    cluster.until("everything is applied", |cluster| {
+        cluster.applied(0) == [b"before".to_vec(), b"after".to_vec()]
+    });
+    assert_eq!(group_status(&mut cluster, 0).machine_error, None);
+}
+
 /// A member whose machine failed does not take leadership that is offered to it.
 #[test]
 fn a_member_whose_machine_failed_is_no_candidate() {
