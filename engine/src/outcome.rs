@@ -128,7 +128,7 @@ pub(crate) struct Answer {
     /// The command, if it was rejected.
     pub(crate) command: Option<Vec<u8>>,
     /// Holds the reply's bytes in the core's budget until somebody takes it.
-    pub(crate) permit: Option<Permit>,
+    pub(crate) _permit: Option<Permit>,
 }
 
 /// A proposal under way: a future for any executor, or [`wait`](Self::wait) for a plain thread.

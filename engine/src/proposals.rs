@@ -34,41 +34,35 @@ impl Replies {
     pub(crate) fn push(&mut self, answered: AnsweredProposal, applied: Applied) {
         let AnsweredProposal { sender, permit } = answered;
         let (index, bytes) = (applied.index, applied.reply.len());
-        let permit = permit.into_permit();
-        let (outcome, permit) = if bytes > self.reply_bytes_max {
-            let limit = "limits.reply_bytes_max";
-            (
-                Err(ProposeError::ReplyDropped {
+        let (outcome, permit) = match self.keep(permit.into_permit(), &applied) {
+            Ok(permit) => (Ok(applied), Some(permit)),
+            Err(limit) => {
+                let dropped = ProposeError::ReplyDropped {
                     index,
                     bytes,
                     limit,
-                }),
-                None,
-            )
-        } else {
-            // What the machine reserved beyond its reply is held as well.
-            match permit.exchange(applied.reply.capacity()) {
-                Some(permit) => (Ok(applied), Some(permit)),
-                None => {
-                    let limit = "limits.replies_pending_bytes_max";
-                    (
-                        Err(ProposeError::ReplyDropped {
-                            index,
-                            bytes,
-                            limit,
-                        }),
-                        None,
-                    )
-                }
+                };
+                (Err(dropped), None)
             }
         };
-        let command = None;
         let answer = Answer {
             outcome,
-            command,
-            permit,
+            command: None,
+            _permit: permit,
         };
         self.waiting.push((sender, answer));
+    }
+
+    /// What holds the bytes of a reply, those that the machine reserved beyond it included.
+    ///
+    /// # Errors
+    /// The limit that it is beyond.
+    fn keep(&self, permit: Permit, applied: &Applied) -> Result<Permit, &'static str> {
+        if applied.reply.len() > self.reply_bytes_max {
+            return Err("limits.reply_bytes_max");
+        }
+        let kept = permit.exchange(applied.reply.capacity());
+        kept.ok_or("limits.replies_pending_bytes_max")
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -97,7 +91,7 @@ pub(crate) fn reply(sender: ReplySender, outcome: Outcome) {
     let _ = sender.send(Answer {
         outcome,
         command: None,
-        permit: None,
+        _permit: None,
     });
 }
 
@@ -106,7 +100,7 @@ pub(crate) fn reject(sender: ReplySender, rejection: Rejection, command: Vec<u8>
     let _ = sender.send(Answer {
         outcome: Err(rejection.into()),
         command: Some(command),
-        permit: None,
+        _permit: None,
     });
 }
 
