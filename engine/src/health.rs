@@ -114,6 +114,6 @@ impl Health {
         // Those that were dropped meanwhile are not kept.
         inner.waiting.retain(|waiting| !waiting.is_closed());
         inner.waiting.push(sender);
-        Pending::new(|| None, async move { receiver.await.ok() })
+        Pending::new(|_| None, async move { receiver.await.ok() })
     }
 }

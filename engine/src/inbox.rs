@@ -12,9 +12,10 @@ use pontoon_storage::record;
 use crate::budget::{Budget, Permit};
 use crate::definition::Definition;
 use crate::doorbell::Doorbell;
+use crate::forked::OfProcess;
 use crate::health::{CoreEnd, CoreState, Health};
 use crate::outcome::{Proposal, Rejection};
-use crate::pending::{Pending, wait_on_core};
+use crate::pending::{Pending, refuse};
 use crate::proposals::reject;
 use crate::request::{CreateError, Propose, Request, RequestError};
 
@@ -111,10 +112,16 @@ impl Drop for Inbox {
     }
 }
 
-/// What application threads hold of a core.
+/// What application threads hold of a core. In a forked child it refuses everything.
 #[derive(Clone, Debug)]
 pub(crate) struct CoreHandle {
     pub(crate) node: NodeId,
+    channels: Arc<OfProcess<Channels>>,
+}
+
+/// The application's ends.
+#[derive(Debug)]
+struct Channels {
     proposals: Sender<Propose>,
     requests: Sender<Waiting>,
     /// One unit for each request that waits.
@@ -166,11 +173,12 @@ pub(crate) fn channel(
         budget,
         health: None,
     };
-    (handle, inbox)
+    let channels = Arc::new(OfProcess::new(channels));
+    (CoreHandle { node, channels }, inbox)
 }
 
-impl CoreHandle {
-    pub(crate) fn propose(&self, group: GroupId, command: Vec<u8>) -> Proposal {
+impl Channels {
+    fn propose(&self, group: GroupId, command: Vec<u8>) -> Proposal {
         if command.len() > self.command_bytes_max {
             let rejection = Rejection::TooLarge {
                 bytes: command.len(),
@@ -217,6 +225,37 @@ impl CoreHandle {
         }
     }
 
+    /// A place for a request, and how the core has ended when nobody answers it.
+    ///
+    /// # Errors
+    /// If the core has ended, or too much waits for it.
+    fn place(&self) -> Result<(Permit, CoreState), RequestError> {
+        let state = self.queues.state.clone();
+        if state.ended().is_some() {
+            return Err(state.request_error());
+        }
+        let place = self.places.take(1).ok_or(RequestError::Overloaded)?;
+        Ok((place, state))
+    }
+
+    fn enqueue_request(&self, request: Request, place: Option<Permit>) {
+        // This handle holds a receiver.
+        let sent = self.requests.send((request, place));
+        debug_assert!(sent.is_ok());
+        // Also when it waits for its disk alone, holding proposals back.
+        self.doorbell.ring_always();
+        self.drain_if_ended();
+    }
+}
+
+impl CoreHandle {
+    pub(crate) fn propose(&self, group: GroupId, command: Vec<u8>) -> Proposal {
+        match self.channels.get() {
+            Some(channels) => channels.propose(group, command),
+            None => Proposal::rejected(Rejection::Forked, command),
+        }
+    }
+
     /// Puts a question to the core. Never blocks, on whatever thread: with too many that wait
     /// before it, it is answered so at once.
     pub(crate) fn request<T, E>(
@@ -227,42 +266,36 @@ impl CoreHandle {
         T: Send + 'static,
         E: From<RequestError> + Send + 'static,
     {
-        let state = self.queues.state.clone();
-        if state.ended().is_some() {
-            return Pending::ready(Err(state.request_error().into()));
-        }
-        let Some(place) = self.places.take(1) else {
-            return Pending::ready(Err(RequestError::Overloaded.into()));
+        let Some(channels) = self.channels.get() else {
+            return Pending::ready(Err(RequestError::Forked.into()));
+        };
+        let (place, state) = match channels.place() {
+            Ok(found) => found,
+            Err(error) => return Pending::ready(Err(error.into())),
         };
         let (reply, receiver) = oneshot::async_channel();
-        self.enqueue_request(request(reply), Some(place));
-        Pending::new(wait_on_core, async move {
+        channels.enqueue_request(request(reply), Some(place));
+        Pending::new(refuse, async move {
             let answer = receiver.await;
             answer.unwrap_or_else(|_| Err(state.request_error().into()))
         })
     }
 
-    fn enqueue_request(&self, request: Request, place: Option<Permit>) {
-        // This handle holds a receiver.
-        let sent = self.requests.send((request, place));
-        debug_assert!(sent.is_ok());
-        self.wake();
-        self.drain_if_ended();
-    }
-
     /// Tells the core to end. That it has changes nothing for the caller.
     pub(crate) fn stop(&self) {
-        self.enqueue_request(Request::Stop, None);
+        if let Some(channels) = self.channels.get() {
+            channels.enqueue_request(Request::Stop, None);
+        }
     }
 
+    /// What becomes of the core.
+    ///
+    /// # Errors
+    /// In a forked child.
     #[cfg(feature = "glommio")]
-    pub(crate) fn state(&self) -> CoreState {
-        self.queues.state.clone()
-    }
-
-    /// Wakes the core, also when it waits for its disk alone, holding proposals back.
-    pub(crate) fn wake(&self) {
-        self.doorbell.ring_always();
+    pub(crate) fn state(&self) -> Result<CoreState, RequestError> {
+        let channels = self.channels.get().ok_or(RequestError::Forked)?;
+        Ok(channels.queues.state.clone())
     }
 
     /// Makes a group on this node, for good. Answered once it is durable.

@@ -72,6 +72,7 @@ mod core_builder;
 mod definition;
 internal_mod!(doorbell);
 internal_mod!(driver);
+mod forked;
 mod group;
 mod health;
 mod host;

@@ -18,6 +18,7 @@ use crate::config::{Config, FRAME_BYTES_MAX, HostKind};
 use crate::core_builder::CoreBuilder;
 use crate::doorbell::Doorbell;
 use crate::driver::uring::FINISH_LIMIT;
+use crate::forked::Process;
 use crate::group::Group;
 use crate::health::{CoreFailure, Health};
 use crate::host;
@@ -26,7 +27,7 @@ use crate::inbox::{CoreHandle, InboxLimits, channel};
 use crate::machine::Machines;
 use crate::node_error::{StartError, StopError};
 use crate::on_core;
-use crate::pending::{Pending, wait_on_core};
+use crate::pending::{Pending, refuse};
 use crate::placement::core_of;
 #[cfg(feature = "glommio")]
 use crate::request::SpawnError;
@@ -46,6 +47,11 @@ const END_MARGIN: Duration = Duration::from_secs(5);
 /// before (the locals of a state machine's `apply`, of a task); no machine, no other task and
 /// nothing else of the node is. A destructor among those locals that blocks holds up the end, and
 /// the other cores go on until it: keep none there.
+///
+/// A forked child has none of its threads: there everything that belongs to the node, calls under
+/// way included, is refused as `Forked`, and dropping it does nothing. The parent's goes on; the
+/// child may start a node of its own. A child that is forked on a core, in `apply`, is to execute
+/// another program or to exit there: it is aborted when it comes back to the core's loop.
 ///
 /// ```
 /// # use pontoon::{Batch, Config, GroupId, MachineError, Machines, Node, NodeId, StateMachine};
@@ -73,6 +79,8 @@ const END_MARGIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Node {
     id: NodeId,
+    /// The one that runs it.
+    process: Process,
     address: SocketAddr,
     cores: Vec<CoreHandle>,
     threads: Vec<CoreThread>,
@@ -125,6 +133,7 @@ impl Node {
             .map_err(system("starting the bulk lane"))?;
         let mut node = Self {
             id: NodeId(config.node),
+            process: Process::this(),
             address,
             cores: Vec::new(),
             threads: Vec::new(),
@@ -231,7 +240,7 @@ impl Node {
     ) -> Pending<Result<Group, CreateError>> {
         let handle = self.group(group);
         let made = self.core_of(group).create_group(group, kind, members);
-        Pending::new(wait_on_core, async move { made.await.map(|()| handle) })
+        Pending::new(refuse, async move { made.await.map(|()| handle) })
     }
 
     /// A handle to a group; whether it is on this node shows when it is used.
@@ -257,6 +266,10 @@ impl Node {
         let Some(executor) = self.executors.get(usize::from(core)) else {
             return Pending::ready(Err(SpawnError::NoExecutor { core }));
         };
+        let state = match self.cores[usize::from(core)].state() {
+            Ok(state) => state,
+            Err(error) => return Pending::ready(Err(error.into())),
+        };
         let (reply, receiver) = oneshot::async_channel();
         // Whoever ends before the task drops it, and the sender with it.
         executor.send(Box::new(move || {
@@ -264,8 +277,7 @@ impl Node {
                 let _ = reply.send(task().await);
             })
         }));
-        let state = self.cores[usize::from(core)].state();
-        Pending::new(wait_on_core, async move {
+        Pending::new(refuse, async move {
             receiver.await.map_err(|_| match state.ended() {
                 Some(_) => state.request_error().into(),
                 None => SpawnError::Executor { core },
@@ -277,8 +289,8 @@ impl Node {
     pub fn statistics(&self) -> Pending<Vec<Result<CoreStatistics, RequestError>>> {
         let ask = |core: &CoreHandle| core.request(|reply| Request::Statistics { reply });
         let asked: Vec<_> = self.cores.iter().map(ask).collect();
-        let on_core = || vec![Err(RequestError::WaitOnCore)];
-        Pending::new(on_core, async move {
+        let refuse = |error| vec![Err(error)];
+        Pending::new(refuse, async move {
             let mut answers = Vec::with_capacity(asked.len());
             for answer in asked {
                 answers.push(answer.await);
@@ -289,18 +301,20 @@ impl Node {
 
     /// Resolves when a core fails, so that its owner may end the process or restart the node: until
     /// then that core refuses everything as [`Failed`](RequestError::Failed). `None` once the node
-    /// has stopped without that.
+    /// has stopped without that, and in a forked child.
     pub fn failed(&self) -> Pending<Option<CoreFailure>> {
+        if !self.process.is_this() {
+            return Pending::ready(None);
+        }
         self.health.failed()
     }
 
-    /// How many connections were refused before their first frame, by reason.
+    /// How many connections were refused before their first frame, by reason; in a forked child
+    /// none is known of.
     #[must_use]
     pub fn refused_connections(&self) -> BTreeMap<&'static str, u64> {
-        self.bulk
-            .as_ref()
-            .map(BulkLane::refused)
-            .unwrap_or_default()
+        let bulk = self.bulk.as_ref().filter(|_| self.process.is_this());
+        bulk.map(BulkLane::refused).unwrap_or_default()
     }
 
     /// Hands over what it leads, stops, and waits for the end. What was acknowledged is durable
@@ -308,14 +322,18 @@ impl Node {
     /// a disk hangs. Blocks: not for a thread that runs futures.
     ///
     /// # Errors
-    /// If a core had ended before, and how; on a core's own thread [`StopError::OnCore`]; or what
-    /// hangs. Memory that the kernel may still write to is then leaked, and the data directory
-    /// stays locked, until the process ends.
+    /// If a core had ended before, and how; on a core's own thread [`StopError::OnCore`], in a
+    /// forked child [`StopError::Forked`]; or what hangs. Memory that the kernel may still write to
+    /// is then leaked, and the data directory stays locked, until the process ends.
     pub fn stop(mut self) -> Result<(), StopError> {
         self.end()
     }
 
     fn end(&mut self) -> Result<(), StopError> {
+        if !self.process.is_this() {
+            self.forget();
+            return Err(StopError::Forked);
+        }
         for core in &self.cores {
             core.stop();
         }
@@ -342,6 +360,14 @@ impl Node {
             tracing::error!(%error, "no thread to wait for the end of the node");
         }
         Err(StopError::OnCore)
+    }
+
+    /// Leaves what is the parent's as it is.
+    fn forget(&mut self) {
+        std::mem::forget(std::mem::take(&mut self.threads));
+        std::mem::forget(self.bulk.take());
+        #[cfg(feature = "glommio")]
+        std::mem::forget(std::mem::take(&mut self.executors));
     }
 
     fn core_of(&self, group: GroupId) -> &CoreHandle {
@@ -386,8 +412,10 @@ const _: fn() = || {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Err(error) = self.end() {
-            tracing::error!(%error, "the node did not end as it should");
+        match self.end() {
+            // Not logged: another thread may have held the log's locks when this was forked.
+            Ok(()) | Err(StopError::Forked) => {}
+            Err(error) => tracing::error!(%error, "the node did not end as it should"),
         }
     }
 }

@@ -97,6 +97,9 @@ pub enum StopError {
     /// It was stopped on one of its own threads, which can't wait for itself. It ends all the same.
     #[error("stopped on a core's own thread: the node ends in the background; stop it elsewhere")]
     OnCore,
+    /// This is a forked child of the process that runs the node, which goes on there.
+    #[error("this is a forked child; the node runs in its parent, which must stop it")]
+    Forked,
     /// A core's thread did not end in time: its state machine, or a call into the kernel, hangs.
     #[error("core {core} had not ended {seconds} s after the stop; it is left behind as it is")]
     Hung {

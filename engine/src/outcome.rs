@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use pontoon_raft::{LeaderHint, LogIndex, NodeId};
 
+use crate::budget::Permit;
+use crate::forked::OfProcess;
 use crate::wait::block_on_until;
 
 /// A proposal that was committed and applied on the node that took it.
@@ -90,6 +92,9 @@ pub enum Rejection {
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopped,
+    /// This is a forked child of the process that runs the node.
+    #[error("this is a forked child; the node runs in its parent alone: start one here")]
+    Forked,
 }
 
 /// Why the outcome of a proposal can't be told.
@@ -116,6 +121,9 @@ pub enum Unknown {
     /// The node stopped.
     #[error("the node stopped before the command was applied")]
     Stopped,
+    /// It is waited for in a forked child of the process that proposed it.
+    #[error("this is a forked child; the command was proposed by its parent, which is told")]
+    Forked,
 }
 
 /// What a proposal comes to.
@@ -159,7 +167,7 @@ pub struct Proposal {
 
 #[derive(Debug)]
 enum State {
-    Waiting(oneshot::AsyncReceiver<Answer>),
+    Waiting(OfProcess<oneshot::AsyncReceiver<Answer>>),
     Rejected(Rejection, Vec<u8>),
     /// The outcome was given; with the command if it was rejected.
     Given(Option<Vec<u8>>),
@@ -168,7 +176,7 @@ enum State {
 impl Proposal {
     pub(crate) fn waiting(receiver: oneshot::AsyncReceiver<Answer>) -> Self {
         Self {
-            state: State::Waiting(receiver),
+            state: State::Waiting(OfProcess::new(receiver)),
         }
     }
 
@@ -209,11 +217,14 @@ impl Future for Proposal {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         let (outcome, command) = match &mut self.state {
-            State::Waiting(receiver) => match Pin::new(receiver).poll(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(answer)) => (answer.outcome, answer.command),
-                // The core ended without an answer.
-                Poll::Ready(Err(_)) => (Err(Unknown::Stopped.into()), None),
+            State::Waiting(waiting) => match waiting.get_mut() {
+                None => (Err(Unknown::Forked.into()), None),
+                Some(receiver) => match Pin::new(receiver).poll(context) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(answer)) => (answer.outcome, answer.command),
+                    // The core ended without an answer.
+                    Poll::Ready(Err(_)) => (Err(Unknown::Stopped.into()), None),
+                },
             },
             State::Rejected(rejection, command) => {
                 let command = std::mem::take(command);

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::forked::OfProcess;
 use crate::request::RequestError;
 use crate::wait::block_on_until;
 
@@ -16,19 +17,25 @@ use crate::wait::block_on_until;
 /// functions do.
 #[must_use = "an answer is not known before it is awaited"]
 pub struct Pending<T> {
-    future: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
-    /// What is said to who would block a core's own thread.
-    on_core: fn() -> T,
+    state: State<T>,
+    /// What is said to who would block a core's own thread, or waits in a forked child.
+    refuse: fn(RequestError) -> T,
+}
+
+enum State<T> {
+    Asked(OfProcess<Pin<Box<dyn Future<Output = T> + Send>>>),
+    There(Box<T>),
+    Given,
 }
 
 /// The same, of most answers.
-pub(crate) fn wait_on_core<T, E: From<RequestError>>() -> Result<T, E> {
-    Err(RequestError::WaitOnCore.into())
+pub(crate) fn refuse<T, E: From<RequestError>>(error: RequestError) -> Result<T, E> {
+    Err(error.into())
 }
 
 impl<T> fmt::Debug for Pending<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let answered = self.future.is_none();
+        let answered = matches!(self.state, State::Given);
         let mut fields = formatter.debug_struct("Pending");
         fields.field("answered", &answered).finish()
     }
@@ -36,30 +43,29 @@ impl<T> fmt::Debug for Pending<T> {
 
 impl<T> Pending<T> {
     pub(crate) fn new(
-        on_core: fn() -> T,
+        refuse: fn(RequestError) -> T,
         future: impl Future<Output = T> + Send + 'static,
     ) -> Self {
         Self {
-            future: Some(Box::pin(future)),
-            on_core,
+            state: State::Asked(OfProcess::new(Box::pin(future))),
+            refuse,
         }
     }
 
     /// An answer that is there.
-    pub(crate) fn ready(answer: T) -> Self
-    where
-        T: Send + 'static,
-    {
-        let on_core = || unreachable!("there is nothing to wait for");
-        Self::new(on_core, std::future::ready(answer))
+    pub(crate) fn ready(answer: T) -> Self {
+        Self {
+            state: State::There(Box::new(answer)),
+            refuse: |_| unreachable!("there is nothing to wait for"),
+        }
     }
 
     /// Blocks this thread until the answer is there. Not for threads that run futures. On a core's
     /// own thread, which may be the one that is to answer, it does not block, and is told
     /// [`RequestError::WaitOnCore`] unless the answer is there: await it.
     pub fn wait(self) -> T {
-        let on_core = self.on_core;
-        block_on_until(self, None).unwrap_or_else(on_core)
+        let refuse = self.refuse;
+        block_on_until(self, None).unwrap_or_else(|| refuse(RequestError::WaitOnCore))
     }
 
     /// The same, but no longer than `limit`. `None` if there is no answer by then: it can be asked
@@ -73,12 +79,21 @@ impl<T> Future for Pending<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let future = self.future.as_mut();
-        let future = future.expect("an answer was polled after it had been given");
-        let answer = future.as_mut().poll(context);
-        if answer.is_ready() {
-            self.future = None;
-        }
-        answer
+        let refuse = self.refuse;
+        let answer = match std::mem::replace(&mut self.state, State::Given) {
+            State::There(answer) => *answer,
+            State::Asked(mut asked) => match asked.get_mut() {
+                None => refuse(RequestError::Forked),
+                Some(future) => match future.as_mut().poll(context) {
+                    Poll::Ready(answer) => answer,
+                    Poll::Pending => {
+                        self.state = State::Asked(asked);
+                        return Poll::Pending;
+                    }
+                },
+            },
+            State::Given => panic!("an answer was polled after it had been given"),
+        };
+        Poll::Ready(answer)
     }
 }

@@ -84,6 +84,9 @@ pub enum RequestError {
     /// asked for is under way all the same.
     #[error("`wait` would block a core's own thread; await the answer there")]
     WaitOnCore,
+    /// This is a forked child of the process that runs the node.
+    #[error("this is a forked child; the node runs in its parent alone: start one here")]
+    Forked,
 }
 
 /// Why a task does not run on a core's executor, or not to its end.

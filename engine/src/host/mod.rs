@@ -7,6 +7,8 @@ mod glommio;
 mod tests;
 mod thread;
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,7 @@ use pontoon_raft::Time;
 
 use crate::doorbell::Doorbell;
 use crate::driver::{Driver, DriverError, Wait};
+use crate::forked::Process;
 use crate::port::{Completion, Operation};
 use crate::shard::Shard;
 
@@ -29,6 +32,8 @@ pub(crate) struct CoreLoop<D> {
     pub(crate) shard: Shard,
     pub(crate) driver: D,
     pub(crate) doorbell: Arc<Doorbell>,
+    /// The one whose ring and log these are.
+    process: Process,
     /// Time 0 of the shard's clock.
     origin: Instant,
     /// How long to poll before waiting.
@@ -55,6 +60,16 @@ impl Drop for AbortOnPanic {
     }
 }
 
+/// A state machine has forked, and its child has come back: it must not touch the ring and the log,
+/// which are the parent's. Said past the log and the locks of the standard streams, which other
+/// threads may have held when it was forked.
+fn abort_forked() -> ! {
+    if let Ok(mut stderr) = OpenOptions::new().append(true).open("/dev/stderr") {
+        let _ = stderr.write_all(b"pontoon: a forked child came back to a core's loop: aborted\n");
+    }
+    std::process::abort()
+}
+
 /// What the core wants after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -78,6 +93,7 @@ impl<D: Driver> CoreLoop<D> {
             shard,
             driver,
             doorbell,
+            process: Process::this(),
             origin,
             spin,
             operations: Vec::new(),
@@ -121,6 +137,9 @@ impl<D: Driver> CoreLoop<D> {
     /// nothing has come meanwhile.
     pub(crate) fn exchange(&mut self, next: Next) -> Result<(), DriverError> {
         let _abort = AbortOnPanic;
+        if !self.process.is_this() {
+            abort_forked();
+        }
         let wait = match next {
             Next::Wait(limit) => {
                 self.announce_parking();

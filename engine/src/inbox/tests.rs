@@ -80,13 +80,14 @@ fn whoever_asks_while_the_core_ends_is_answered() {
 #[test]
 fn what_was_sent_after_the_last_look_is_answered_although_the_core_was_there_when_it_was_asked() {
     let (core, inbox) = new_channel();
-    let permit = core.budget.take(1).expect("the budget is whole");
+    let channels = core.channels.get().expect("no fork");
+    let permit = channels.budget.take(1).expect("the budget is whole");
     // Both callers have looked whether the core is there; it ends before they go on.
     drop(inbox);
-    let mut proposal = core.enqueue_proposal(GroupId(1), vec![7], permit);
+    let mut proposal = channels.enqueue_proposal(GroupId(1), vec![7], permit);
     let (reply, answer) = oneshot::channel();
     let group = GroupId(1);
-    core.enqueue_request(Request::Status { group, reply }, None);
+    channels.enqueue_request(Request::Status { group, reply }, None);
     let rejected = Some(Err(Rejection::Stopped.into()));
     assert_eq!(proposal.wait_timeout(Duration::ZERO), rejected);
     assert_eq!(

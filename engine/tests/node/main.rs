@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
 
 mod forbidden;
+mod forked;
 mod frozen;
 mod hostile;
 mod hosts;
