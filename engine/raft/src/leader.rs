@@ -43,18 +43,9 @@ impl LeaderView<'_> {
 
     /// How many entries from `first` on, and their bytes, fit into one message. At least one.
     fn batch(&self, first: LogIndex, bytes_max: u64) -> (u32, u64) {
-        let (mut count, mut bytes) = (0, 0);
-        let mut index = first;
-        while count < self.config.entries_per_message_max && index <= self.log.last_index() {
-            let next = self.log.size_at(index);
-            if count > 0 && bytes + next > bytes_max {
-                break;
-            }
-            count += 1;
-            bytes += next;
-            index = index.next();
-        }
-        (count, bytes)
+        let count_max = self.config.entries_per_message_max;
+        let (count, bytes) = self.log.batch(first, count_max.into(), bytes_max);
+        (u32::try_from(count).unwrap_or(count_max), bytes)
     }
 }
 

@@ -217,9 +217,9 @@ impl Log {
         self.sizes.compact(index);
     }
 
-    /// Bytes of an entry, on average among small ones.
-    pub(crate) fn size_at(&self, index: LogIndex) -> u64 {
-        self.sizes.size_at(index)
+    /// How many entries from `first` on, and their bytes, make a message within these bounds.
+    pub(crate) fn batch(&self, first: LogIndex, count_max: u64, bytes_max: u64) -> (u64, u64) {
+        self.sizes.batch(first, count_max, bytes_max)
     }
 
     pub(crate) fn check_invariants(&self) {

@@ -24,8 +24,35 @@ pub struct EntryRun {
 pub(crate) struct Sizes {
     /// Everything up to here is compacted.
     before: LogIndex,
-    /// Ascending, each from the one before, or from `before`. The last one still grows.
-    runs: VecDeque<EntryRun>,
+    /// Ascending and without gaps, from the entry after `before` on. The last one still grows.
+    runs: VecDeque<Run>,
+}
+
+/// Entries that follow each other.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    first: LogIndex,
+    last: LogIndex,
+    /// Bytes of all of them.
+    bytes: u64,
+}
+
+impl Run {
+    fn count(&self) -> u64 {
+        self.last.0 + 1 - self.first.0
+    }
+
+    /// Bytes of each, on average.
+    fn average(&self) -> u64 {
+        self.bytes.div_ceil(self.count())
+    }
+
+    /// Keeps the entries `first..=last` of it, and their part of the bytes.
+    fn clip(&mut self, first: LogIndex, last: LogIndex) {
+        let all = self.count();
+        (self.first, self.last) = (first, last);
+        self.bytes = self.bytes * self.count() / all;
+    }
 }
 
 impl Sizes {
@@ -42,80 +69,79 @@ impl Sizes {
 
     /// Adds entries behind the last ones.
     pub(crate) fn push(&mut self, added: EntryRun) {
-        if added.last <= self.before {
-            return;
-        }
-        let first = self.first_of(self.runs.len().saturating_sub(1));
+        let EntryRun { last, bytes } = added;
         match self.runs.back_mut() {
-            Some(run)
-                if run.bytes + added.bytes <= RUN_BYTES && added.last.0 - first.0 < RUN_ENTRIES =>
-            {
-                run.last = added.last;
-                run.bytes += added.bytes;
+            Some(run) if run.bytes + bytes <= RUN_BYTES && last.0 - run.first.0 < RUN_ENTRIES => {
+                (run.last, run.bytes) = (last, run.bytes + bytes);
             }
-            _ => self.runs.push_back(added),
+            back => {
+                let first = back.map_or(self.before, |run| run.last).next();
+                if first <= last {
+                    self.runs.push_back(Run { first, last, bytes });
+                }
+            }
         }
-    }
-
-    /// Index of the first entry of a run.
-    fn first_of(&self, position: usize) -> LogIndex {
-        let before = position.checked_sub(1).map(|before| self.runs[before].last);
-        before.unwrap_or(self.before).next()
     }
 
     /// Forgets the entries from `first` on.
     pub(crate) fn truncate(&mut self, first: LogIndex) {
-        while let Some(run) = self.runs.back().copied() {
-            let begins = self.first_of(self.runs.len() - 1);
-            if run.last < first {
-                return;
-            }
+        while self.runs.back().is_some_and(|run| run.first >= first) {
             self.runs.pop_back();
-            if begins < first {
-                let (kept, all) = (first.0 - begins.0, run.last.0 + 1 - begins.0);
-                self.runs.push_back(EntryRun {
-                    last: first.previous(),
-                    bytes: run.bytes * kept / all,
-                });
-            }
+        }
+        if let Some(run) = self.runs.back_mut().filter(|run| run.last >= first) {
+            run.clip(run.first, first.previous());
         }
     }
 
     /// Forgets the entries up to `index`.
     pub(crate) fn compact(&mut self, index: LogIndex) {
-        while let Some(run) = self.runs.front().filter(|run| run.last <= index) {
-            self.before = run.last;
+        while self.runs.front().is_some_and(|run| run.last <= index) {
             self.runs.pop_front();
         }
-        if let Some(run) = self.runs.front_mut()
-            && self.before < index
-        {
-            let (kept, all) = (run.last.0 - index.0, run.last.0 - self.before.0);
-            run.bytes = run.bytes * kept / all;
+        if let Some(run) = self.runs.front_mut().filter(|run| run.first <= index) {
+            run.clip(index.next(), run.last);
         }
         self.before = self.before.max(index);
     }
 
-    /// Bytes of an entry, or the average of the run of small ones that it is in.
-    pub(crate) fn size_at(&self, index: LogIndex) -> u64 {
-        // Mostly it is one of the last that were added.
+    /// How many entries from `first` on, at most `count_max`, have `bytes_max` bytes together, and
+    /// how many they have: at least one, if there is one.
+    pub(crate) fn batch(&self, first: LogIndex, count_max: u64, bytes_max: u64) -> (u64, u64) {
+        let (mut count, mut bytes) = (0, 0);
+        for run in self.runs.range(self.position(first)..) {
+            let average = run.average();
+            let left = (run.last.0 + 1 - first.0 - count).min(count_max - count);
+            let fit = bytes_max.saturating_sub(bytes).checked_div(average);
+            let taken = fit.map_or(left, |fit| left.min(fit.max(u64::from(count == 0))));
+            (count, bytes) = (count + taken, bytes + taken * average);
+            if first.plus(count) <= run.last {
+                break;
+            }
+        }
+        (count, bytes)
+    }
+
+    /// Position of the run that an entry is in.
+    fn position(&self, index: LogIndex) -> usize {
+        // Mostly it is the last one.
         let last = self.runs.len().saturating_sub(1);
-        let position = if index >= self.first_of(last) {
+        if self.runs.back().is_none_or(|run| run.first <= index) {
             last
         } else {
             self.runs.partition_point(|run| run.last < index)
-        };
-        let Some(run) = self.runs.get(position) else {
-            return 0;
-        };
-        let count = run.last.0 + 1 - self.first_of(position).0;
-        run.bytes.div_ceil(count)
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Sizes {
+        fn size_at(&self, index: LogIndex) -> u64 {
+            self.batch(index, 1, 0).1
+        }
+    }
 
     fn entry(index: u64, bytes: u64) -> EntryRun {
         let last = LogIndex(index);
@@ -160,5 +186,30 @@ mod tests {
         let sizes = Sizes::new(LogIndex(50), &runs);
         assert!(sizes.size_at(LogIndex(70)) >= 256_000);
         assert_eq!(sizes.size_at(LogIndex(150)), 48);
+    }
+
+    /// Runs of 64 KiB in small entries, with a large one between them.
+    #[test]
+    fn a_batch_is_what_fits_and_never_nothing() {
+        let mut sizes = Sizes::new(LogIndex(0), &[]);
+        for index in 1..=2000 {
+            sizes.push(entry(index, if index == 1000 { 256 << 10 } else { 100 }));
+        }
+        let batch = |first, count, bytes| sizes.batch(LogIndex(first), count, bytes);
+        assert_eq!(batch(1, 4096, 450), (4, 400));
+        assert_eq!(batch(1, 3, 450), (3, 300), "no more than there may be");
+        assert_eq!(batch(1, 4096, 10), (1, 100), "one always goes");
+        assert_eq!(
+            batch(600, 4096, 60_000),
+            (400, 40_000),
+            "up to the large one"
+        );
+        assert_eq!(batch(1000, 4096, 60_000), (1, 256 << 10));
+        assert_eq!(
+            batch(999, 4096, 1 << 20),
+            (1002, 100 + (256 << 10) + 100_000)
+        );
+        assert_eq!(batch(2000, 4096, 1 << 20), (1, 100));
+        assert_eq!(batch(2001, 4096, 1 << 20), (0, 0), "there is none");
     }
 }
