@@ -56,7 +56,7 @@ fn new_mark() -> &'static AtomicU64 {
 }
 
 fn wiped_in_children() -> io::Result<&'static AtomicU64> {
-    let bytes = rustix::param::page_size();
+    let bytes = page_bytes();
     let access = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a mapping of its own at an address that the kernel chooses; nothing else is there.
     let page = unsafe { mmap_anonymous(ptr::null_mut(), bytes, access, MapFlags::PRIVATE) }?;
@@ -65,6 +65,12 @@ fn wiped_in_children() -> io::Result<&'static AtomicU64> {
     // SAFETY: the page is never unmapped, aligned, and all zeros, which is an AtomicU64; it is only
     // used as one. That a child finds it zeroed is no write of another thread.
     Ok(unsafe { &*page.cast::<AtomicU64>() })
+}
+
+fn page_bytes() -> usize {
+    // SAFETY: it only reads a number; libc's, since rustix's own way does not work under valgrind.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).expect("every system has a page size")
 }
 
 /// Something that works in the process that made it alone: a forked child gets nothing out of it,
