@@ -48,6 +48,8 @@ pub enum Fault {
     DiskFullLeader,
     /// A state machine could not go on.
     MachineFailed,
+    /// A state machine could not be made at a start.
+    MachineNotMade,
     /// A write completed before one that was submitted earlier.
     Reordered,
     /// A connection was cut at both ends, with what was on its way.
@@ -105,6 +107,7 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::DiskFullAtStart, "disk full at a start"),
     (Fault::DiskFullLeader, "disk full on the leader alone"),
     (Fault::MachineFailed, "state machine failed"),
+    (Fault::MachineNotMade, "state machine not made"),
     (Fault::Reordered, "writes completed out of order"),
     (Fault::Cut, "connection cut"),
     (Fault::Duplication, "connection cut for its sender alone"),

@@ -187,7 +187,7 @@ fn forged(dice: u64, term: Term) -> Message {
                 round: u64::MAX,
                 outcome,
                 log_epoch: u64::MAX,
-                tainted: false,
+                tainted: (dice / 64).is_multiple_of(2),
                 room: if (dice / 32).is_multiple_of(2) {
                     LogRoom::Full
                 } else {

@@ -65,6 +65,8 @@ pub(crate) struct Oracle {
     /// When machines failed that were not made anew since, by node and group, and how many ever.
     pub(crate) failed: BTreeMap<(usize, u64), u64>,
     pub(crate) failures: u64,
+    /// How many could not be made at a start.
+    pub(crate) not_made: u64,
     /// The first thing that went wrong.
     pub(crate) violation: Option<String>,
 }
@@ -177,11 +179,32 @@ impl StateMachine for Replica {
     }
 }
 
+/// Of a million machines that are made at a start, where machines fail.
+const NOT_MADE: u64 = 30_000;
+
+/// Whether the machine of a group that was there before can't be made now: drawn anew at each try.
+fn is_not_made(oracle: &mut Oracle, node: usize, group: u64, swarm: &Swarm) -> bool {
+    let before = oracle.canonical.range((group, 0)..(group + 1, 0)).next();
+    if !oracle.may_fail || swarm.machine_failure == 0 || before.is_none() {
+        return false;
+    }
+    let place = !((node as u64) << 48 ^ group << 32);
+    let fails = Random::new(place ^ oracle.now.rotate_left(20)).happens(NOT_MADE);
+    if fails {
+        oracle.failed.insert((node, group), oracle.now);
+        oracle.not_made += 1;
+    }
+    fails
+}
+
 /// The machines of one generation of a node.
 pub(crate) fn machines(oracle: &SharedOracle, node: usize, swarm: &Swarm) -> Machines {
     let oracle = Arc::clone(oracle);
     let swarm = swarm.clone();
     Machines::new().register("registers", move |group: GroupId| {
+        if is_not_made(&mut lock(&oracle), node, group.0, &swarm) {
+            return Err("as it was drawn".into());
+        }
         let kind = swarm.machine(group.0);
         let kept = if kind != MachineKind::Volatile {
             let oracle = lock(&oracle);

@@ -18,9 +18,13 @@ impl World {
         let mut oracle = lock(&self.oracle);
         (oracle.now, oracle.may_fail) = (self.now, may_fail);
         let failures = std::mem::take(&mut oracle.failures);
+        let not_made = std::mem::take(&mut oracle.not_made);
         drop(oracle);
         for _ in 0..failures {
             self.injected(Fault::MachineFailed);
+        }
+        for _ in 0..not_made {
+            self.injected(Fault::MachineNotMade);
         }
     }
 
