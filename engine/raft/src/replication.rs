@@ -244,13 +244,15 @@ impl Raft {
     /// An AppendEntries with entries really left for a peer: it needs no heartbeat for a while.
     ///
     /// Entries that wait, to be read back or for room in a queue, or that are dropped, keep nobody
-    /// quiet.
+    /// quiet. Nor do those whose answers stay out for a heartbeat interval: they may wait for the
+    /// follower's disk, and the answer to a heartbeat waits for none.
     pub fn on_sent(&mut self, now: Time, peer: NodeId) {
-        let deadline = now.after(self.config.heartbeat_interval);
+        let interval = self.config.heartbeat_interval;
         if let Role::Leader(leader) = &mut self.role
             && let Some(progress) = leader.progress.get_mut(&peer)
+            && now.since(progress.responded_at) < interval
         {
-            progress.heartbeat_deadline = deadline;
+            progress.heartbeat_deadline = now.after(interval);
         }
     }
 

@@ -160,6 +160,30 @@ fn a_majority_whose_disks_stand_still_costs_no_election() {
     cluster.wait(proposal).unwrap();
 }
 
+/// Under a light load too: what is sent all the time waits for the disks, and so do its answers.
+/// Without a question between them that waits for none, nothing would be heard.
+#[test]
+fn a_light_load_does_not_hide_that_followers_answer() {
+    for pause in [10, 50, 99] {
+        let mut cluster = Cluster::led_by_first(3);
+        cluster.run(300);
+        let term = cluster.status(0).unwrap().current_term;
+        for node in [1, 2] {
+            cluster.nodes[node].disk_is_held = true;
+        }
+        for _ in 0..4_000 / pause {
+            drop(cluster.group(0).propose(b"a little".to_vec()));
+            cluster.run(pause);
+        }
+        let status = cluster.status(0).unwrap();
+        assert_eq!((status.current_term, leader(&cluster)), (term, Some(0)), "each {pause} ms");
+        for peer in status.peers {
+            let silent_for = cluster.now.since(peer.responded_at);
+            assert!(silent_for < 250_000_000, "a heartbeat interval is 100 ms: {peer:?}");
+        }
+    }
+}
+
 #[test]
 fn a_dead_member_does_not_fill_the_log() {
     let mut cluster = Cluster::led_by_first(3);
