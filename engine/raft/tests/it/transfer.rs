@@ -149,3 +149,20 @@ fn a_pre_candidate_obeys_its_leader_and_nobody_else() {
         assert_eq!(campaigns, obeys, "asked by {from}");
     }
 }
+
+/// It refuses proposals in any case, so that there is nothing that transfers of before may not do.
+#[test]
+fn a_leader_that_renounces_hands_over_although_transfers_were_in_vain_just_before() {
+    let mut raft = leader(&[]);
+    assert_eq!(ask(&mut raft, 100, TWO).0, Ok(()));
+    answers(&mut raft, 1_200, TWO);
+    assert_eq!(
+        ask(&mut raft, 1_200, TWO).0,
+        Err(TransferRejection::TooSoon)
+    );
+    raft.renounce(Time(1_200), &mut Output::default());
+    let transfer = raft
+        .transfer()
+        .expect("it hands over, and leads until then");
+    assert_eq!((transfer.to, raft.is_leader()), (TWO, true));
+}
