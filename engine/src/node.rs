@@ -234,7 +234,9 @@ impl Node {
     }
 
     /// Makes a group on this node; answered once that is durable. Every member makes it, with the
-    /// same kind and members; making it again changes nothing. Never blocks.
+    /// same kind and members: this node, and others of its `peers`. Where members differ, two nodes
+    /// may lead it ([`GroupStatus::strangers`](crate::GroupStatus::strangers)). Making it again
+    /// changes nothing. Never blocks.
     pub fn create_group(
         &self,
         group: GroupId,
