@@ -5,7 +5,7 @@
 //! drifts affects all of them. One plain writer repeats the same bytes, which the log is compared
 //! to; the other writes new bytes each time, which is the least a log has to do.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -13,7 +13,7 @@ use io_uring::{IoUring, types};
 use pontoon::driver::uring::disk;
 use pontoon::storage::{
     DiskOp, EntryId, FileVolume, GroupId, LogConfig, LogIdentity, LogIndex, RecordKind, SegmentLog,
-    SyncMethod, Term, prepare_segment,
+    SyncMethod, Term, Volume,
 };
 use serde::Serialize;
 
@@ -252,7 +252,6 @@ struct Writer {
     sync: SyncMethod,
     log: SegmentLog,
     volume: FileVolume,
-    segment_bytes: u64,
     index: u64,
     payload: Vec<u8>,
 }
@@ -260,11 +259,10 @@ struct Writer {
 impl Writer {
     fn open(data: &DataDirectory, config: LogConfig, sync: SyncMethod) -> Result<Self> {
         let directory = data.subdirectory("log")?;
-        let bytes = config.segment_bytes;
+        let mut volume = FileVolume::open(&directory, config.segment_bytes)?;
         for slot in 0..2 {
-            let _: OwnedFd = prepare_segment(&directory, slot, bytes)?;
+            volume.prepare(slot)?;
         }
-        let mut volume = FileVolume::open(&directory, bytes)?;
         let (mut log, _) = SegmentLog::open(&mut volume, config)?;
         log.create_group(GROUP, b"bench")?;
         let ring = IoUring::builder()
@@ -277,7 +275,6 @@ impl Writer {
             sync,
             log,
             volume,
-            segment_bytes: bytes,
             index: 0,
             payload: Vec::new(),
         };
@@ -379,9 +376,7 @@ impl Writer {
 
     fn prepare_segments(&mut self) -> Result<()> {
         while let Some(slot) = self.log.segments_wanted() {
-            let directory = self.volume.directory().to_path_buf();
-            let file = prepare_segment(&directory, slot, self.segment_bytes)?;
-            self.volume.add(slot, file);
+            self.volume.prepare(slot)?;
             self.log.on_prepared(slot, true);
         }
         ensure!(

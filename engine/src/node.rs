@@ -114,15 +114,18 @@ impl Node {
     /// What stands in the way, by core.
     pub fn start_on(
         listener: TcpListener,
-        config: Config,
+        mut config: Config,
         machines: Machines,
     ) -> Result<Self, StartError> {
         config.validate()?;
+        let system = |what| move |source| StartError::System { what, source };
+        // The same for all cores, wherever another thread takes the process meanwhile.
+        let data = std::path::absolute(&config.data);
+        config.data = data.map_err(system("looking up the directory the process works in"))?;
         let memory = bytesize::ByteSize(config.memory_bytes_max());
         let round_trip_max = config.round_trip_max();
         let (node, cores) = (config.node, config.cores);
         tracing::info!(node, cores, %memory, ?round_trip_max, "starting");
-        let system = |what| move |source| StartError::System { what, source };
         let address = listener.local_addr();
         let address = address.map_err(system("looking up the address listened on"))?;
         let doorbells: Vec<_> = (0..config.cores)
@@ -231,7 +234,9 @@ impl Node {
     }
 
     /// Makes a group on this node; answered once that is durable. Every member makes it, with the
-    /// same kind and members; making it again changes nothing. Never blocks.
+    /// same kind and members: this node, and others of its `peers`. Where members differ, two nodes
+    /// may lead it ([`GroupStatus::strangers`](crate::GroupStatus::strangers)). Making it again
+    /// changes nothing. Never blocks.
     pub fn create_group(
         &self,
         group: GroupId,
@@ -438,9 +443,6 @@ fn bulk_config(config: &Config, listener: TcpListener) -> BulkConfig {
         },
         listener,
         peers: config.peer_addresses(),
-        directories: (0..config.cores)
-            .map(|core| config.directory(core))
-            .collect(),
         segment_bytes: config.log.segment_bytes.0,
         hello_deadline: config.hello_deadline(),
     }

@@ -60,6 +60,10 @@ pub struct GroupStatus {
     /// Why the machine can't go on, in its own words. The replica then leads no more, applies
     /// nothing, and persists and votes as ever; restart the node when the machine is mended.
     pub machine_error: Option<String>,
+    /// Nodes that send messages of this group, though they are no members as it was made here. Two
+    /// nodes may both lead it, then: make it with the same members on every node. Grows until the
+    /// node is restarted.
+    pub strangers: Vec<NodeId>,
     /// The replica as the rules of Raft see it.
     pub raft: Status,
 }
@@ -155,6 +159,17 @@ pub enum CreateError {
         group: GroupId,
         /// What is wrong with the members.
         reason: &'static str,
+    },
+    /// One of the members is nobody whom this node could ever reach.
+    #[error(
+        "group {group}: node {member} is neither this node nor in its `peers`; correct the id, or \
+         add the node to the configuration"
+    )]
+    UnknownMember {
+        /// The group.
+        group: GroupId,
+        /// The member.
+        member: NodeId,
     },
     /// The disk lost what it knew of the group, and with it what this node has promised in it.
     #[error(

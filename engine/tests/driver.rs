@@ -55,7 +55,6 @@ fn lane(
     node: u64,
     listener: TcpListener,
     peers: BTreeMap<NodeId, SocketAddr>,
-    directory: &Path,
 ) -> (BulkLane, BulkLink, Arc<Doorbell>) {
     let doorbell = Arc::new(Doorbell::new().unwrap());
     let config = BulkConfig {
@@ -63,7 +62,6 @@ fn lane(
         hello: hello(node),
         listener,
         peers,
-        directories: vec![directory.to_path_buf()],
         segment_bytes: 8 << 20,
     };
     let (lane, mut links) = BulkLane::start(config, &[Arc::clone(&doorbell)]).unwrap();
@@ -84,7 +82,7 @@ impl Bench {
         listener: TcpListener,
         peers: BTreeMap<NodeId, SocketAddr>,
     ) -> Self {
-        let (lane, bulk, doorbell) = lane(node, listener, peers, directory);
+        let (lane, bulk, doorbell) = lane(node, listener, peers);
         let mut volume = FileVolume::open(directory, 8 << 20).unwrap();
         let config = LogConfig {
             segment_bytes: 8 << 20,

@@ -151,7 +151,10 @@ pub enum AppendError {
     Poisoned(#[from] Poisoned),
     /// No segment is free, and no more can be made: `segments_max` is reached, or the last one
     /// could not be prepared. Try again after compaction or when the disk has space.
-    #[error("the log's {segments} segments are full; free disk space or raise log.segments_max")]
+    #[error(
+        "the log's {segments} segments are full, and there may be no more (`log.segments_max`), or \
+         none could be made: free disk space, or mend what the node's log lines name"
+    )]
     NoSpace {
         /// Segments there are.
         segments: u32,

@@ -1,15 +1,14 @@
 //! Segments as files: `segment-NNNN` in a core's directory, opened past the page cache.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
+use crate::directory::{LogDirectory, io_error};
 use crate::disk::Volume;
 use crate::error::{OpenError, PrepareError};
 use crate::layout::{BLOCK_BYTES_MIN, SegmentHeader};
@@ -21,56 +20,19 @@ const ZERO_BYTES: usize = 256 << 10;
 /// How the name of a segment begins until it is whole.
 const PREPARING: &str = "preparing-";
 
+/// The name of a file that is there for a moment, at an opening.
+const PROBE: &str = "probe";
+
 /// Largest block we lay frames on.
 const BLOCK_BYTES_MAX: usize = 64 << 10;
-
-/// A directory that only we use, until this and all its clones are dropped.
-#[derive(Clone, Debug)]
-pub struct DirectoryLock {
-    _file: Arc<File>,
-}
-
-impl DirectoryLock {
-    /// Creates the directory if need be, and takes its `lock` file.
-    ///
-    /// # Errors
-    /// [`InUse`](OpenError::InUse) when somebody has it, [`Io`](OpenError::Io) for all else.
-    pub fn acquire(directory: &Path) -> Result<Self, OpenError> {
-        let named = || OpenError::io(format!("creating {}", directory.display()));
-        if !directory.exists() {
-            fs::create_dir_all(directory).map_err(named())?;
-            if let Some(parent) = directory.parent() {
-                sync_directory(parent).map_err(named())?;
-            }
-        }
-        let path = directory.join("lock");
-        let open = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path);
-        let file = open.map_err(OpenError::io(format!("opening {}", path.display())))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self {
-                _file: Arc::new(file),
-            }),
-            Err(Errno::WOULDBLOCK) => Err(OpenError::InUse { path }),
-            Err(errno) => Err(OpenError::Io {
-                what: format!("locking {}", path.display()),
-                source: errno.into(),
-            }),
-        }
-    }
-}
 
 /// The segment files of one core.
 #[derive(Debug)]
 pub struct FileVolume {
-    directory: PathBuf,
+    directory: LogDirectory,
     segment_bytes: u64,
     block_bytes: usize,
     files: BTreeMap<u32, OwnedFd>,
-    lock: DirectoryLock,
 }
 
 impl FileVolume {
@@ -85,33 +47,31 @@ impl FileVolume {
     /// `segment_bytes`, [`SegmentLength`](OpenError::SegmentLength) when only a file's length
     /// differs.
     pub fn open(directory: &Path, segment_bytes: u64) -> Result<Self, OpenError> {
-        let lock = DirectoryLock::acquire(directory)?;
-        let block_bytes = probe_block(directory)?;
+        let directory = LogDirectory::open(directory)?;
+        let block_bytes = probe_block(&directory)?;
         let mut files = BTreeMap::new();
         // Refused only when no segment says that the configuration is what differs.
         let mut odd = None;
-        let named = || OpenError::io(format!("listing {}", directory.display()));
-        for entry in fs::read_dir(directory).map_err(named())? {
-            let entry = entry.map_err(named())?;
-            let path = entry.path();
-            let name = entry.file_name();
-            if name
-                .to_str()
-                .is_some_and(|name| name.starts_with(PREPARING))
-            {
+        let names = directory.names();
+        let names = names.map_err(|errno| io_error("listing", directory.path(), errno))?;
+        for name in names {
+            let path = directory.path().join(&name);
+            if name.starts_with(PREPARING) {
                 // Left over from a process that was killed; a full disk wants it back.
-                let named = OpenError::io(format!("removing {}", path.display()));
-                fs::remove_file(&path).map_err(named)?;
+                let removed = directory.remove(&name);
+                removed.map_err(|errno| io_error("removing", &path, errno))?;
             }
-            let Some(slot) = name.to_str().and_then(slot_of) else {
+            let Some(slot) = slot_of(&name) else {
                 continue;
             };
-            let named = || OpenError::io(format!("opening {}", path.display()));
-            let file = open_direct(&path, OFlags::empty()).map_err(|errno| match errno {
+            let refused = |errno| match errno {
                 Errno::INVAL => OpenError::NoDirectIo { path: path.clone() },
-                errno => named()(errno.into()),
-            })?;
-            let stat = rustix::fs::fstat(&file).map_err(|errno| named()(errno.into()))?;
+                errno => io_error("opening", &path, errno),
+            };
+            let file = directory.open_direct(&name, OFlags::empty());
+            let file = file.map_err(refused)?;
+            let named = |errno| io_error("opening", &path, errno);
+            let stat = rustix::fs::fstat(&file).map_err(named)?;
             let length = stat.st_size as u64;
             if length != segment_bytes {
                 check_made_with(&file, segment_bytes)?;
@@ -121,32 +81,24 @@ impl FileVolume {
                     expected: segment_bytes,
                 });
             }
-            rustix::fs::fsync(&file).map_err(|errno| named()(errno.into()))?;
+            rustix::fs::fsync(&file).map_err(named)?;
             files.insert(slot, file);
         }
         if let Some(odd) = odd {
             return Err(odd);
         }
-        let directory = directory.to_path_buf();
         Ok(Self {
             directory,
             segment_bytes,
             block_bytes,
             files,
-            lock,
         })
     }
 
-    /// The directory.
+    /// The directory, for whoever works in it besides.
     #[must_use]
-    pub fn directory(&self) -> &Path {
+    pub fn directory(&self) -> &LogDirectory {
         &self.directory
-    }
-
-    /// The directory's lock, for whoever works in the directory besides.
-    #[must_use]
-    pub fn lock(&self) -> DirectoryLock {
-        self.lock.clone()
     }
 
     /// The open files by slot, for a driver to register.
@@ -229,18 +181,17 @@ impl Volume for FileVolume {
 /// The path of a slot's file.
 #[must_use]
 pub fn segment_path(directory: &Path, slot: u32) -> PathBuf {
-    directory.join(format!("segment-{slot:04}"))
+    directory.join(segment_name(slot))
+}
+
+fn segment_name(slot: u32) -> String {
+    format!("segment-{slot:04}")
 }
 
 pub(crate) fn slot_of(name: &str) -> Option<u32> {
     let digits = name.strip_prefix("segment-")?;
     let plain = digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| digits.parse().ok()).flatten()
-}
-
-fn open_direct(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let flags = flags | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
 }
 
 /// Refuses a segment whose header says that it was made with another length than `segment_bytes`.
@@ -265,43 +216,31 @@ fn check_made_with(file: &OwnedFd, segment_bytes: u64) -> Result<(), OpenError> 
     }
 }
 
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    // An empty parent is the working directory.
-    let directory = if directory.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        directory
-    };
-    File::open(directory)?.sync_all()
-}
-
 /// Finds out whether files here can be written past the page cache, and in which blocks.
-fn probe_block(directory: &Path) -> Result<usize, OpenError> {
-    let path = directory.join("probe");
+fn probe_block(directory: &LogDirectory) -> Result<usize, OpenError> {
+    let path = directory.path().join(PROBE);
     let refused = |errno| match errno {
         Errno::INVAL => OpenError::NoDirectIo { path: path.clone() },
-        errno => OpenError::Io {
-            what: format!("opening {}", path.display()),
-            source: io::Error::from(errno),
-        },
+        errno => io_error("opening", &path, errno),
     };
-    let file = open_direct(&path, OFlags::CREATE | OFlags::TRUNC).map_err(refused)?;
-    let named = || OpenError::io(format!("probing {}", path.display()));
-    let outcome = probe_file(&file).map_err(named());
-    fs::remove_file(&path).map_err(named())?;
+    let file = directory.open_direct(PROBE, OFlags::CREATE | OFlags::TRUNC);
+    let file = file.map_err(refused)?;
+    let named = |errno| io_error("probing", &path, errno);
+    let outcome = probe_file(&file).map_err(named);
+    directory.remove(PROBE).map_err(named)?;
     match outcome? {
         Some(block) if block <= BLOCK_BYTES_MAX => Ok(block),
         _ => Err(OpenError::NoDirectIo { path }),
     }
 }
 
-fn probe_file(file: &OwnedFd) -> io::Result<Option<usize>> {
+fn probe_file(file: &OwnedFd) -> Result<Option<usize>, Errno> {
     use rustix::fs::{AtFlags, StatxFlags, statx};
     let stat = match statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) {
         Ok(stat) if stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0 => stat,
         // An older kernel does not say: every drive takes blocks of 4 KiB.
         Ok(_) | Err(Errno::NOSYS) => return Ok(Some(BLOCK_BYTES_MIN)),
-        Err(errno) => return Err(errno.into()),
+        Err(errno) => return Err(errno),
     };
     let (offset, memory) = (stat.stx_dio_offset_align, stat.stx_dio_mem_align);
     if offset == 0 {
@@ -321,7 +260,7 @@ fn probe_file(file: &OwnedFd) -> io::Result<Option<usize>> {
 /// # Errors
 /// [`PrepareError`], except [`Stopped`](PrepareError::Stopped).
 pub fn prepare_segment(
-    directory: &Path,
+    directory: &LogDirectory,
     slot: u32,
     segment_bytes: u64,
 ) -> Result<OwnedFd, PrepareError> {
@@ -334,12 +273,12 @@ pub fn prepare_segment(
 /// # Errors
 /// [`PrepareError`]; [`Stopped`](PrepareError::Stopped) when `pace` says so.
 pub fn prepare_segment_paced(
-    directory: &Path,
+    directory: &LogDirectory,
     slot: u32,
     segment_bytes: u64,
     pace: &mut dyn FnMut() -> bool,
 ) -> Result<OwnedFd, PrepareError> {
-    let path = segment_path(directory, slot);
+    let path = segment_path(directory.path(), slot);
     let refused = |errno: Errno| match errno {
         Errno::NOSPC | Errno::DQUOT => PrepareError::NoSpace { path: path.clone() },
         Errno::INVAL => PrepareError::NoDirectIo { path: path.clone() },
@@ -349,27 +288,27 @@ pub fn prepare_segment_paced(
             source: errno.into(),
         },
     };
-    match open_direct(&path, OFlags::empty()) {
+    let name = segment_name(slot);
+    match directory.open_direct(&name, OFlags::empty()) {
         Ok(file) => return Ok(file),
         Err(Errno::NOENT) => {}
         Err(errno) => return Err(refused(errno)),
     }
-    let partial = directory.join(format!("{PREPARING}{slot:04}"));
-    let file = open_direct(&partial, OFlags::CREATE | OFlags::TRUNC).map_err(refused)?;
+    let partial = format!("{PREPARING}{slot:04}");
+    let file = directory.open_direct(&partial, OFlags::CREATE | OFlags::TRUNC);
+    let file = file.map_err(refused)?;
     let written = allocate(&file, segment_bytes)
         .and_then(|()| write_zeros(&file, segment_bytes, pace))
         .and_then(|()| rustix::fs::fsync(&file))
-        .and_then(|()| rustix::fs::rename(&partial, &path))
+        .and_then(|()| directory.rename(&partial, &name))
         .map_err(refused);
     if let Err(error) = written {
         // The space must come back; that the removal fails too changes nothing for the caller.
-        let _ = fs::remove_file(&partial);
+        let _ = directory.remove(&partial);
         return Err(error);
     }
-    match sync_directory(directory) {
-        Ok(()) => Ok(file),
-        Err(source) => Err(PrepareError::Io { path, source }),
-    }
+    directory.sync().map_err(refused)?;
+    Ok(file)
 }
 
 /// Takes the space before anything is written, so that a full disk says so at once, and is not

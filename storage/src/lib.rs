@@ -119,6 +119,7 @@
 
 pub mod blocking;
 mod config;
+mod directory;
 mod disk;
 mod error;
 mod file;
@@ -134,9 +135,10 @@ mod recovery;
 mod slab;
 
 pub use config::LogConfig;
+pub use directory::LogDirectory;
 pub use disk::{DiskOp, SyncMethod, Volume};
 pub use error::{AppendError, OpenError, Poisoned, PrepareError, ReadError, WriteFailure};
-pub use file::{DirectoryLock, FileVolume, prepare_segment, prepare_segment_paced, segment_path};
+pub use file::{FileVolume, prepare_segment, prepare_segment_paced, segment_path};
 pub use identity::LogIdentity;
 pub use log::{CacheRead, LogStatistics, SegmentLog};
 pub use measure::{DriveMethod, measure_drive};

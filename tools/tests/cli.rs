@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use pontoon::storage::{
     DiskOp, EntryId, FileVolume, GroupId, LogConfig, LogIdentity, LogIndex, RecordKind, SegmentLog,
-    SyncMethod, Term, blocking, inspect, prepare_segment, segment_path,
+    SyncMethod, Term, Volume, blocking, inspect, segment_path,
 };
 
 const SEGMENT_BYTES: u64 = 8 << 20;
@@ -45,11 +45,10 @@ fn write_log(directory: &Path) -> (FileVolume, SegmentLog) {
         segment_bytes: SEGMENT_BYTES,
         ..LogConfig::new(identity)
     };
-    fs::create_dir_all(directory).unwrap();
-    for slot in 0..2 {
-        drop(prepare_segment(directory, slot, SEGMENT_BYTES).unwrap());
-    }
     let mut volume = FileVolume::open(directory, SEGMENT_BYTES).unwrap();
+    for slot in 0..2 {
+        volume.prepare(slot).unwrap();
+    }
     let (mut log, _) = SegmentLog::open(&mut volume, config).unwrap();
     for group in [7, 8] {
         log.create_group(GroupId(group), b"definition").unwrap();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::error::ConnectionError;
-use crate::frame::{self, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKind};
+use crate::frame::{self, FIRST_SEQUENCE, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKind};
 use crate::head::{HEAD_BYTES, Head};
 use crate::receive::ReceiveBuffer;
 use crate::send::{OutgoingFrame, SendBatch};
@@ -70,10 +70,10 @@ impl<P: AsRef<[u8]> + Clone> Connection<P> {
             sent_bytes: 0,
             pool: Vec::new(),
             batch: Some(SendBatch::new()),
-            next_sequence: 0,
+            next_sequence: FIRST_SEQUENCE,
             buffer: Some(ReceiveBuffer::new(capacity)),
             taken: 0,
-            expected_sequence: 0,
+            expected_sequence: FIRST_SEQUENCE,
             skipped_frames: 0,
             pong: None,
             echo: None,

@@ -6,6 +6,9 @@ use crate::head::{HEAD_BYTES, Head};
 /// Bytes of a frame before its heads.
 pub const FRAME_HEADER_BYTES: usize = 32;
 
+/// The number of a connection's first frame, in either direction.
+pub(crate) const FIRST_SEQUENCE: u64 = 0;
+
 const MAGIC: u32 = u32::from_le_bytes(*b"PTNf");
 
 /// What a frame carries.
@@ -154,6 +157,17 @@ impl FrameHeader {
         }
         Ok(header)
     }
+}
+
+/// Looks at the header that a connection begins with, before the rest of its frame is there.
+///
+/// # Errors
+/// Why it is none. Whether its checksum is right only the heads after it show.
+pub fn check_first_header(
+    bytes: &[u8; FRAME_HEADER_BYTES],
+    frame_bytes_max: u32,
+) -> Result<(), ConnectionError> {
+    FrameHeader::parse(bytes, FIRST_SEQUENCE, frame_bytes_max).map(drop)
 }
 
 /// Whether the checksum of a header with its heads is right.

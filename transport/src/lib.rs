@@ -42,7 +42,7 @@ mod send;
 
 pub use connection::{Connection, FrameLimits, SEND_BYTES_MAX};
 pub use error::{ConnectionError, HelloError};
-pub use frame::{FRAME_HEADER_BYTES, Frame, FrameKind};
+pub use frame::{FRAME_HEADER_BYTES, Frame, FrameKind, check_first_header};
 pub use handshake::{Agreement, Handshake};
 pub use head::{HEAD_BYTES, Head, WireHead};
 pub use hello::{FORMAT_FINGERPRINT, HELLO_BYTES, Hello, WIRE_VERSION, WIRE_VERSION_MIN};

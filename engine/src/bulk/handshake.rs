@@ -3,7 +3,9 @@
 use std::io;
 
 use pontoon_raft::NodeId;
-use pontoon_transport::{HELLO_BYTES, Handshake, Hello, HelloError, Purpose};
+use pontoon_transport::{
+    ConnectionError, HELLO_BYTES, Handshake, Hello, HelloError, Purpose, check_first_header,
+};
 
 /// What this node serves on connections that it accepts.
 const SERVED: &[Purpose] = &[Purpose::Replication];
@@ -24,7 +26,7 @@ pub(super) enum State {
     Connecting,
     SendingHello,
     ReceivingHello,
-    /// The hellos are exchanged; the other end, which dialled, has still to say something.
+    /// The hellos are exchanged; the other end, which dialled, has still to begin a frame.
     ReceivingFrame,
 }
 
@@ -40,8 +42,11 @@ pub(super) enum HandshakeError {
     /// There was no whole hello in time.
     #[error("no hello in time")]
     Late,
-    /// It was the oldest of too many.
-    #[error("too many connections without a hello")]
+    /// What followed the hellos was no frame.
+    #[error("the first frame was refused: {0}")]
+    FirstFrame(ConnectionError),
+    /// It was one of too many.
+    #[error("too many connections that have said no hello, or nothing after it")]
     Crowded,
     /// The same peer has connected too often within a second.
     #[error("too many connections of the same peer")]
@@ -60,6 +65,7 @@ impl HandshakeError {
         match self {
             Self::Refused(error) => error.label(),
             Self::Incomplete | Self::Network(_) => "hello_incomplete",
+            Self::FirstFrame(error) => error.label(),
             Self::Late => "hello_deadline",
             Self::Crowded => "half_open",
             Self::TooOften => "hello_rate",
@@ -133,16 +139,22 @@ impl HelloExchange {
         }
     }
 
-    /// So many bytes of the first frame have come; 0 if the other end has closed. A hello alone is
-    /// cheap: whoever says no more is as half-open as one that says nothing.
+    /// The peer whose good hello has come, on a connection that was accepted.
+    pub(super) fn named(&self) -> Option<NodeId> {
+        let greeted = matches!(self.state, State::SendingHello | State::ReceivingFrame);
+        let greeted = greeted && self.origin == Origin::Accepted;
+        greeted.then_some(NodeId(self.ours.expected_peer))
+    }
+
+    /// The header of the first frame has come, or as much of it as there will ever be. A hello
+    /// alone is cheap: whoever goes on with anything else is as half-open as one that says nothing.
     ///
     /// # Errors
-    /// If the other end has closed.
-    pub(super) fn on_frame(&self, count: usize) -> Result<Established, HandshakeError> {
-        match count {
-            0 => Err(HandshakeError::Incomplete),
-            _ => Ok((self.ours.core, NodeId(self.ours.expected_peer))),
-        }
+    /// If it is no header of a first frame.
+    pub(super) fn on_frame(&self, header: &[u8]) -> Result<Established, HandshakeError> {
+        let header = header.try_into().map_err(|_| HandshakeError::Incomplete)?;
+        check_first_header(header, self.ours.frame_bytes_max).map_err(HandshakeError::FirstFrame)?;
+        Ok((self.ours.core, NodeId(self.ours.expected_peer)))
     }
 
     /// Where to receive: never a byte more than the hello, since the first frame is for the core.

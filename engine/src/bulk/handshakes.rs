@@ -17,8 +17,9 @@ use super::turnstile::Turnstile;
 use super::{BulkEvent, Cores};
 use crate::rate_limited::RateLimited;
 
-/// Most accepted connections that have not said a hello and something after it; one more, and the
-/// oldest is closed. A peer says both at once, so it is never the oldest for long.
+/// Most accepted connections that have said nothing, and as many that have said a good hello and
+/// nothing after it. A peer says its hello as soon as it is connected, and the rest a round trip
+/// later, which may be long: so places are its own that silent ones, however many, can't take.
 const HALF_OPEN_MAX: usize = 64;
 
 /// Most connections accepted before pending ones are served again.
@@ -68,7 +69,7 @@ impl Handshakes {
 
     /// When something must be done although no source is ready.
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let deadlines = self.pending.iter().map(|connection| connection.deadline);
+        let deadlines = self.pending.iter().map(PendingConnection::next_deadline);
         let accepts = self.accepts(now);
         deadlines.chain(self.accept_at.filter(|_| !accepts)).min()
     }
@@ -124,30 +125,61 @@ impl Handshakes {
         let exchange = HelloExchange::accept(self.hello, known);
         let deadline = Instant::now() + self.hello_deadline;
         match PendingConnection::accepted(stream, address, exchange, deadline) {
-            Ok(connection) => {
-                self.evict_oldest();
-                self.pending.push(connection);
-            }
+            Ok(connection) => self.pending.push(connection),
             Err(error) => tracing::debug!(%address, %error, "a connection was lost"),
         }
     }
 
-    /// Makes room for one more accepted connection.
-    fn evict_oldest(&mut self) {
-        let accepted = |connection: &PendingConnection| connection.origin() == Origin::Accepted;
-        let count = self.pending.iter().filter(|each| accepted(each)).count();
-        if count >= HALF_OPEN_MAX {
-            let oldest = self.pending.iter().position(accepted);
-            let oldest = self.pending.remove(oldest.expect("there are many"));
-            self.reject(&oldest, &HandshakeError::Crowded);
+    /// Closes the accepted connections that are too many.
+    pub(super) fn thin_out(&mut self) {
+        while let Some(position) = self.one_too_many() {
+            let connection = self.pending.remove(position);
+            self.reject(&connection, &HandshakeError::Crowded);
         }
     }
 
-    /// Advances the pending connections that `ready` marks, by position.
+    /// The oldest of those that have said nothing. Of those that have said a hello, whoever comes
+    /// from elsewhere than the peer that it names; then those of the peer that most have named.
+    fn one_too_many(&self) -> Option<usize> {
+        if self.pending.len() <= HALF_OPEN_MAX {
+            return None;
+        }
+        let accepted = |(_, each): &(usize, &PendingConnection)| each.origin() == Origin::Accepted;
+        let accepted = self.pending.iter().enumerate().filter(accepted);
+        let (greeted, silent): (Vec<_>, Vec<_>) =
+            accepted.partition(|(_, each)| each.named().is_some());
+        if silent.len() > HALF_OPEN_MAX {
+            return Some(silent[0].0);
+        }
+        if greeted.len() <= HALF_OPEN_MAX {
+            return None;
+        }
+        let worth_less = |(_, each): &&(usize, &PendingConnection)| {
+            let peer = each.named().expect("it has said a hello");
+            let same = greeted.iter().filter(|(_, other)| other.named() == Some(peer));
+            (!self.is_at_home(peer, each.address), same.count())
+        };
+        // Of equals the last is taken: from the end, the oldest.
+        let worst = greeted.iter().rev().max_by_key(worth_less);
+        worst.map(|(position, _)| *position)
+    }
+
+    /// Whether an address is where the configuration has the peer. Strangers elsewhere may name it,
+    /// but can't be there.
+    fn is_at_home(&self, peer: NodeId, address: SocketAddr) -> bool {
+        let home = self.peers.get(&peer).map(|home| home.ip().to_canonical());
+        home == Some(address.ip().to_canonical())
+    }
+
+    /// Advances the pending connections that `ready` marks, by position, and those that are due.
     pub(super) fn advance(&mut self, ready: &[bool]) {
+        let now = Instant::now();
         // From the end, so that a removal moves only positions that are done.
-        for position in (0..ready.len()).rev().filter(|at| ready[*at]) {
-            match self.pending[position].advance() {
+        for position in (0..ready.len()).rev() {
+            if !ready[position] && !self.pending[position].is_due(now) {
+                continue;
+            }
+            match self.pending[position].advance(now) {
                 Ok(None) => {}
                 Ok(Some((core, peer))) => {
                     let connection = self.pending.remove(position);
@@ -166,7 +198,8 @@ impl Handshakes {
         if origin == Origin::Accepted && !self.cores.takes_connections(core) {
             return self.reject(&connection, &HandshakeError::CoreBusy);
         }
-        if origin == Origin::Accepted && !self.turnstile.lets_in(core, peer, Instant::now()) {
+        let who = (core, peer, self.is_at_home(peer, address));
+        if origin == Origin::Accepted && !self.turnstile.lets_in(who, Instant::now()) {
             return self.reject(&connection, &HandshakeError::TooOften);
         }
         match connection.into_stream(self.hello_deadline) {

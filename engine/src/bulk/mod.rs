@@ -14,14 +14,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use pontoon_raft::NodeId;
-use pontoon_storage::DirectoryLock;
+use pontoon_storage::LogDirectory;
 use pontoon_transport::Hello;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -39,12 +38,12 @@ pub(crate) enum BulkRequest {
     Prepare(WantedSegment),
 }
 
-/// A segment to be made. The core may end meanwhile, or fail: its directory is given back only when
-/// nobody works in it any more.
+/// A segment to be made, and where. The core may end meanwhile, or fail: its directory is given back
+/// only when nobody works in it any more.
 #[derive(Debug)]
 pub(crate) struct WantedSegment {
     pub(crate) slot: u32,
-    pub(crate) lock: DirectoryLock,
+    pub(crate) directory: LogDirectory,
 }
 
 /// What a core is told.
@@ -74,8 +73,6 @@ pub struct BulkConfig {
     pub listener: TcpListener,
     /// Where the other nodes are.
     pub peers: BTreeMap<NodeId, SocketAddr>,
-    /// Each core's directory of segments.
-    pub directories: Vec<PathBuf>,
     /// Bytes of a segment.
     pub segment_bytes: u64,
     /// A handshake that takes longer is given up, and so is a connection on which nothing sent is
@@ -186,12 +183,11 @@ impl BulkLane {
         let (running, stopping) = bounded(0);
         let mut segments = Vec::new();
         let mut preparers = Vec::new();
-        for (core, directory) in (0..).zip(config.directories) {
+        for (core, _) in (0..).zip(doorbells) {
             let (sender, wanted) = unbounded();
             segments.push(sender);
             preparers.push(SegmentPreparer {
                 core,
-                directory,
                 segment_bytes: config.segment_bytes,
                 cores: cores.clone(),
                 wanted,

@@ -5,8 +5,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use pontoon_transport::Hello;
-use rustix::event::PollFlags;
+use pontoon_raft::NodeId;
+use pontoon_transport::{FRAME_HEADER_BYTES, Hello};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
@@ -24,11 +25,16 @@ const UNACKNOWLEDGED_MIN: Duration = Duration::from_secs(5);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(2);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A first frame that has begun, and not come as far as it is to be looked at, is looked at again
+/// after this. poll(2) would say at once, and again and again, that there is something to read.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// One such connection. Its socket never blocks.
 #[derive(Debug)]
 pub(super) struct PendingConnection {
     pub(super) address: SocketAddr,
     pub(super) deadline: Instant,
+    look_at: Option<Instant>,
     stream: TcpStream,
     exchange: HelloExchange,
 }
@@ -45,6 +51,7 @@ impl PendingConnection {
         Ok(Self {
             address,
             deadline,
+            look_at: None,
             stream,
             exchange,
         })
@@ -65,6 +72,7 @@ impl PendingConnection {
         Ok(Self {
             address,
             deadline,
+            look_at: None,
             stream: TcpStream::from(socket),
             exchange: HelloExchange::dial(ours),
         })
@@ -75,9 +83,25 @@ impl PendingConnection {
         self.exchange.origin
     }
 
+    /// The peer whose good hello has come, on a connection that was accepted.
+    pub(super) fn named(&self) -> Option<NodeId> {
+        self.exchange.named()
+    }
+
+    /// When something is to be done although nothing happens on it.
+    pub(super) fn next_deadline(&self) -> Instant {
+        self.look_at.map_or(self.deadline, |at| at.min(self.deadline))
+    }
+
+    /// Whether it is to be looked at although nothing has happened on it.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.look_at.is_some_and(|at| at <= now)
+    }
+
     /// The socket, and the event to poll for before [`advance`](Self::advance).
     pub(super) fn polled(&self) -> (&TcpStream, PollFlags) {
         let event = match self.exchange.state {
+            State::ReceivingFrame if self.look_at.is_some() => PollFlags::RDHUP,
             State::Connecting | State::SendingHello => PollFlags::OUT,
             State::ReceivingHello | State::ReceivingFrame => PollFlags::IN,
         };
@@ -85,9 +109,9 @@ impl PendingConnection {
     }
 
     /// Goes as far as it can without waiting. Gives core and peer once both hellos are exchanged.
-    pub(super) fn advance(&mut self) -> Result<Option<Established>, HandshakeError> {
+    pub(super) fn advance(&mut self, now: Instant) -> Result<Option<Established>, HandshakeError> {
         loop {
-            match self.step() {
+            match self.step(now) {
                 Ok(Some(established)) => return Ok(Some(established)),
                 Ok(None) => {}
                 // After a signal, poll(2) finds the socket as ready as it was.
@@ -101,7 +125,7 @@ impl PendingConnection {
         }
     }
 
-    fn step(&mut self) -> Result<Option<Established>, HandshakeError> {
+    fn step(&mut self, now: Instant) -> Result<Option<Established>, HandshakeError> {
         match self.exchange.state {
             State::Connecting => {
                 if let Some(error) = self.stream.take_error()? {
@@ -121,10 +145,21 @@ impl PendingConnection {
             }
             // Looked at, not taken: it is for the core.
             State::ReceivingFrame => {
-                let count = self.stream.peek(&mut [0])?;
-                self.exchange.on_frame(count).map(Some)
+                let mut header = [0; FRAME_HEADER_BYTES];
+                let count = self.stream.peek(&mut header)?;
+                if (1..FRAME_HEADER_BYTES).contains(&count) && !self.is_shut() {
+                    self.look_at = Some(now + LOOK_AGAIN);
+                    return Err(io::Error::from(ErrorKind::WouldBlock).into());
+                }
+                self.exchange.on_frame(&header[..count]).map(Some)
             }
         }
+    }
+
+    /// Whether nothing more will come from the other end.
+    fn is_shut(&self) -> bool {
+        let polled = &mut [PollFd::new(&self.stream, PollFlags::RDHUP)];
+        poll(polled, Some(&Timespec::default())).is_ok_and(|count| count > 0)
     }
 
     /// Makes the socket ready for a ring: blocking, without delay for small frames, and broken by

@@ -3,11 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError, select};
-use pontoon_storage::{PrepareError, prepare_segment_paced};
+use pontoon_storage::{LogDirectory, PrepareError, prepare_segment_paced};
 
 use super::{BulkEvent, Cores, WantedSegment};
 
@@ -15,7 +14,6 @@ use super::{BulkEvent, Cores, WantedSegment};
 #[derive(Debug)]
 pub(super) struct SegmentPreparer {
     pub(super) core: u16,
-    pub(super) directory: PathBuf,
     pub(super) segment_bytes: u64,
     pub(super) cores: Cores,
     /// One at a time. One that is being prepared comes once more when the core waits for it.
@@ -29,7 +27,7 @@ impl SegmentPreparer {
     pub(super) fn run(self) {
         let core = self.core;
         let mut made = BTreeSet::new();
-        for WantedSegment { slot, lock: _held } in &self.wanted {
+        for WantedSegment { slot, directory } in &self.wanted {
             // What was asked for before the lane stopped may still be waiting here.
             if self.running.try_recv() == Err(TryRecvError::Disconnected) {
                 return;
@@ -38,7 +36,7 @@ impl SegmentPreparer {
             if made.contains(&slot) {
                 continue;
             }
-            let file = match self.prepare(slot) {
+            let file = match self.prepare(&directory, slot) {
                 Ok(file) => Some(file),
                 Err(PrepareError::Stopped { .. }) => return,
                 Err(error) => {
@@ -53,10 +51,10 @@ impl SegmentPreparer {
 
     /// After each piece of zeros the disk is left alone for as long as that took, so that the
     /// durable writes of the cores meet it idle half of the time; not any more once the core waits.
-    fn prepare(&self, slot: u32) -> Result<OwnedFd, PrepareError> {
+    fn prepare(&self, directory: &LogDirectory, slot: u32) -> Result<OwnedFd, PrepareError> {
         let mut begun = Instant::now();
         let mut hurried = false;
-        prepare_segment_paced(&self.directory, slot, self.segment_bytes, &mut || {
+        prepare_segment_paced(directory, slot, self.segment_bytes, &mut || {
             let rest = if hurried {
                 Duration::ZERO
             } else {

@@ -44,6 +44,7 @@ impl Reactor {
             if ready[LISTENER] {
                 self.handshakes.accept();
             }
+            self.handshakes.thin_out();
             self.handshakes.expire_handshakes();
         }
     }

@@ -5,21 +5,25 @@ use std::time::{Duration, Instant};
 
 use pontoon_raft::NodeId;
 
-/// Most connections of one peer that one core is handed in a period. A peer that dials again and
-/// again, less and less often, makes fewer.
+/// Most connections of one peer that one core is handed in a period: from where the peer is, and as
+/// many from everywhere else. A peer that dials again and again, less and less often, makes fewer.
 const CONNECTIONS_MAX: u32 = 16;
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Counts the connections handed over, by core and peer: as many entries as there are peers.
+/// A core, the peer that was named, and whether by somebody at the peer's own address: those
+/// elsewhere must not use up its places.
+type Who = (u16, NodeId, bool);
+
+/// Counts the connections handed over: two entries for each peer.
 #[derive(Debug, Default)]
 pub(super) struct Turnstile {
-    periods: BTreeMap<(u16, NodeId), (Instant, u32)>,
+    periods: BTreeMap<Who, (Instant, u32)>,
 }
 
 impl Turnstile {
     /// Whether a core may be given one more connection of a peer now; counts it, then.
-    pub(super) fn lets_in(&mut self, core: u16, peer: NodeId, now: Instant) -> bool {
-        let (begun, count) = self.periods.entry((core, peer)).or_insert((now, 0));
+    pub(super) fn lets_in(&mut self, who: Who, now: Instant) -> bool {
+        let (begun, count) = self.periods.entry(who).or_insert((now, 0));
         if now.saturating_duration_since(*begun) >= PERIOD {
             (*begun, *count) = (now, 0);
         }
@@ -35,10 +39,12 @@ mod tests {
     #[test]
     fn a_peer_is_let_in_so_often_in_a_second_and_holds_up_no_other() {
         let (mut turnstile, now) = (Turnstile::default(), Instant::now());
-        let let_in = (0..100).filter(|_| turnstile.lets_in(0, NodeId(2), now));
+        let stranger = (0, NodeId(2), false);
+        let let_in = (0..100).filter(|_| turnstile.lets_in(stranger, now));
         assert_eq!(let_in.count(), CONNECTIONS_MAX as usize);
-        assert!(turnstile.lets_in(0, NodeId(3), now), "another peer");
-        assert!(turnstile.lets_in(1, NodeId(2), now), "another core");
-        assert!(turnstile.lets_in(0, NodeId(2), now + PERIOD));
+        assert!(turnstile.lets_in((0, NodeId(2), true), now), "the peer");
+        assert!(turnstile.lets_in((0, NodeId(3), false), now), "another");
+        assert!(turnstile.lets_in((1, NodeId(2), false), now), "another core");
+        assert!(turnstile.lets_in(stranger, now + PERIOD));
     }
 }

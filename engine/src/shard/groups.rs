@@ -175,6 +175,7 @@ impl Groups {
             let limit = "limits.groups_max";
             return Err(CreateError::Overloaded { limit });
         }
+        self.refuse_unreachable(group, &definition)?;
         // The group may have existed here before the damage. With one member nobody could tell us.
         if self.log.is_damaged() && definition.membership().members().len() == 1 {
             return Err(CreateError::Damaged { group });
@@ -202,6 +203,17 @@ impl Groups {
         let slot = self.replicas.insert(replica);
         self.start_replica(slot);
         Ok(Some(frame))
+    }
+
+    /// A mistyped member counts for the majority of a group that can't be removed.
+    fn refuse_unreachable(
+        &self,
+        group: GroupId,
+        definition: &Definition,
+    ) -> Result<(), CreateError> {
+        let known = |id: &NodeId| *id == self.config.node || self.config.peers.contains(id);
+        let unknown = definition.membership().members().into_iter().find(|id| !known(id));
+        unknown.map_or(Ok(()), |member| Err(CreateError::UnknownMember { group, member }))
     }
 
     fn existing_group(
@@ -240,6 +252,7 @@ impl Groups {
             kind: replica.definition.kind.clone(),
             has_machine: replica.takes_part(),
             machine_error: replica.machine_error(),
+            strangers: replica.strangers.iter().copied().collect(),
             raft: replica.raft.status(),
         })
     }

@@ -11,6 +11,7 @@ use pontoon_transport::Frame;
 use super::groups::Groups;
 use super::mutant::Mutant;
 use super::persist::{STEP_BYTES, Source};
+use super::replicas::ReplicaSlot;
 use crate::reason::{DropReason, FrameError};
 use crate::wire;
 
@@ -76,6 +77,7 @@ impl Groups {
             return Err(DropReason::NoStateMachine);
         }
         if !replica.definition.has_member(from) {
+            self.note_stranger(slot, from);
             return Err(DropReason::NotAMember);
         }
         let raft = &mut replica.raft;
@@ -104,6 +106,25 @@ impl Groups {
         raft.step(self.now, from, message, entries, &mut self.output);
         self.process_output(slot, source);
         Ok(())
+    }
+}
+
+impl Groups {
+    /// A node that is no member here was told that it is one: the group was made with other members
+    /// there, and a majority there may be none here. Said once of each.
+    fn note_stranger(&mut self, slot: ReplicaSlot, peer: NodeId) {
+        let replica = &mut self.replicas[slot];
+        if !replica.strangers.insert(peer) {
+            return;
+        }
+        if let Some(suppressed) = self.lines.admit("not_a_member", self.now) {
+            let members = replica.definition.membership().members();
+            tracing::warn!(
+                node = %self.config.node, %peer, group = %replica.id, ?members, suppressed,
+                "a node that is no member of a group sends messages of it: it was made with other \
+                 members there; both may lead it and acknowledge"
+            );
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The replicas of a core: what each group has beside its log.
 
+use std::collections::BTreeSet;
+
 use pontoon_raft::{GroupId, LogIndex, NodeId, Raft, Term, Time};
 
 use super::durability::HeldResponse;
@@ -41,6 +43,8 @@ pub(super) struct Replica {
     pub(super) held_responses: Vec<HeldResponse>,
     /// The youngest frame that holds anything of this group. Answers wait for it.
     pub(super) last_frame: u64,
+    /// Who sent messages of the group and is no member: as many as there are peers, at most.
+    pub(super) strangers: BTreeSet<NodeId>,
     /// The term in which it leads, as the machine was told.
     leading: Option<Term>,
     /// Whom it follows, as the machine was told.
@@ -75,6 +79,7 @@ impl Replica {
             reading: false,
             held_responses: Vec::new(),
             last_frame,
+            strangers: BTreeSet::new(),
             leading: None,
             following: None,
         }

@@ -170,12 +170,9 @@ fn operations_on_a_closed_socket_come_back_with_an_error() {
 
 #[test]
 fn a_segment_for_a_directory_that_is_gone_is_not_ready() {
-    let (directory, gone) = (directory(), directory().path().join("gone"));
-    let mut core = Making {
-        prepared_in: Some(&gone),
-        ..Making::new(1, directory.path())
-    }
-    .make();
+    let directory = directory();
+    let mut core = Making::new(1, directory.path()).make();
+    std::fs::remove_dir_all(directory.path()).unwrap();
     core.operations.push(Operation::Prepare { slot: 9 });
     let completion = core.next();
     let told = matches!(

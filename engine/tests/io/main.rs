@@ -61,8 +61,6 @@ fn hello(node: u64, expected_peer: u64) -> Hello {
 struct Making<'a> {
     node: u64,
     directory: &'a Path,
-    /// Where segments are prepared, if not in `directory`.
-    prepared_in: Option<&'a Path>,
     segment_bytes: u64,
     peers: BTreeMap<NodeId, SocketAddr>,
     sync: SyncMethod,
@@ -76,7 +74,6 @@ impl<'a> Making<'a> {
         Self {
             node,
             directory,
-            prepared_in: None,
             segment_bytes: SEGMENT_BYTES,
             peers: BTreeMap::new(),
             sync: SyncMethod::WriteDsync,
@@ -94,12 +91,10 @@ impl<'a> Making<'a> {
         let listener = listener();
         let address = listener.local_addr().unwrap();
         let doorbell = Arc::new(Doorbell::new().unwrap());
-        let prepared_in = self.prepared_in.unwrap_or(self.directory);
         let config = BulkConfig {
             hello: hello(self.node, 0),
             listener,
             peers: self.peers,
-            directories: vec![prepared_in.to_path_buf()],
             segment_bytes: self.segment_bytes,
             hello_deadline: Duration::from_secs(2),
         };

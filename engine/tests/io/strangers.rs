@@ -1,13 +1,14 @@
 //! Who connects to a node and is no peer of it is turned away, while peers get through.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 
 use pontoon::NodeId;
 use pontoon::driver::Driver;
 use pontoon::port::{Completion, Operation};
 use pontoon::storage::RecordBytes;
 use pontoon::transport::{Connection, FrameLimits, HELLO_BYTES, Hello, Purpose};
+use rustix::net::{AddressFamily, SocketType};
 
 use crate::{Core, FRAME_BYTES_MAX, Making, PATIENCE, directory, hello, wait_until};
 
@@ -31,6 +32,15 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream
+}
+
+/// The same from an address where no peer is.
+fn connect_from_elsewhere(address: SocketAddr) -> TcpStream {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    let elsewhere = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 2), 0);
+    rustix::net::bind(&socket, &elsewhere).unwrap();
+    rustix::net::connect(&socket, &address).unwrap();
+    socket.into()
 }
 
 /// Whether the node closes, having said nothing.
@@ -167,6 +177,60 @@ fn a_crowd_that_says_a_valid_hello_and_no_more_keeps_no_peer_out() {
         || format!("{:?}", core.lane.refused()),
     );
     drop(crowd);
+    assert!(!core.driver.has_events(), "the core hears of none of them");
+}
+
+/// Over a long way a peer's first words come long after its hello. It was the oldest of the
+/// half-open ones then, and a restarted node stayed out for as long as strangers came.
+#[test]
+fn a_peer_whose_words_take_long_outlives_the_crowds_behind_it() {
+    let directory = directory();
+    let mut core = core(directory.path());
+    let mut peer = connect(core.address);
+    peer.write_all(&hello(3, 2).encode()).unwrap();
+    read_hello(&mut peer);
+    let silent: Vec<_> = (0..CROWD).map(|_| connect(core.address)).collect();
+    core.wait_for_refusals("half_open", (CROWD - 64) as u64);
+    drop(silent);
+    core.wait_for_refusals("hello_incomplete", 64);
+    let greeting: Vec<_> = (0..CROWD)
+        .map(|_| {
+            let mut stranger = connect_from_elsewhere(core.address);
+            stranger.write_all(&hello(3, 2).encode()).unwrap();
+            stranger
+        })
+        .collect();
+    // The peer is one of the 64 that stay.
+    core.wait_for_refusals("half_open", (CROWD - 64 + CROWD - 63) as u64);
+    peer.write_all(&first_words()).unwrap();
+    core.connected(3);
+    drop(greeting);
+}
+
+/// They used up the places that a core gives to a peer in a second, and the peer stayed out.
+#[test]
+fn who_begins_no_frame_takes_none_of_the_places_of_a_peer() {
+    let directory = directory();
+    let mut core = core(directory.path());
+    for _ in 0..CROWD {
+        let mut stranger = connect(core.address);
+        stranger
+            .write_all(&[&hello(3, 2).encode()[..], b"P"].concat())
+            .unwrap();
+    }
+    core.wait_for_refusals("hello_incomplete", CROWD as u64);
+    let mut stranger = connect(core.address);
+    stranger
+        .write_all(&[&hello(3, 2).encode()[..], &[0xA5; 32]].concat())
+        .unwrap();
+    core.wait_for_refusals("bad_header", 1);
+    let mut peer = connect(core.address);
+    let (first, rest) = (&first_words()[..5], &first_words()[5..]);
+    peer.write_all(&[&hello(3, 2).encode()[..], first].concat())
+        .unwrap();
+    read_hello(&mut peer);
+    peer.write_all(rest).unwrap();
+    core.connected(3);
     assert!(!core.driver.has_events(), "the core hears of none of them");
 }
 

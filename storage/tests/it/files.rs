@@ -4,9 +4,9 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use pontoon_storage::{
-    DiskOp, FileVolume, LogConfig, OpenError, PrepareError, RecordKind, Recovery, SegmentLog,
-    SyncMethod, Volume, blocking, measure_drive, prepare_segment, prepare_segment_paced,
-    segment_path,
+    DiskOp, FileVolume, LogConfig, LogDirectory, OpenError, PrepareError, RecordKind, Recovery,
+    SegmentLog, SyncMethod, Volume, blocking, measure_drive, prepare_segment,
+    prepare_segment_paced, segment_path,
 };
 
 use pontoon_types::{GroupId, LogIndex};
@@ -154,11 +154,13 @@ fn a_file_system_without_direct_io_is_refused_by_name() {
 fn preparing_is_done_once_and_leaves_nothing_half_done() {
     let directory = directory();
     std::fs::write(directory.path().join("preparing-0003"), b"of a crash").unwrap();
+    let opened = LogDirectory::open(directory.path()).unwrap();
     for _ in 0..2 {
-        prepare_segment(directory.path(), 3, SEGMENT_BYTES).unwrap();
+        prepare_segment(&opened, 3, SEGMENT_BYTES).unwrap();
         let bytes = std::fs::read(segment_path(directory.path(), 3)).unwrap();
         assert!(bytes.len() as u64 == SEGMENT_BYTES && bytes.iter().all(|byte| *byte == 0));
     }
+    drop(opened);
     assert!(!directory.path().join("preparing-0003").exists());
     let volume = FileVolume::open(directory.path(), SEGMENT_BYTES).unwrap();
     assert_eq!(volume.slots(), [3]);
@@ -173,17 +175,19 @@ fn preparing_that_is_stopped_leaves_nothing_behind() {
         pieces += 1;
         pieces < 3
     };
-    let stopped = prepare_segment_paced(directory.path(), 3, 64 << 20, &mut pace);
+    let opened = LogDirectory::open(directory.path()).unwrap();
+    let stopped = prepare_segment_paced(&opened, 3, 64 << 20, &mut pace);
     assert!(matches!(stopped, Err(PrepareError::Stopped { .. })));
     assert_eq!(pieces, 3);
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    assert_eq!(names(directory.path()), ["lock"]);
 }
 
 #[test]
 #[cfg_attr(miri, ignore = "needs a file system past the page cache")]
 fn measuring_leaves_a_prepared_segment_as_it_was() {
     let directory = directory();
-    let file = prepare_segment(directory.path(), 0, SEGMENT_BYTES).unwrap();
+    let opened = LogDirectory::open(directory.path()).unwrap();
+    let file = prepare_segment(&opened, 0, SEGMENT_BYTES).unwrap();
     measure_drive(file.as_fd(), 4096).unwrap();
     let bytes = std::fs::read(segment_path(directory.path(), 0)).unwrap();
     assert!(bytes.len() as u64 == SEGMENT_BYTES && bytes.iter().all(|byte| *byte == 0));
@@ -200,7 +204,8 @@ fn a_segment_that_has_no_space_is_not_begun() {
     assert!(!left.exists());
     // More than any file system has.
     let mut written = 0;
-    let outcome = prepare_segment_paced(directory.path(), 0, 1 << 62, &mut || {
+    let opened = LogDirectory::open(directory.path()).unwrap();
+    let outcome = prepare_segment_paced(&opened, 0, 1 << 62, &mut || {
         written += 1;
         false
     });
@@ -210,4 +215,34 @@ fn a_segment_that_has_no_space_is_not_begun() {
     );
     assert_eq!(written, 0, "pieces of zeros");
     assert!(!directory.path().join("preparing-0000").exists());
+}
+
+/// A node started in a relative directory went on elsewhere after a chdir(2), where no later start
+/// looked. A directory that is moved is the same case: its name leads elsewhere, or nowhere.
+#[test]
+#[cfg_attr(miri, ignore = "needs a file system past the page cache")]
+fn a_log_stays_in_the_directory_that_was_opened_wherever_its_name_leads_by_then() {
+    let data = directory();
+    let (named, moved) = (data.path().join("core-0"), data.path().join("moved"));
+    let mut volume = FileVolume::open(&named, SEGMENT_BYTES).unwrap();
+    std::fs::rename(&named, &moved).unwrap();
+    std::fs::create_dir(&named).unwrap();
+
+    volume.prepare(0).unwrap();
+    let stopped = prepare_segment_paced(volume.directory(), 1, SEGMENT_BYTES, &mut || false);
+    assert!(matches!(stopped, Err(PrepareError::Stopped { .. })));
+    assert_eq!(names(&moved), ["lock", "segment-0000"]);
+    assert_eq!(names(&named), Vec::<String>::new());
+    let refusal = FileVolume::open(&moved, SEGMENT_BYTES).unwrap_err();
+    assert!(matches!(refusal, OpenError::InUse { .. }), "{refusal}");
+}
+
+/// The names in a directory, sorted.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }

@@ -53,9 +53,9 @@ impl UringDriver {
                 return Ok(());
             }
             Operation::Prepare { slot } => {
-                let lock = self.volume.lock();
-                self.bulk
-                    .request(BulkRequest::Prepare(WantedSegment { slot, lock }));
+                let directory = self.volume.directory().clone();
+                let wanted = WantedSegment { slot, directory };
+                self.bulk.request(BulkRequest::Prepare(wanted));
                 return Ok(());
             }
         };

@@ -3,7 +3,9 @@
 use pontoon_raft::{GroupId, NodeId};
 
 use super::cluster::{Cluster, GROUP, poll};
-use crate::request::{CampaignError, RequestError};
+use super::lines::warnings;
+use crate::reason::DropReason;
+use crate::request::{CampaignError, CreateError, RequestError};
 
 #[test]
 fn a_leader_is_told_to_whoever_waits_once_it_is_known() {
@@ -68,4 +70,46 @@ fn a_rejected_command_comes_back() {
     let mut applied = cluster.group(0).propose(vec![6; 100]);
     cluster.until("it is applied", |_| poll(&mut applied).is_some());
     assert_eq!(applied.into_rejected(), None);
+}
+
+/// A mistyped id counted for the majority of a group that could never be led, nor removed.
+#[test]
+fn a_member_that_nobody_knows_is_refused_by_name() {
+    let mut cluster = Cluster::new(3);
+    let core = cluster.core(0);
+    let mut mistyped = core.create_group(GROUP, "recorder", &[1, 2, 33].map(NodeId));
+    let mut right = core.create_group(GROUP, "recorder", &[1, 2, 3].map(NodeId));
+    cluster.run(1);
+    let refused = poll(&mut mistyped).expect("it is answered").expect_err("nobody is node 33");
+    let member = NodeId(33);
+    assert_eq!(refused, CreateError::UnknownMember { group: GROUP, member });
+    assert!(refused.to_string().contains("node 33") && refused.to_string().contains("peers"));
+    cluster.until("it is made", |_| poll(&mut right) == Some(Ok(())));
+}
+
+/// Node 1 made the group for itself alone, and leads it; so does one of the others for all three.
+#[test]
+fn members_that_differ_between_nodes_are_told_on_the_node_that_knows_fewer() {
+    let mut cluster = Cluster::new(3);
+    let members = [&[1][..], &[1, 2, 3], &[1, 2, 3]];
+    let lines = warnings(|| {
+        for (node, members) in members.into_iter().enumerate() {
+            let members: Vec<_> = members.iter().copied().map(NodeId).collect();
+            let mut made = cluster.core(node).create_group(GROUP, "recorder", &members);
+            cluster.until("it is made", |_| poll(&mut made) == Some(Ok(())));
+        }
+        cluster.elect(1);
+        cluster.run(500);
+    });
+    let told: Vec<_> = lines.iter().filter(|line| line.contains("no member of a group")).collect();
+    assert_eq!(told.len(), 1, "once for each such node: {lines:?}");
+    for word in ["node=1", "peer=2", "group=7", "members=[NodeId(1)]"] {
+        assert!(told[0].contains(word), "{word}: {told:?}");
+    }
+    let mut status = cluster.group(0).status();
+    cluster.run(1);
+    let status = poll(&mut status).expect("it is answered").expect("it is there");
+    assert_eq!(status.strangers, [NodeId(2)]);
+    let dropped = cluster.dropped(0, DropReason::NotAMember);
+    assert!(dropped > 1, "{dropped} messages");
 }

@@ -18,6 +18,7 @@ use crate::group::Group;
 use crate::inbox::{CoreHandle, InboxLimits, channel};
 use crate::outcome::{Outcome, Proposal};
 use crate::port::{Completion, Operation, SocketId};
+use crate::reason::DropReason;
 use crate::shard::{Mutants, Shard, ShardConfig};
 
 const SEGMENT_BYTES: u64 = 256 << 10;
@@ -390,6 +391,13 @@ impl Cluster {
         let closed = shard.statistics().connections_closed;
         let of_reason = closed.iter().filter(|(each, _)| each.label() == reason);
         of_reason.map(|(_, count)| *count).sum()
+    }
+
+    /// Messages that a node dropped for this reason.
+    pub(super) fn dropped(&self, node: usize, reason: DropReason) -> u64 {
+        let shard = self.nodes[node].shard.as_ref().expect("it runs");
+        let dropped = shard.statistics().messages_dropped;
+        dropped.get(&reason).copied().unwrap_or(0)
     }
 
     /// Answers the reads that were held, and holds none any more.
