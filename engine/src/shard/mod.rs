@@ -11,6 +11,7 @@
 mod apply;
 mod ask;
 mod catch_up;
+mod creations;
 mod durability;
 #[cfg(feature = "simulation")]
 mod gauges;

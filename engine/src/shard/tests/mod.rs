@@ -2,6 +2,7 @@
 
 mod calls;
 mod cluster;
+mod creations;
 mod fairness;
 mod hand_over;
 mod lines;
