@@ -241,16 +241,18 @@ impl Raft {
         progress.is_some_and(|progress| progress.awaits(last))
     }
 
-    /// An AppendEntries with entries really left for a peer: it needs no heartbeat for a while.
+    /// An AppendEntries with entries really left for a peer: it needs no heartbeat for a while, as
+    /// long as it answers. Where its disk stands still, only a heartbeat is answered.
     ///
     /// Entries that wait, to be read back or for room in a queue, or that are dropped, keep nobody
     /// quiet.
     pub fn on_sent(&mut self, now: Time, peer: NodeId) {
-        let deadline = now.after(self.config.heartbeat_interval);
+        let interval = self.config.heartbeat_interval;
         if let Role::Leader(leader) = &mut self.role
             && let Some(progress) = leader.progress.get_mut(&peer)
+            && now.since(progress.responded_at) < interval
         {
-            progress.heartbeat_deadline = deadline;
+            progress.heartbeat_deadline = now.after(interval);
         }
     }
 
@@ -278,14 +280,15 @@ impl Raft {
         }
     }
 
-    /// Whether a member's log is full, as far as this leader knows.
+    /// Since when a member's log has been full, as far as this leader knows: of the one for which
+    /// that has been so for longest.
     #[must_use]
-    pub fn has_full_member(&self) -> bool {
+    pub fn member_full_since(&self) -> Option<Time> {
         let Role::Leader(leader) = &self.role else {
-            return false;
+            return None;
         };
-        let mut progress = leader.progress.values();
-        progress.any(Progress::is_full)
+        let progress = leader.progress.values();
+        progress.filter_map(|progress| progress.full_since).min()
     }
 
     /// Whether the logs of so many members are full that nothing more could be committed. False

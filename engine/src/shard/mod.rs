@@ -34,6 +34,7 @@ mod room;
 mod round_trip;
 mod send;
 mod space;
+mod stall;
 mod stop;
 mod timers;
 

@@ -149,3 +149,62 @@ fn a_pre_candidate_obeys_its_leader_and_nobody_else() {
         assert_eq!(campaigns, obeys, "asked by {from}");
     }
 }
+
+/// Both followers answer and have the whole log. Whatever keeps one of them from taking over, the
+/// other is asked next, and then it again.
+#[test]
+fn who_was_asked_in_vain_is_asked_again_after_the_others() {
+    let mut raft = leader(&[]);
+    let answer = |raft: &mut Raft, now| {
+        acknowledge(raft, TWO, 2, 1);
+        acknowledge(raft, THREE, 2, 1);
+        for from in [TWO, THREE] {
+            answers(raft, now, from);
+        }
+    };
+    answer(&mut raft, 50);
+    let mut asked = Vec::new();
+    for round in 0..4 {
+        let now = 100 + 2_500 * round;
+        answer(&mut raft, now);
+        let to = raft.best_successor().expect("one of them");
+        assert_eq!(ask(&mut raft, now, to).0, Ok(()));
+        answer(&mut raft, now + 900);
+        raft.tick(Time(now + 1_100), &mut Output::default());
+        assert_eq!(raft.transfer(), None, "in vain");
+        asked.push(to);
+        for later in [1_500, 2_000] {
+            answer(&mut raft, now + later);
+        }
+    }
+    assert_eq!(asked, [THREE, TWO, THREE, TWO]);
+}
+
+/// It says in its answers that it never campaigns.
+#[test]
+fn who_renounced_is_no_successor() {
+    let mut raft = leader(&[]);
+    for (from, renounced) in [(TWO, false), (THREE, true)] {
+        let mut response = append_response(1);
+        if let Body::AppendResponse(response) = &mut response.body {
+            response.renounced = renounced;
+        }
+        raft.step(Time(50), from, response, &[], &mut Output::default());
+    }
+    assert_eq!(raft.best_successor(), Some(TWO));
+    let unavailable = TransferRejection::Unavailable { to: THREE };
+    assert_eq!(ask(&mut raft, 60, THREE).0, Err(unavailable));
+}
+
+/// Its state machine fails just after a transfer that was in vain: another one is not begun yet.
+#[test]
+fn a_leader_that_renounces_soon_after_a_transfer_in_vain_steps_down() {
+    let mut raft = leader(&[]);
+    assert_eq!(ask(&mut raft, 100, TWO).0, Ok(()));
+    raft.tick(Time(1_100), &mut Output::default());
+    acknowledge(&mut raft, THREE, 2, 1);
+    answers(&mut raft, 1_150, THREE);
+    assert_eq!(raft.best_successor(), Some(THREE));
+    raft.renounce(Time(1_200), &mut Output::default());
+    assert!(!raft.is_leader());
+}

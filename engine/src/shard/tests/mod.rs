@@ -18,4 +18,5 @@ mod restart;
 mod room;
 mod strangers;
 mod stop;
+mod stuck;
 mod wire;
