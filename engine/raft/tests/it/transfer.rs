@@ -201,6 +201,7 @@ fn who_renounced_is_no_successor() {
 fn a_leader_that_renounces_soon_after_a_transfer_in_vain_steps_down() {
     let mut raft = leader(&[]);
     assert_eq!(ask(&mut raft, 100, TWO).0, Ok(()));
+    answers(&mut raft, 900, THREE);
     raft.tick(Time(1_100), &mut Output::default());
     acknowledge(&mut raft, THREE, 2, 1);
     answers(&mut raft, 1_150, THREE);
