@@ -223,7 +223,9 @@ impl Load {
             match first.map(pontoon::Proposal::wait) {
                 Some(Ok(_)) => commits += 1,
                 // It comes again: the leader waits for a segment, or for memory.
-                Some(Err(ProposeError::Rejected(Rejection::Overloaded { .. }))) => {
+                Some(Err(ProposeError::Rejected(
+                    Rejection::Overloaded { .. } | Rejection::Preparing,
+                ))) => {
                     std::thread::sleep(BACK_OFF);
                 }
                 Some(Err(error)) => bail!("a command was not committed: {error}"),

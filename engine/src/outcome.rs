@@ -74,8 +74,12 @@ pub enum Rejection {
          node's log lines say why; free disk space, raise the limit, or mend what they name"
     )]
     NoSpace,
-    /// A majority of the members has taken no entries for an election timeout: nothing could be
-    /// committed.
+    /// The next segment of the log is not ready yet; try again soon. Where that lasts the disk is
+    /// slow to make files, and the node hands over what it leads.
+    #[error("the log's next segment is being prepared; try again soon")]
+    Preparing,
+    /// A majority of the members has taken no entries for an election timeout, or has not written
+    /// for ten of them what it was given: nothing more could be committed.
     #[error("a majority takes no entries; look for full logs and disks that stand still there")]
     NoRoomElsewhere,
     /// The group is not on this node.
@@ -108,8 +112,9 @@ pub enum Unknown {
     /// Leadership was lost after the proposal was sent to others.
     #[error("leadership was lost before the command was committed")]
     LeadershipLost,
-    /// For ten election timeouts nothing of the group was committed: a majority of its members
-    /// does not write, because disks are full or stand still.
+    /// For ten election timeouts since it was proposed nothing of the group was committed: a majority
+    /// of its members does not write, because disks are full or stand still. The group takes nothing
+    /// new until this has come through ([`Rejection::NoRoomElsewhere`]).
     #[error("a majority did not write the command for a long time; it may still be applied")]
     Stalled,
     /// The group's state machine failed on this node before it had applied the command, or with

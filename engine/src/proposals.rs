@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use pontoon_raft::LogIndex;
+use pontoon_raft::{LogIndex, Time};
 
 use crate::budget::Permit;
 use crate::outcome::{Answer, Applied, Outcome, ProposeError, Rejection, Unknown};
@@ -167,6 +167,7 @@ impl Drop for Counted {
 #[derive(Debug)]
 struct PendingProposal {
     index: LogIndex,
+    taken_at: Time,
     answered: AnsweredProposal,
 }
 
@@ -177,7 +178,7 @@ pub(crate) struct AnsweredProposal {
     permit: TakenPermit,
 }
 
-/// In the order of the log. Invariant: indexes ascend.
+/// In the order of the log. Invariant: indexes ascend, and times do not descend.
 #[derive(Debug, Default)]
 pub(crate) struct Proposals {
     pending: VecDeque<PendingProposal>,
@@ -186,10 +187,19 @@ pub(crate) struct Proposals {
 }
 
 impl Proposals {
-    pub(crate) fn push(&mut self, index: LogIndex, sender: ReplySender, permit: TakenPermit) {
+    pub(crate) fn push(
+        &mut self,
+        (index, taken_at): (LogIndex, Time),
+        sender: ReplySender,
+        permit: TakenPermit,
+    ) {
         debug_assert!(self.pending.back().is_none_or(|last| last.index < index));
         let answered = AnsweredProposal { sender, permit };
-        self.pending.push_back(PendingProposal { index, answered });
+        self.pending.push_back(PendingProposal {
+            index,
+            taken_at,
+            answered,
+        });
     }
 
     /// The command at `index` is applied: where its outcome goes, if it was proposed here.
@@ -198,6 +208,16 @@ impl Proposals {
             return None;
         }
         Some(self.pending.pop_front()?.answered)
+    }
+
+    /// Replies to those that were taken so long ago that they are old.
+    pub(crate) fn give_up_old(&mut self, is_old: impl Fn(Time) -> bool, reason: Unknown) {
+        let old = self
+            .pending
+            .partition_point(|pending| is_old(pending.taken_at));
+        for pending in self.pending.drain(..old) {
+            reply(pending.answered.sender, Err(reason.into()));
+        }
     }
 
     /// Replies to all of them that their outcome can't be known any more.

@@ -21,6 +21,8 @@ const FLAG_TAINTED: u8 = 2;
 const FLAG_LOG_FULL: u8 = 4;
 /// The follower has no memory for entries at present.
 const FLAG_SHORT: u8 = 8;
+/// The follower has renounced: it can't lead.
+const FLAG_RENOUNCED: u8 = 16;
 const KIND_SHIFT: u8 = 1;
 
 /// The head that says this about a group.
@@ -69,7 +71,9 @@ pub(crate) fn head(group: GroupId, message: &Message) -> Head {
 fn append_response_head(head: Head, response: AppendResponse) -> Head {
     let head = Head {
         kind: APPEND_RESPONSE,
-        flags: flag(response.tainted, FLAG_TAINTED) | room_bits(response.room),
+        flags: flag(response.tainted, FLAG_TAINTED)
+            | flag(response.renounced, FLAG_RENOUNCED)
+            | room_bits(response.room),
         round: response.round,
         extra: response.log_epoch,
         ..head
@@ -149,6 +153,7 @@ fn append_response(head: &Head) -> AppendResponse {
         log_epoch: head.extra,
         tainted: head.flags & FLAG_TAINTED != 0,
         room: room_of(head.flags),
+        renounced: head.flags & FLAG_RENOUNCED != 0,
     }
 }
 
@@ -238,6 +243,7 @@ mod tests {
                 } else {
                     LogRoom::Short
                 },
+                renounced: outcome == rejected,
             };
             comes_back(response.into());
         }

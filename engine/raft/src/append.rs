@@ -86,6 +86,7 @@ impl Raft {
             log_epoch: self.log_epoch,
             tainted,
             room: self.room,
+            renounced: self.renounced,
         };
         Message::new(self.current_term, response)
     }

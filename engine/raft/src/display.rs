@@ -84,6 +84,7 @@ impl fmt::Display for AppendResponse {
             LogRoom::Enough => "",
             LogRoom::Short => ", short of memory",
             LogRoom::Full => ", log full",
-        })
+        })?;
+        formatter.write_str(if self.renounced { ", renounced" } else { "" })
     }
 }

@@ -1,6 +1,7 @@
 //! The leader's rules over what it knows of its followers (thesis 3.5, 3.6.2, 3.10, 6.2).
 
 use alloc::collections::BTreeMap;
+use core::cmp::Reverse;
 
 use crate::config::RaftConfig;
 use crate::log::Log;
@@ -153,8 +154,11 @@ impl Leader {
             progress.flow = Flow::Probe { sent: None };
         }
         let learned = progress.on_outcome(response.outcome, view.log);
-        progress.set_room(response.room, self.round, response.round);
-        if progress.match_index >= view.log.compacted().index {
+        progress.set_room(response, self.round, (view.log.last_index(), view.now));
+        progress.renounced = response.renounced;
+        // Who answers and takes nothing, or is never repaired, is not waited for again for that.
+        let sound = progress.repair.is_none() && learned == Learned::HoldsMore;
+        if sound && progress.match_index >= view.log.compacted().index {
             progress.left_behind = false;
         }
         learned
@@ -183,15 +187,26 @@ impl Leader {
     }
 
     /// The member that is best placed to lead instead: a voter that answers, is known to have room
-    /// in its log, and lacks the least.
+    /// in its log, and lacks the least. Those that were asked before in vain come last: whatever
+    /// keeps them from leading, nobody is asked twice before everybody was.
     pub(crate) fn best_successor(&self, view: &LeaderView<'_>) -> Option<NodeId> {
         let fit = self.progress.iter().filter(|(peer, progress)| {
-            let answers = view.now.since(progress.responded_at) < view.config.election_timeout;
-            let sound = progress.repair.is_none() && progress.has_room() && !progress.left_behind;
-            answers && sound && view.membership.is_voter(**peer)
+            let fit = progress.may_take_over(view) && progress.has_room();
+            fit && view.membership.is_voter(**peer)
         });
-        let best = fit.max_by_key(|(_, progress)| progress.match_index);
+        let best =
+            fit.max_by_key(|(_, progress)| (Reverse(progress.asked_in_vain), progress.match_index));
         best.map(|(peer, _)| *peer)
+    }
+}
+
+impl Progress {
+    /// Whether leadership may be handed over to this follower, as far as is known: it answers, can
+    /// lead, and takes what it may lack.
+    pub(crate) fn may_take_over(&self, view: &LeaderView<'_>) -> bool {
+        let answers = view.now.since(self.responded_at) < view.config.election_timeout;
+        let sound = self.repair.is_none() && !self.renounced;
+        answers && sound && !self.left_behind && !self.is_full()
     }
 }
 

@@ -148,6 +148,8 @@ pub struct AppendResponse {
     /// Whether it takes entries. If not, those that came with the request were left out, and none
     /// are to be sent until a response to a later round of heartbeats says otherwise.
     pub room: LogRoom,
+    /// It has renounced: it never campaigns, so that leadership is not handed over to it.
+    pub renounced: bool,
 }
 
 /// Whether a follower takes entries at present.

@@ -3,7 +3,7 @@
 use alloc::collections::VecDeque;
 
 use crate::log::Log;
-use crate::message::{AppendOutcome, LogRoom};
+use crate::message::{AppendOutcome, AppendResponse, LogRoom};
 use pontoon_types::{LogIndex, Time};
 
 /// How entries are sent to a follower.
@@ -40,6 +40,13 @@ pub(crate) struct Progress {
     pub(crate) repair: Option<Repair>,
     /// Whether its log takes entries: it is sent none until it does.
     pub(crate) room: Room,
+    /// Since when its log has been full. A moment with room for a heartbeat and for no entry does
+    /// not end that: only entries that it takes do, or that it lacks none.
+    pub(crate) full_since: Option<Time>,
+    /// It says that it has renounced: it can't lead.
+    pub(crate) renounced: bool,
+    /// So many transfers of leadership to it came to nothing in this term.
+    pub(crate) asked_in_vain: u32,
     /// Most messages under way: few after its log was full, then more with every answer.
     messages_max: u32,
     /// The log no longer waits for it: what it lacks may be compacted.
@@ -98,6 +105,9 @@ impl Progress {
             log_epoch: 0,
             repair: None,
             room: Room::Unknown,
+            full_since: None,
+            renounced: false,
+            asked_in_vain: 0,
             messages_max: u32::MAX,
             left_behind: false,
         }
@@ -203,6 +213,7 @@ impl Progress {
         let news = match_index > self.match_index;
         if news {
             self.messages_max = self.messages_max.saturating_mul(2);
+            self.full_since = None;
         }
         self.match_index = self.match_index.max(match_index);
         // Agreed at the place of the probe: its entries are under way, and not to be sent again.
@@ -228,7 +239,7 @@ impl Progress {
 
     /// Whether it is known to have room.
     pub(crate) fn has_room(&self) -> bool {
-        self.room == Room::Enough
+        self.room == Room::Enough && !self.is_full()
     }
 
     /// It left out entries that came with a request, or has room for them again: the next heartbeat
@@ -237,23 +248,35 @@ impl Progress {
     ///
     /// What it says of other messages of the same round is no news: it can be short of room for one
     /// and not for the next.
-    pub(crate) fn set_room(&mut self, room: LogRoom, round: u64, response_round: u64) {
+    pub(crate) fn set_room(
+        &mut self,
+        response: AppendResponse,
+        round: u64,
+        (last_index, now): (LogIndex, Time),
+    ) {
+        let (room, response_round) = (response.room, response.round);
         let refused = self.refused_in_round();
         let is_news = refused.is_none_or(|refused| response_round > refused);
         match room {
             LogRoom::Full => {
                 self.messages_max = 1;
+                self.full_since.get_or_insert(now);
                 self.room = Room::Full(round);
             }
             LogRoom::Short if is_news => self.room = Room::Short(round),
-            LogRoom::Enough if is_news => self.room = Room::Enough,
+            LogRoom::Enough if is_news => {
+                self.room = Room::Enough;
+                if self.match_index >= last_index {
+                    self.full_since = None;
+                }
+            }
             LogRoom::Short | LogRoom::Enough => {}
         }
     }
 
     /// Whether its log is full, as far as is known.
     pub(crate) fn is_full(&self) -> bool {
-        matches!(self.room, Room::Full(_))
+        self.full_since.is_some()
     }
 
     /// The round in which it took no entries, if it takes none as far as is known.

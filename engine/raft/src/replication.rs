@@ -280,14 +280,15 @@ impl Raft {
         }
     }
 
-    /// Whether a member's log is full, as far as this leader knows.
+    /// Since when a member's log has been full, as far as this leader knows: of the one for which
+    /// that has been so for longest.
     #[must_use]
-    pub fn has_full_member(&self) -> bool {
+    pub fn member_full_since(&self) -> Option<Time> {
         let Role::Leader(leader) = &self.role else {
-            return false;
+            return None;
         };
-        let mut progress = leader.progress.values();
-        progress.any(Progress::is_full)
+        let progress = leader.progress.values();
+        progress.filter_map(|progress| progress.full_since).min()
     }
 
     /// Whether the logs of so many members are full that nothing more could be committed. False

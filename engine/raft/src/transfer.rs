@@ -29,9 +29,13 @@ pub enum TransferRejection {
         /// The target named.
         to: NodeId,
     },
-    /// The target could not win now: it has not answered for an election timeout, or its disk is
-    /// being repaired. Name another voter, or try again when it is back.
-    #[error("node {to} does not answer, or its disk is being repaired; name another voter")]
+    /// The target could not win now: it has not answered for an election timeout, its disk is being
+    /// repaired, its log is full or left behind, or its state machine failed. Name another voter, or
+    /// try again when `status` shows nothing of it any more.
+    #[error(
+        "node {to} can't take over: it does not answer, is repaired, is full or left behind, or \
+         its state machine failed; name another voter"
+    )]
     Unavailable {
         /// The target named.
         to: NodeId,
@@ -104,11 +108,9 @@ impl Leader {
         if self.transfer.is_some_and(|transfer| transfer.to == to) && !extends {
             return Ok(());
         }
-        let answers = self.progress.get(&to).is_some_and(|progress| {
-            let silent_for = view.now.since(progress.responded_at);
-            progress.repair.is_none() && silent_for < view.config.election_timeout
-        });
-        if !answers && !extends {
+        let target = self.progress.get(&to);
+        let fit = target.is_some_and(|progress| progress.may_take_over(view));
+        if !fit && !extends {
             return Err(TransferRejection::Unavailable { to });
         }
         let timeout = view.config.election_timeout;
@@ -159,8 +161,13 @@ impl Leader {
         }
     }
 
-    /// Ends a transfer whose time is up.
+    /// Ends a transfer whose time is up: its target was asked in vain.
     pub(crate) fn expire_transfer(&mut self, now: Time) {
-        self.transfer = self.transfer.filter(|transfer| now < transfer.deadline);
+        let Some(expired) = self.transfer.take_if(|transfer| now >= transfer.deadline) else {
+            return;
+        };
+        if let Some(progress) = self.progress.get_mut(&expired.to) {
+            progress.asked_in_vain = progress.asked_in_vain.saturating_add(1);
+        }
     }
 }

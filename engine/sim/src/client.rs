@@ -191,7 +191,9 @@ impl World {
                 self.coverage.mark(RareEvent::ProposalRejected);
                 if matches!(
                     rejection,
-                    pontoon::Rejection::Overloaded { .. } | pontoon::Rejection::NoSpace
+                    pontoon::Rejection::Overloaded { .. }
+                        | pontoon::Rejection::Preparing
+                        | pontoon::Rejection::NoSpace
                 ) {
                     self.coverage.mark(RareEvent::ProposalOverloaded);
                 }

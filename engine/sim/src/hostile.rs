@@ -193,6 +193,7 @@ fn forged(dice: u64, term: Term) -> Message {
                 } else {
                     LogRoom::Enough
                 },
+                renounced: dice.is_multiple_of(3),
             };
             Message::new(term, response)
         }

@@ -1,5 +1,7 @@
 //! Who leads, for whoever waits to know it, and campaigns that somebody asks for.
 
+use std::collections::BTreeMap;
+
 use pontoon_raft::{GroupId, NodeId, RoleName};
 
 use super::groups::Groups;
@@ -8,16 +10,35 @@ use crate::request::{CampaignError, RequestError};
 
 type Reply = oneshot::Sender<Result<NodeId, RequestError>>;
 
-/// Who waits for a leader to be known, at most [`REQUESTS_MAX`].
+/// Who waits for a leader to be known, at most [`REQUESTS_MAX`]. As many places are left for other
+/// groups as one group has, so that one without a leader does not take all of them.
 #[derive(Debug, Default)]
-pub(super) struct AwaitingLeader(Vec<(GroupId, Reply)>);
+pub(super) struct AwaitingLeader {
+    by_group: BTreeMap<GroupId, Vec<Reply>>,
+    /// Of all groups.
+    count: usize,
+}
 
 impl AwaitingLeader {
     /// Nobody will lead here any more.
     pub(super) fn clear(&mut self) {
-        for (_, reply) in self.0.drain(..) {
+        for reply in std::mem::take(self).by_group.into_values().flatten() {
             let _ = reply.send(Err(RequestError::Failed));
         }
+    }
+
+    fn has_place(&self, group: GroupId) -> bool {
+        let of_group = self.by_group.get(&group).map_or(0, Vec::len);
+        of_group < REQUESTS_MAX - self.count
+    }
+
+    /// Keeps what is to be kept of each group's.
+    fn retain(&mut self, mut keep: impl FnMut(GroupId, &mut Vec<Reply>)) {
+        self.by_group.retain(|group, replies| {
+            keep(*group, replies);
+            !replies.is_empty()
+        });
+        self.count = self.by_group.values().map(Vec::len).sum();
     }
 }
 
@@ -36,31 +57,33 @@ impl Groups {
     }
 
     fn await_leader_later(&mut self, group: GroupId, reply: Reply) {
-        let waiting = &mut self.awaiting_leader.0;
-        if waiting.len() >= REQUESTS_MAX {
+        let waiting = &mut self.awaiting_leader;
+        if !waiting.has_place(group) {
             // Those that were given up make room.
-            waiting.retain(|(_, reply)| !reply.is_closed());
+            waiting.retain(|_, replies| replies.retain(|reply| !reply.is_closed()));
         }
-        if waiting.len() >= REQUESTS_MAX {
+        if !waiting.has_place(group) {
             let _ = reply.send(Err(RequestError::Overloaded));
             return;
         }
-        waiting.push((group, reply));
+        waiting.by_group.entry(group).or_default().push(reply);
+        waiting.count += 1;
     }
 
     /// Answers those whose group has a leader now.
     pub(super) fn tell_leaders(&mut self) {
-        if self.awaiting_leader.0.is_empty() {
+        if self.awaiting_leader.count == 0 {
             return;
         }
-        let mut waiting = std::mem::take(&mut self.awaiting_leader.0);
-        let is_led = |(group, _): &mut (GroupId, Reply)| self.leader_of(*group).is_some();
-        for (group, reply) in waiting.extract_if(.., is_led) {
+        let mut waiting = std::mem::take(&mut self.awaiting_leader);
+        waiting.retain(|group, replies| {
             if let Some(leader) = self.leader_of(group) {
-                let _ = reply.send(Ok(leader));
+                for reply in replies.drain(..) {
+                    let _ = reply.send(Ok(leader));
+                }
             }
-        }
-        self.awaiting_leader.0 = waiting;
+        });
+        self.awaiting_leader = waiting;
     }
 
     fn leader_of(&self, group: GroupId) -> Option<NodeId> {

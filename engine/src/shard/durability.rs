@@ -133,6 +133,18 @@ impl Durability {
         }
     }
 
+    /// How many wait for groups to exist.
+    pub(super) fn created_waiting(&self) -> usize {
+        self.frames.iter().map(|frame| frame.created.len()).sum()
+    }
+
+    /// Whoever waits for a group no more is not answered.
+    pub(super) fn forget_given_up(&mut self) {
+        for frame in &mut self.frames {
+            frame.created.retain(|reply| !reply.is_closed());
+        }
+    }
+
     /// Nothing becomes durable any more: nobody is answered.
     pub(super) fn abandon(&mut self) {
         self.frames.clear();

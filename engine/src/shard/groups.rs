@@ -8,6 +8,7 @@ use pontoon_storage::{RecordBytes, SegmentLog};
 use super::ShardConfig;
 use super::ask::AwaitingLeader;
 use super::catch_up::CatchUps;
+use super::creations::{Creation, Creations};
 use super::durability::Durability;
 use super::mutant::Mutant;
 use super::open::new_raft;
@@ -52,6 +53,8 @@ pub(super) struct Groups {
     pub(super) to_read: VecDeque<ReplicaSlot>,
     /// Replicas whose machine failed in the last turn, or at the start: they are not to lead.
     pub(super) to_renounce: Vec<ReplicaSlot>,
+    /// Groups that are to be made.
+    pub(super) creations: Creations,
     /// Who waits for a leader of a group.
     pub(super) awaiting_leader: AwaitingLeader,
     /// Outcomes of this turn that are not sent yet.
@@ -135,18 +138,19 @@ impl Groups {
         }
         self.durability.abandon();
         self.outbox.clear();
+        self.creations.refuse(RequestError::Failed);
         self.awaiting_leader.clear();
         self.to_apply.clear();
         self.to_read.clear();
     }
 
     /// Makes a group; answers once it is durable.
-    pub(super) fn create_group(
-        &mut self,
-        group: GroupId,
-        definition: Definition,
-        reply: oneshot::Sender<Result<(), CreateError>>,
-    ) {
+    pub(super) fn create_group(&mut self, creation: Creation) {
+        let Creation {
+            group,
+            definition,
+            reply,
+        } = creation;
         match self.make_group(group, definition) {
             // It exists once its record is durable; until then its responses wait as well.
             Ok(Some(frame)) => self.durability.at(frame).created.push(reply),

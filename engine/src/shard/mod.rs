@@ -11,6 +11,7 @@
 mod apply;
 mod ask;
 mod catch_up;
+mod creations;
 mod durability;
 #[cfg(feature = "simulation")]
 mod gauges;
@@ -33,6 +34,7 @@ mod room;
 mod round_trip;
 mod send;
 mod space;
+mod stall;
 mod stop;
 mod timers;
 

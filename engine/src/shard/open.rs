@@ -9,6 +9,7 @@ use pontoon_storage::{RecoveredGroup, Recovery, SegmentLog};
 
 use super::ask::AwaitingLeader;
 use super::catch_up::CatchUps;
+use super::creations::Creations;
 use super::durability::Durability;
 use super::groups::Groups;
 use super::machine_failure::MachineFailure;
@@ -103,6 +104,7 @@ impl Shard {
             to_apply: VecDeque::new(),
             to_read: VecDeque::new(),
             to_renounce: Vec::new(),
+            creations: Creations::default(),
             awaiting_leader: AwaitingLeader::default(),
             output: Output::default(),
             pieces: Vec::new(),

@@ -87,7 +87,7 @@ impl Groups {
                 limit: self.config.command_bytes_max,
             });
         }
-        if self.lasts(replica.majority_full_since) {
+        if self.is_stuck(replica) {
             return Err(Rejection::NoRoomElsewhere);
         }
         // As much is left for others as one group holds: one that is stuck does not stop them.
@@ -100,9 +100,7 @@ impl Groups {
             Ok(()) => Ok(slot),
             Err(AppendError::NoSpace { .. }) => Err(Rejection::NoSpace),
             Err(AppendError::Poisoned(_)) => Err(Rejection::Failed),
-            Err(AppendError::Preparing { .. }) => Err(Rejection::Overloaded {
-                limit: "segments prepared ahead",
-            }),
+            Err(AppendError::Preparing { .. }) => Err(Rejection::Preparing),
             Err(_) => Err(Rejection::Overloaded {
                 limit: "log.staging_bytes",
             }),
@@ -152,7 +150,7 @@ impl Groups {
         let replica = &mut self.replicas[slot];
         let mut index = first_index;
         for taken in replica.batch.drain(..) {
-            replica.proposals.push(index, taken.sender, taken.permit);
+            replica.proposals.push((index, self.now), taken.sender, taken.permit);
             index = index.next();
         }
         if self.failed {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use pontoon_raft::{GroupId, LogIndex, NodeId, Raft, Term, Time};
+use pontoon_raft::{GroupId, LogIndex, NodeId, Raft, Term};
 
 use super::durability::HeldResponse;
 use super::machine_failure::MachineFailure;
+use super::stall::Stall;
 use crate::definition::Definition;
 use crate::machine::{Event, StateMachine};
 use crate::outcome::Unknown;
@@ -23,12 +24,8 @@ pub(super) struct Replica {
     /// What the machine said last that it holds durably. Invariant: never decreases.
     pub(super) machine_durable: LogIndex,
     pub(super) proposals: Proposals,
-    /// Since when a majority takes no entries.
-    pub(super) majority_full_since: Option<Time>,
-    /// Since when any other member takes none.
-    pub(super) member_full_since: Option<Time>,
-    /// The last entry that was seen applied, and when that was.
-    pub(super) applied_seen: (LogIndex, Time),
+    /// What was seen of its commits while it leads.
+    pub(super) stall: Stall,
     /// Commands taken in this turn, not yet in the log.
     pub(super) batch: Vec<TakenCommand>,
     /// Last entry given to the machine.
@@ -70,9 +67,7 @@ impl Replica {
             machine_durable: durable.unwrap_or_default(),
             last_command: durable.unwrap_or_default(),
             proposals: Proposals::default(),
-            majority_full_since: None,
-            member_full_since: None,
-            applied_seen: (LogIndex(0), Time(0)),
+            stall: Stall::default(),
             batch: Vec::new(),
             applied,
             queued_to_apply: false,

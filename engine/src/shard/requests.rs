@@ -1,6 +1,7 @@
 //! What application threads ask for, taken from the inbox in batches.
 
 use super::Shard;
+use super::creations::Creation;
 use crate::request::Request;
 
 /// Most proposals, and most other requests, taken in one turn, so that completions are not kept
@@ -16,6 +17,7 @@ impl Shard {
             };
             self.handle_request(request);
         }
+        self.groups.make_ordered_groups();
         if !self.holds_back_proposals() {
             for _ in 0..PER_TURN_MAX {
                 let Some(proposal) = self.inbox.next_proposal() else {
@@ -26,7 +28,7 @@ impl Shard {
             }
             self.groups.propose_all();
         }
-        self.has_requests()
+        self.has_requests() || !self.groups.creations.is_empty()
     }
 
     fn handle_request(&mut self, request: Request) {
@@ -35,7 +37,11 @@ impl Shard {
                 group,
                 definition,
                 reply,
-            } => self.groups.create_group(group, definition, reply),
+            } => self.groups.order_group(Creation {
+                group,
+                definition,
+                reply,
+            }),
             Request::Status { group, reply } => {
                 let _ = reply.send(self.groups.status(group));
             }

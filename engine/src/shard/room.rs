@@ -3,20 +3,17 @@
 //! Members that do not answer, or lag too far, are no longer waited for. Machines that hold the log
 //! get a call in which they can let go of it. A leader whose own log takes nothing hands over.
 
-use pontoon_raft::{GroupId, NodeId, Time};
-use pontoon_storage::AppendError;
+use pontoon_raft::{GroupId, LogIndex, NodeId, Time};
+use pontoon_storage::{AppendError, record};
 
 use super::groups::Groups;
 use super::mutant::Mutant;
 use super::persist::STEP_BYTES;
 use super::replicas::ReplicaSlot;
-use crate::outcome::Unknown;
+use super::stall::STALLED_TIMEOUTS;
 
 /// How often it is looked after, in nanoseconds.
 const INTERVAL: u64 = 50_000_000;
-
-/// So many election timeouts without a commit, and nothing more is hoped for soon.
-const STALLED_TIMEOUTS: u64 = 10;
 
 /// What is remembered between two looks.
 #[derive(Debug, Default)]
@@ -26,8 +23,10 @@ pub(super) struct Room {
     /// Since when a write has been under way without one being durable.
     writing_since: Option<Time>,
     writes: usize,
-    /// Since when the log takes no commands.
+    /// Since when the log has been full.
     full_since: Option<Time>,
+    /// Since when it takes no commands, full or not.
+    refusing_since: Option<Time>,
     /// Until then leadership was given away, or nobody could take it.
     handed_over_until: Time,
 }
@@ -60,6 +59,7 @@ impl Groups {
         if self.now >= self.room.next_look_at_all {
             self.room.next_look_at_all = self.now.after(self.config.heartbeat_interval);
             self.look_after_stalled();
+            self.look_after_full_members();
         }
         if self.log.is_short() {
             let groups = self.log.oldest_segment_groups();
@@ -68,52 +68,45 @@ impl Groups {
                 self.let_go_of(group, share);
             }
         }
-        let full = matches!(self.log.admit(STEP_BYTES), Err(AppendError::NoSpace { .. }));
-        let since = self.room.full_since.unwrap_or(self.now);
-        self.room.full_since = full.then_some(since);
-        let reading = self.lasts(self.reads.oldest());
-        if self.lasts(self.room.full_since) || self.lasts(self.room.writing_since) || reading {
+        self.look_after_refusals();
+        let room = &self.room;
+        let waits = [room.refusing_since, room.writing_since, self.reads.oldest()];
+        if waits.into_iter().any(|since| self.lasts(since)) {
             self.hand_over();
         }
     }
 
-    /// Gives the proposals of groups that commit nothing for long the outcome that can be told, and
-    /// refuses more where those that have no room are a majority.
-    fn look_after_stalled(&mut self) {
-        let patience = STALLED_TIMEOUTS * self.config.election_timeout;
-        let (now, timeout) = (self.now, self.config.election_timeout);
-        let lasts = |since: Option<Time>| since.is_some_and(|since| now.since(since) >= timeout);
+    /// Notes since when the log takes no commands: it is full, or its next segment does not come.
+    fn look_after_refusals(&mut self) {
+        let full = matches!(self.log.admit(STEP_BYTES), Err(AppendError::NoSpace { .. }));
+        let largest = record::encoded_bytes(self.config.command_bytes_max);
+        let waits = matches!(self.log.admit(largest), Err(AppendError::Preparing { .. }));
+        let now = self.now;
+        let since = |since: Option<Time>, is_so: bool| is_so.then_some(since.unwrap_or(now));
+        self.room.full_since = since(self.room.full_since, full);
+        self.room.refusing_since = since(self.room.refusing_since, full || waits);
+    }
+
+    /// Looks whether members whose logs are full are held up by others. With room everywhere, those
+    /// that were left behind are waited for again.
+    fn look_after_full_members(&mut self) {
         let roomy = !self.log.is_short();
         let mut beside_full = Vec::new();
         for slot in self.replicas.leading().collect::<Vec<_>>() {
-            let replica = &mut self.replicas[slot];
-            let since = |since: Option<Time>, is_so: bool| {
-                let since = since.unwrap_or(self.now);
-                is_so.then_some(since)
-            };
-            replica.member_full_since =
-                since(replica.member_full_since, replica.raft.has_full_member());
-            replica.majority_full_since = since(
-                replica.majority_full_since,
-                replica.raft.lacks_room_elsewhere(),
-            );
-            if lasts(replica.member_full_since) {
-                beside_full.push(slot);
+            let full_since = self.replicas[slot].raft.member_full_since();
+            if self.lasts(full_since) {
+                beside_full.push((slot, full_since));
             } else if roomy {
-                replica.raft.wait_for_all();
-            }
-            let applied = replica.applied;
-            let waits = replica.proposals.unanswered.bytes() > 0;
-            if applied != replica.applied_seen.0 || !waits {
-                replica.applied_seen = (applied, self.now);
-            } else if self.now.since(replica.applied_seen.1) >= patience {
-                replica.proposals.give_up(Unknown::Stalled);
+                self.replicas[slot].raft.wait_for_all();
             }
         }
         // A full member lets go of nothing that this leader does not say all others hold.
         let share = self.lag_bytes_max(beside_full.len());
-        for slot in beside_full {
-            self.leave_laggards_behind(slot, share);
+        for (slot, full_since) in beside_full {
+            let peers = self.replicas[slot].raft.status().peers;
+            let full = peers.iter().filter(|peer| peer.log_full);
+            let held = full.map(|peer| peer.match_index).max();
+            self.leave_laggards_behind(slot, share, (full_since, held.unwrap_or_default()));
         }
     }
 
@@ -125,7 +118,7 @@ impl Groups {
     /// When that is looked at next.
     pub(super) fn room_deadline(&self) -> Option<Time> {
         let waits = self.log.is_short() || self.room.writing_since.is_some();
-        let waits = waits || self.room.full_since.is_some() || self.reads.oldest().is_some();
+        let waits = waits || self.room.refusing_since.is_some() || self.reads.oldest().is_some();
         let waits = waits || self.has_unanswered_proposals();
         waits.then_some(self.room.next_look)
     }
@@ -136,7 +129,8 @@ impl Groups {
             return;
         };
         if self.log.is_nearly_full() {
-            self.leave_laggards_behind(slot, lag_bytes_max);
+            let all = LogIndex(u64::MAX);
+            self.leave_laggards_behind(slot, lag_bytes_max, (self.room.full_since, all));
         }
         self.tick_machine(slot);
     }
@@ -147,34 +141,43 @@ impl Groups {
         self.config.lag_bytes_max.min(share)
     }
 
-    /// Members that do not answer, or for which too much is kept, are no longer waited for.
-    fn leave_laggards_behind(&mut self, slot: ReplicaSlot, lag_bytes_max: u64) {
+    /// Members that do not answer, or for which too much is kept, are no longer waited for, if they
+    /// lack entries below `held` for which a log has been full since `full_since`.
+    fn leave_laggards_behind(
+        &mut self,
+        slot: ReplicaSlot,
+        lag_bytes_max: u64,
+        (full_since, held): (Option<Time>, LogIndex),
+    ) {
         let replica = &self.replicas[slot];
         if !replica.raft.is_leader() {
             return;
         }
         let (group, timeout) = (replica.id, self.config.election_timeout);
-        let held = replica.machine_releases(true);
+        // What the machine, or a majority, still needs is not held for a member.
+        let held = held.min(replica.machine_releases(true)).min(replica.raft.commit_index());
         // What is short elsewhere may soon be different.
         let patience = if self.log.is_used_up() {
             timeout
         } else {
             STALLED_TIMEOUTS * timeout
         };
-        let full_for = self.room.full_since.map_or(0, |since| self.now.since(since));
-        let in_vain = full_for >= STALLED_TIMEOUTS * timeout;
+        // A new leader does not know yet what others hold.
+        let full_since = full_since.map(|since| since.max(replica.stall.since));
+        let full_for = full_since.map_or(0, |since| self.now.since(since));
         let mut laggards: Vec<NodeId> = Vec::new();
         for peer in replica.raft.status().peers {
-            // What the machine, or a majority, still needs is not held for this member.
-            if peer.left_behind || peer.match_index >= held.min(replica.raft.commit_index()) {
+            // What counts is what it is known to hold durably: of one that is repaired, nothing.
+            let has = if peer.tainted { LogIndex(0) } else { peer.match_index };
+            if peer.left_behind || has >= held {
                 continue;
             }
             let silent = self.now.since(peer.responded_at) >= patience;
-            // Who answers slows the load down: only where that was in vain for long is it given up.
-            let lags = in_vain
-                && peer.match_index.0 > 0
-                && self.log.bytes_from(group, peer.match_index.next()) > lag_bytes_max;
-            if silent || lags {
+            // Who answers slows the load down: only where that was in vain for long is it given up,
+            // whatever it says, and after as long again however little it lacks.
+            let lacks = self.log.bytes_from(group, has.next());
+            let lags = full_for >= STALLED_TIMEOUTS * timeout && lacks > lag_bytes_max;
+            if silent || lags || full_for >= 2 * STALLED_TIMEOUTS * timeout {
                 laggards.push(peer.id);
             }
         }
@@ -211,8 +214,13 @@ impl Groups {
                 continue;
             };
             let (node, group) = (self.config.node, replica.id);
-            let full = self.room.full_since.is_some();
-            let reason = if full { "the log is full" } else { "the disk stands still" };
+            let reason = if self.room.full_since.is_some() {
+                "the log is full"
+            } else if self.room.refusing_since.is_some() {
+                "the log's next segment does not come"
+            } else {
+                "the disk stands still"
+            };
             tracing::info!(%node, %group, %to, reason, "hands over leadership");
             // Refused if hand-overs were asked for just before: the next look tries again.
             if let Err(error) = self.transfer(group, to) {

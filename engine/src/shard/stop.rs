@@ -3,6 +3,7 @@
 use super::groups::Groups;
 use super::replicas::ReplicaSlot;
 use crate::outcome::Unknown;
+use crate::request::RequestError;
 
 impl Groups {
     /// Begins to hand over. What has no successor that answers is not waited for.
@@ -33,6 +34,7 @@ impl Groups {
             return false;
         }
         self.stopped = true;
+        self.creations.refuse(RequestError::Stopped);
         for replica in self.replicas.iter_mut() {
             replica.proposals.give_up(Unknown::Stopped);
         }

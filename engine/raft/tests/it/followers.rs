@@ -177,6 +177,7 @@ fn messages_to_a_follower_that_lags_hold_as_many_bytes_as_they_may() {
             log_epoch: 0,
             tainted: false,
             room: LogRoom::Enough,
+            renounced: false,
         };
         let mut output = Output::default();
         let term = raft.current_term();
@@ -262,7 +263,7 @@ fn a_follower_without_room_is_sent_no_entries() {
             "the same round"
         );
         let is_full = room == LogRoom::Full;
-        assert_eq!(raft.has_full_member(), is_full);
+        assert_eq!(raft.member_full_since().is_some(), is_full);
         assert_eq!(raft.status().peers[0].log_full, is_full);
         assert!(!raft.lacks_room_elsewhere(), "THREE may have room");
         assert_eq!(

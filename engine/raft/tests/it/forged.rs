@@ -58,6 +58,7 @@ fn a_forged_epoch_does_not_outlive_its_connection() {
             log_epoch,
             tainted,
             room: LogRoom::Enough,
+            renounced: false,
         };
         Message::new(Term(2), response)
     };

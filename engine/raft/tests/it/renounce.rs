@@ -1,5 +1,7 @@
 //! A replica whose node can't serve what it leads gives up leadership, and keeps its vote.
 
+use pontoon_raft::TransferRejection;
+
 use crate::cluster::Cluster;
 use crate::rules::{ONE, THREE, TWO};
 
@@ -20,7 +22,8 @@ fn a_leader_that_renounces_hands_over_and_never_leads_again() {
     };
     // Neither by itself nor because it is asked to.
     cluster.call(leader, &[], |raft, now, output| {
-        raft.transfer_leadership(now, ONE, output).expect("a voter");
+        let asked = raft.transfer_leadership(now, ONE, output);
+        assert_eq!(asked, Err(TransferRejection::Unavailable { to: ONE }));
     });
     cluster.call(ONE, &[], |raft, now, output| raft.campaign(now, output));
     cluster.settle();

@@ -23,6 +23,7 @@ fn accepted(match_index: u64, log_epoch: u64, tainted: bool) -> Message {
         log_epoch,
         tainted,
         room: LogRoom::Enough,
+        renounced: false,
     };
     Message::new(Term(2), response)
 }

@@ -125,6 +125,7 @@ pub(crate) fn append_response(match_index: u64) -> Message {
         log_epoch: 0,
         tainted: false,
         room: LogRoom::Enough,
+        renounced: false,
     };
     Message::new(Term(2), response)
 }
@@ -139,6 +140,7 @@ pub(crate) fn acknowledge(raft: &mut Raft, from: NodeId, term: u64, match_index:
         log_epoch: 0,
         tainted: false,
         room: LogRoom::Enough,
+        renounced: false,
     };
     step(raft, from, Message::new(Term(term), response), &[])
 }

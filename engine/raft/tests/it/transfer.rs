@@ -150,6 +150,52 @@ fn a_pre_candidate_obeys_its_leader_and_nobody_else() {
     }
 }
 
+/// Both followers answer and have the whole log. Whatever keeps one of them from taking over, the
+/// other is asked next, and then it again.
+#[test]
+fn who_was_asked_in_vain_is_asked_again_after_the_others() {
+    let mut raft = leader(&[]);
+    let answer = |raft: &mut Raft, now| {
+        acknowledge(raft, TWO, 2, 1);
+        acknowledge(raft, THREE, 2, 1);
+        for from in [TWO, THREE] {
+            answers(raft, now, from);
+        }
+    };
+    answer(&mut raft, 50);
+    let mut asked = Vec::new();
+    for round in 0..4 {
+        let now = 100 + 2_500 * round;
+        answer(&mut raft, now);
+        let to = raft.best_successor().expect("one of them");
+        assert_eq!(ask(&mut raft, now, to).0, Ok(()));
+        answer(&mut raft, now + 900);
+        raft.tick(Time(now + 1_100), &mut Output::default());
+        assert_eq!(raft.transfer(), None, "in vain");
+        asked.push(to);
+        for later in [1_500, 2_000] {
+            answer(&mut raft, now + later);
+        }
+    }
+    assert_eq!(asked, [THREE, TWO, THREE, TWO]);
+}
+
+/// It says in its answers that it never campaigns.
+#[test]
+fn who_renounced_is_no_successor() {
+    let mut raft = leader(&[]);
+    for (from, renounced) in [(TWO, false), (THREE, true)] {
+        let mut response = append_response(1);
+        if let Body::AppendResponse(response) = &mut response.body {
+            response.renounced = renounced;
+        }
+        raft.step(Time(50), from, response, &[], &mut Output::default());
+    }
+    assert_eq!(raft.best_successor(), Some(TWO));
+    let unavailable = TransferRejection::Unavailable { to: THREE };
+    assert_eq!(ask(&mut raft, 60, THREE).0, Err(unavailable));
+}
+
 /// It refuses proposals in any case, so that there is nothing that transfers of before may not do.
 #[test]
 fn a_leader_that_renounces_hands_over_although_transfers_were_in_vain_just_before() {

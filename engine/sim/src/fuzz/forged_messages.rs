@@ -241,6 +241,7 @@ impl Core {
                 2 => LogRoom::Short,
                 _ => LogRoom::Enough,
             },
+            renounced: false,
         };
         Message::new(term, response)
     }

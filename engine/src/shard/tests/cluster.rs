@@ -110,6 +110,8 @@ pub(super) struct TestNode {
     /// Reads that are carried out and not answered, while they are held.
     held_reads: Vec<Completion>,
     pub(super) reads_are_held: bool,
+    /// Segments that are asked for do not come.
+    pub(super) prepares_are_held: bool,
     /// So many reads fail from now on.
     pub(super) reads_to_fail: usize,
     pub(super) journal: SharedJournal,
@@ -144,6 +146,7 @@ impl TestNode {
             disk_is_held: false,
             held_reads: Vec::new(),
             reads_are_held: false,
+            prepares_are_held: false,
             reads_to_fail: 0,
             journal,
             image_version: 0,
@@ -299,6 +302,7 @@ impl Cluster {
                 self.dials += 1;
                 self.dial(node, peer)
             }
+            Operation::Prepare { .. } if self.nodes[node].prepares_are_held => return,
             Operation::Prepare { slot } => {
                 let ready = self.nodes[node].volume.prepare(slot).is_ok();
                 self.nodes[node].image_version += 1;

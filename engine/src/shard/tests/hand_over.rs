@@ -2,7 +2,8 @@
 
 use pontoon_raft::{NodeId, TransferRejection};
 
-use super::cluster::{Cluster, poll};
+use super::cluster::{Cluster, GROUP, poll};
+use super::room::{LARGE_LOG, leader, numbered};
 use crate::request::TransferError;
 
 /// Asked for every tenth of an election timeout, it refused proposals for as long as it was asked.
@@ -37,4 +38,65 @@ fn a_hand_over_is_seen_in_the_status_and_called_off_by_one_to_the_leader_itself(
     cluster.wait(proposal).expect("it leads as before");
     assert_eq!(poll(&mut answer), Some(Ok(())));
     assert_eq!(cluster.status(0).and_then(|status| status.transfer), None);
+}
+
+/// The state machine of a follower fails; it follows, persists and votes as ever.
+fn fail_machine(cluster: &mut Cluster, node: usize) {
+    cluster.nodes[node].journal.borrow_mut().fails_at = Some((GROUP.0, b"bad".to_vec()));
+    let proposal = cluster.group(0).propose(b"bad".to_vec());
+    cluster.wait(proposal).unwrap();
+    cluster.run(300);
+    let shard = cluster.nodes[node].shard.as_ref().unwrap();
+    assert!(shard.groups.replica(GROUP).unwrap().machine_error().is_some());
+}
+
+/// Of two followers with the whole log one can't lead, whichever it is.
+#[test]
+fn a_full_leader_hands_over_to_a_member_that_can_lead() {
+    for (failed, sound) in [(1, 2), (2, 1)] {
+        let mut cluster = Cluster::led_by_first_with(3, LARGE_LOG);
+        cluster.run(300);
+        fail_machine(&mut cluster, failed);
+        cluster.nodes[0].volume.set_slots_max(3);
+        for number in 0..400 {
+            let leads = leader(&cluster).unwrap_or(0);
+            drop(cluster.group(leads).propose(numbered(number)));
+            cluster.run(10);
+        }
+        assert_eq!(leader(&cluster), Some(sound));
+    }
+}
+
+#[test]
+fn a_node_that_stops_hands_over_to_a_member_that_can_lead() {
+    for (failed, sound) in [(1, 2), (2, 1)] {
+        let mut cluster = Cluster::led_by_first(3);
+        cluster.run(300);
+        fail_machine(&mut cluster, failed);
+        cluster.core(0).stop();
+        let begun = cluster.now;
+        cluster.until("it has stopped", |cluster| {
+            cluster.nodes[0].shard.as_ref().unwrap().stopped()
+        });
+        assert!(cluster.now.since(begun) < 1_000_000_000, "it waits for nobody in vain");
+        cluster.run(10);
+        assert_eq!(leader(&cluster), Some(sound));
+    }
+}
+
+/// It could not get what it lacks: proposals would be refused in vain.
+#[test]
+fn a_hand_over_to_a_member_whose_log_is_full_is_refused() {
+    let mut cluster = Cluster::led_by_first_with(3, LARGE_LOG);
+    cluster.run(300);
+    cluster.nodes[2].volume.set_slots_max(3);
+    for number in 0..400 {
+        drop(cluster.group(0).propose(numbered(number)));
+        cluster.run(5);
+    }
+    let mut answer = cluster.group(0).transfer_leadership(NodeId(3));
+    let proposal = cluster.group(0).propose(b"now".to_vec());
+    cluster.wait(proposal).expect("it leads as before");
+    let unavailable = TransferRejection::Unavailable { to: NodeId(3) };
+    assert_eq!(poll(&mut answer), Some(Err(TransferError::Rejected(unavailable))));
 }

@@ -2,6 +2,7 @@
 
 mod calls;
 mod cluster;
+mod creations;
 mod fairness;
 mod hand_over;
 mod lines;
@@ -17,4 +18,5 @@ mod restart;
 mod room;
 mod strangers;
 mod stop;
+mod stuck;
 mod wire;

@@ -6,18 +6,18 @@ use super::cluster::{Cluster, GROUP, INBOX, Settings, poll};
 use crate::outcome::{Proposal, ProposeError, Rejection};
 
 /// A log that holds far more than what is proposed.
-const LARGE_LOG: Settings = Settings {
+pub(super) const LARGE_LOG: Settings = Settings {
     log: |log| log.segments_max = 60,
     shard: |_| {},
     inbox: INBOX,
 };
 
 /// A command of 4 kB with a number.
-fn numbered(number: u32) -> Vec<u8> {
+pub(super) fn numbered(number: u32) -> Vec<u8> {
     number.to_le_bytes().repeat(1000)
 }
 
-fn leader(cluster: &Cluster) -> Option<usize> {
+pub(super) fn leader(cluster: &Cluster) -> Option<usize> {
     let leads = |node: &usize| cluster.status(*node).is_some_and(|s| s.leader == Some(s.id));
     (0..cluster.nodes.len()).find(leads)
 }
