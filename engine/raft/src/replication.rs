@@ -7,7 +7,7 @@ use crate::membership::VoteResult;
 use crate::message::{AppendResponse, EntryKind, EntryMeta};
 use crate::mutant::Mutant;
 use crate::output::{Appended, Forgot, Output};
-use crate::progress::{Learned, Progress};
+use crate::progress::{Learned, Progress, Room};
 use crate::raft::Raft;
 use crate::role::{Leader, Role};
 use pontoon_types::{LogIndex, NodeId, Term, Time};
@@ -227,6 +227,8 @@ impl Raft {
             && let Some(progress) = leader.progress.get_mut(&peer)
         {
             progress.log_epoch = 0;
+            // It says on the next one whether it has any, and is sent one message to find out.
+            progress.room = Room::Unknown;
         }
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use pontoon_raft::{
     AppendEntries, Body, EntryKind, EntryMeta, GroupId, LogRoom, Message, NodeId, Raft,
 };
-use pontoon_storage::{AppendError, RecordKind, record};
+use pontoon_storage::{AppendError, RecordKind, SegmentLog, record};
 use pontoon_transport::Frame;
 
 use super::groups::Groups;
@@ -89,7 +89,7 @@ impl Groups {
             room => room,
         };
         raft.set_room(room);
-        let refuses = room != LogRoom::Enough;
+        let refuses = room != LogRoom::Enough && !takes_at_all_times(&self.log, entries, bytes);
         let (message, entries) = if refuses {
             // Its leader is heard of all the same, and learns why its entries are not taken.
             (as_heartbeat(message), &[][..])
@@ -126,6 +126,14 @@ impl Groups {
             );
         }
     }
+}
+
+/// Whether these entries find room where others find none: empty ones of leaders, of which there
+/// are few. Before one of its own term a leader can't tell what is committed (thesis 3.6.2), so
+/// that what was acknowledged would not be applied where all logs are full.
+fn takes_at_all_times(log: &SegmentLog, entries: &[EntryMeta], bytes: usize) -> bool {
+    let are_empty = entries.iter().all(|entry| entry.kind == EntryKind::Noop);
+    are_empty && !entries.is_empty() && log.admit_reserved(bytes + STEP_BYTES).is_ok()
 }
 
 /// What a follower tells its leader of its room. Only a log without space is full: memory comes

@@ -72,6 +72,35 @@ fn a_log_that_is_used_in_a_circle_for_long_keeps_its_end() {
     );
 }
 
+/// Only an entry of its own term tells a leader that what was acknowledged before it is committed.
+/// Its empty one needs little room, and that is there: on its own disk and on those of the others.
+#[test]
+fn what_was_acknowledged_is_applied_again_after_a_restart_with_full_logs() {
+    let mut cluster = Cluster::led_by_first(3);
+    for node in &mut cluster.nodes {
+        node.volume.set_slots_max(5);
+    }
+    let mut taken = 0_u32;
+    loop {
+        let proposal = cluster.group(0).propose(taken.to_le_bytes().repeat(500));
+        match cluster.wait(proposal) {
+            Ok(_) => taken += 1,
+            Err(error) => break assert_eq!(error, Rejection::NoSpace.into()),
+        }
+    }
+    for round in 0..3 {
+        for node in 0..3 {
+            cluster.power_off(node);
+            cluster.run(10 * round);
+            cluster.power_on(node);
+            cluster.run(10 * round);
+        }
+        cluster.until("all that was acknowledged is applied again", |cluster| {
+            (0..3).all(|node| cluster.applied(node).len() == taken as usize)
+        });
+    }
+}
+
 #[test]
 fn service_resumes_when_the_disk_has_space_again() {
     let mut cluster = Cluster::led_by_first(1);
