@@ -25,8 +25,13 @@ pub(super) struct Room {
     writes: usize,
     /// Since when the log has been full.
     full_since: Option<Time>,
+    /// The same, with breaks: room that comes for a moment, a segment at a time, takes off as long
+    /// as it lasts. Where it is there as often as not this stays what it was.
+    short_since: Option<Time>,
     /// Since when it takes no commands, full or not.
     refusing_since: Option<Time>,
+    /// When that was looked at last.
+    looked: Time,
     /// Until then leadership was given away, or nobody could take it.
     handed_over_until: Time,
 }
@@ -83,6 +88,13 @@ impl Groups {
         let waits = matches!(self.log.admit(largest), Err(AppendError::Preparing { .. }));
         let now = self.now;
         let since = |since: Option<Time>, is_so: bool| is_so.then_some(since.unwrap_or(now));
+        let looked = std::mem::replace(&mut self.room.looked, now);
+        let short_since = self.room.short_since.map(|since| since.after(2 * now.since(looked)));
+        self.room.short_since = if full {
+            Some(self.room.short_since.unwrap_or(now))
+        } else {
+            short_since.filter(|since| *since < now)
+        };
         self.room.full_since = since(self.room.full_since, full);
         self.room.refusing_since = since(self.room.refusing_since, full || waits);
     }
@@ -130,7 +142,7 @@ impl Groups {
         };
         if self.log.is_nearly_full() {
             let all = LogIndex(u64::MAX);
-            self.leave_laggards_behind(slot, lag_bytes_max, (self.room.full_since, all));
+            self.leave_laggards_behind(slot, lag_bytes_max, (self.room.short_since, all));
         }
         self.tick_machine(slot);
     }

@@ -169,3 +169,28 @@ fn who_waits_for_a_leader_of_one_group_leaves_places_for_others() {
     cluster.run(5);
     assert_eq!(poll(&mut other), None, "it waits");
 }
+
+/// The way to one member carries a tenth of the load. Each time that it has let go of a segment there
+/// is room for a moment; but what the others may take in the time between is next to nothing.
+#[test]
+fn a_slow_member_that_gives_room_back_a_segment_at_a_time_is_not_waited_for_without_end() {
+    let mut cluster = Cluster::led_by_first(3);
+    for node in &cluster.nodes {
+        node.journal.borrow_mut().releases = true;
+    }
+    cluster.bandwidth.extend([((0, 2), 40), ((1, 2), 40)]);
+    let mut client = Client::default();
+    let mut load = |cluster: &mut Cluster, proposals: u32| {
+        for number in 0..proposals {
+            client.propose(cluster, leader(cluster).unwrap_or(0), numbered(number));
+            cluster.run(10);
+            client.look(cluster);
+        }
+        let applied = client.count(Result::is_ok);
+        client.outcomes.clear();
+        applied
+    };
+    load(&mut cluster, 4_000);
+    let applied = load(&mut cluster, 1_000);
+    assert!(applied > 900, "{applied} of 1,000 are applied: {:?}", cluster.status(0));
+}
