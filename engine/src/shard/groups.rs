@@ -19,6 +19,7 @@ use super::replicas::{ReplicaSlot, Replicas};
 use super::room::Room;
 use super::space::Space;
 use super::timers::Timers;
+use crate::awaited::Awaited;
 use crate::definition::Definition;
 use crate::machine::{Event, Machines};
 use crate::outcome::Unknown;
@@ -54,6 +55,8 @@ pub(super) struct Groups {
     pub(super) to_renounce: Vec<ReplicaSlot>,
     /// Who waits for a leader of a group.
     pub(super) awaiting_leader: AwaitingLeader,
+    /// Where the outcomes of proposals go.
+    pub(super) awaited: Awaited,
     /// Outcomes of this turn that are not sent yet.
     pub(super) replies: Replies,
     /// What the call into a replica that is under way asks for. Keeps its memory.
@@ -133,9 +136,9 @@ impl Groups {
                 machine.event(Event::Failed);
             }
         }
-        self.durability.abandon();
+        self.durability.abandon(RequestError::Failed);
         self.outbox.clear();
-        self.awaiting_leader.clear();
+        self.awaiting_leader.abandon(RequestError::Failed);
         self.to_apply.clear();
         self.to_read.clear();
     }
@@ -165,9 +168,6 @@ impl Groups {
         group: GroupId,
         definition: Definition,
     ) -> Result<Option<u64>, CreateError> {
-        if self.failed {
-            return Err(RequestError::Failed.into());
-        }
         if let Some(slot) = self.slot(group) {
             return self.existing_group(slot, &definition);
         }
@@ -198,6 +198,7 @@ impl Groups {
             Some(machine),
             held.unwrap_or_default(),
             frame,
+            self.awaited.clone(),
         );
         let slot = self.replicas.insert(replica);
         self.start_replica(slot);

@@ -4,6 +4,7 @@ use pontoon_raft::{GroupId, LogIndex, NodeId, Raft, Term, Time};
 
 use super::durability::HeldResponse;
 use super::machine_failure::MachineFailure;
+use crate::awaited::Awaited;
 use crate::definition::Definition;
 use crate::machine::{Event, StateMachine};
 use crate::outcome::Unknown;
@@ -55,6 +56,7 @@ impl Replica {
         machine: Option<Box<dyn StateMachine>>,
         applied: LogIndex,
         last_frame: u64,
+        awaited: Awaited,
     ) -> Self {
         let durable = machine.as_ref().and_then(|machine| machine.durable_index());
         Self {
@@ -65,7 +67,7 @@ impl Replica {
             machine_failure: None,
             machine_durable: durable.unwrap_or_default(),
             last_command: durable.unwrap_or_default(),
-            proposals: Proposals::default(),
+            proposals: Proposals::new(awaited),
             majority_full_since: None,
             member_full_since: None,
             applied_seen: (LogIndex(0), Time(0)),

@@ -2,7 +2,7 @@
 
 use super::groups::Groups;
 use super::replicas::ReplicaSlot;
-use crate::outcome::Unknown;
+use crate::request::RequestError;
 
 impl Groups {
     /// Begins to hand over. What has no successor that answers is not waited for.
@@ -33,9 +33,9 @@ impl Groups {
             return false;
         }
         self.stopped = true;
-        for replica in self.replicas.iter_mut() {
-            replica.proposals.give_up(Unknown::Stopped);
-        }
+        // Now, and not when the disk has ended: that one may hang.
+        self.durability.abandon(RequestError::Stopped);
+        self.awaiting_leader.abandon(RequestError::Stopped);
         true
     }
 
