@@ -147,7 +147,7 @@ pub struct Limits {
     pub command_bytes_max: ByteSize,
     /// Largest reply of a state machine. A larger one is dropped, and whoever proposed told so.
     pub reply_bytes_max: ByteSize,
-    /// Requests that wait for a core to take them.
+    /// Proposals that wait for a core to take them, and tasks that wait to begin beside it.
     pub requests_waiting_max: usize,
     /// Bytes of commands that wait for a core, or that it has taken and not answered. One group may
     /// hold half of it.

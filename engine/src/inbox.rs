@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use pontoon_raft::{GroupId, Membership, NodeId};
 use pontoon_storage::record;
 
+use crate::awaited::Awaited;
 use crate::budget::{Budget, Permit};
 use crate::definition::Definition;
 use crate::doorbell::Doorbell;
@@ -22,8 +23,8 @@ use crate::request::{CreateError, Propose, Request, RequestError};
 /// Most requests that wait besides proposals. Each turn takes all of them.
 pub(crate) const REQUESTS_MAX: usize = 1024;
 
-/// A request, and its place among those that may wait. Only the end of a core needs none.
-type Waiting = (Request, Option<Permit>);
+/// A request, and its place among those that may wait.
+type Waiting = (Request, Permit);
 
 /// What waits for a core. Whoever puts something in sees to it that it is answered when the core
 /// has ended meanwhile.
@@ -31,6 +32,8 @@ type Waiting = (Request, Option<Permit>);
 struct Queues {
     proposals: Receiver<Propose>,
     requests: Receiver<Waiting>,
+    /// What the core has taken of the proposals and not answered.
+    awaited: Awaited,
     state: CoreState,
 }
 
@@ -42,6 +45,14 @@ impl Queues {
         }
         // Whoever asked finds its sender dropped.
         while self.requests.try_recv().is_ok() {}
+    }
+
+    fn close(&self, end: CoreEnd) {
+        // Whoever sends after this finds it closed, and what was sent before it is drained here.
+        self.state.end(end);
+        let end = self.state.ended().unwrap_or(end);
+        self.drain(end);
+        self.awaited.give_up(end.into());
     }
 }
 
@@ -81,23 +92,32 @@ impl Inbox {
 }
 
 impl Inbox {
+    /// Where the outcomes of what is taken go.
+    pub(crate) fn awaited(&self) -> &Awaited {
+        &self.queues.awaited
+    }
+
+    /// Whether the core is to stop.
+    pub(crate) fn is_told_to_stop(&self) -> bool {
+        self.queues.state.is_told_to_stop()
+    }
+
     /// The node's owner learns of a failure by `health`.
     pub(crate) fn set_health(&mut self, health: Health, core: u16) {
         self.health = Some((health, core));
     }
 
-    /// The core serves no more: the owner is told, once.
-    pub(crate) fn tell_failure(&mut self, reason: impl FnOnce() -> String) {
+    /// The core serves no more: the owner is told, once, and whoever waits.
+    pub(crate) fn fail(&mut self, reason: impl FnOnce() -> String) {
         if let Some((health, core)) = self.health.take() {
             health.fail(core, reason());
         }
+        self.close(CoreEnd::Failed);
     }
 
     /// Nothing more is taken: whoever waits is answered.
     pub(crate) fn close(&self, end: CoreEnd) {
-        // Whoever sends after this finds it closed, and what was sent before it is drained here.
-        self.queues.state.end(end);
-        self.queues.drain(end);
+        self.queues.close(end);
     }
 
     /// Bytes of commands that may still be proposed.
@@ -156,6 +176,7 @@ pub(crate) fn channel(
     let queues = Queues {
         proposals: proposals_out,
         requests: requests_out,
+        awaited: Awaited::default(),
         state: CoreState::default(),
     };
     let budget = Budget::with_replies(limits.bytes_max, limits.replies_bytes_max);
@@ -238,7 +259,7 @@ impl Channels {
         Ok((place, state))
     }
 
-    fn enqueue_request(&self, request: Request, place: Option<Permit>) {
+    fn enqueue_request(&self, request: Request, place: Permit) {
         // This handle holds a receiver.
         let sent = self.requests.send((request, place));
         debug_assert!(sent.is_ok());
@@ -274,17 +295,29 @@ impl CoreHandle {
             Err(error) => return Pending::ready(Err(error.into())),
         };
         let (reply, receiver) = oneshot::async_channel();
-        channels.enqueue_request(request(reply), Some(place));
+        let answer = state.thread().answer(receiver);
+        channels.enqueue_request(request(reply), place);
         Pending::new(refuse, async move {
-            let answer = receiver.await;
-            answer.unwrap_or_else(|_| Err(state.request_error().into()))
+            let answer = answer.await;
+            answer.unwrap_or_else(|| Err(state.request_error().into()))
         })
     }
 
     /// Tells the core to end. That it has changes nothing for the caller.
     pub(crate) fn stop(&self) {
         if let Some(channels) = self.channels.get() {
-            channels.enqueue_request(Request::Stop, None);
+            channels.queues.state.tell_to_stop();
+            // Also when it waits for its disk alone, holding proposals back.
+            channels.doorbell.ring_always();
+        }
+    }
+
+    /// The core does not come to its end: whoever waits for it is answered here. Should it go on
+    /// after all, it finds nobody, and ends.
+    pub(crate) fn leave_behind(&self) {
+        if let Some(channels) = self.channels.get() {
+            channels.queues.close(CoreEnd::Stopped);
+            channels.queues.state.thread().leave_behind();
         }
     }
 

@@ -50,6 +50,7 @@
 //! to build.
 #![deny(unsafe_code)]
 
+mod awaited;
 mod budget;
 /// Public with the feature `internals` only: for the tests and the benchmark of this repository.
 macro_rules! internal_mod {
@@ -94,6 +95,7 @@ internal_mod!(shard);
 pub mod simulation;
 mod statistics;
 mod wait;
+mod waiters;
 mod wire;
 
 pub use config::{Config, ConfigError, HostKind, Limits, LogSettings, PeerId, RaftSettings};

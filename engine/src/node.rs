@@ -40,8 +40,9 @@ const END_MARGIN: Duration = Duration::from_secs(5);
 /// A running node: its cores, each with a thread, a log and a driver, and the bulk lane.
 ///
 /// Any thread may use it: but for starting and stopping, no call blocks. Dropping it stops it;
-/// [`stop`](Self::stop) says how that went. Dropped on a core's own thread (by a state machine,
-/// or a task beside one) it does not wait for the end, which comes all the same.
+/// [`stop`](Self::stop) says how that went. Dropped on a core's own thread (by a state machine) it
+/// does not wait for the end, which comes all the same. In a task of `spawn_on` it does, as on any
+/// other thread, and so keeps the other tasks of that core from running.
 ///
 /// A panic on a core ends the process by abort(3). What the panicking call itself holds is dropped
 /// before (the locals of a state machine's `apply`, of a task); no machine, no other task and
@@ -172,11 +173,12 @@ impl Node {
         let cpu = builder.config.pin.get(usize::from(core)).copied();
         let limits = &builder.config.limits;
         let bytes = |size: ByteSize| usize::try_from(size.0).expect("a 64-bit machine");
+        let waiting_max = limits.requests_waiting_max;
         let (handle, mut inbox) = channel(
             self.id,
             Arc::clone(&builder.doorbell),
             InboxLimits {
-                proposals_max: limits.requests_waiting_max,
+                proposals_max: waiting_max,
                 bytes_max: bytes(limits.proposals_pending_bytes_max),
                 replies_bytes_max: bytes(limits.replies_pending_bytes_max),
                 command_bytes_max: bytes(limits.command_bytes_max),
@@ -195,7 +197,8 @@ impl Node {
         };
         if kind == HostKind::Glommio {
             #[cfg(feature = "glommio")]
-            self.executors.push(host::Executor::new(core, cpu));
+            self.executors
+                .push(host::Executor::new(core, cpu, waiting_max));
         }
         let thread = host::start_thread(core, cpu, make);
         let what = "starting a core's thread";
@@ -236,7 +239,7 @@ impl Node {
     /// Makes a group on this node; answered once that is durable. Every member makes it, with the
     /// same kind and members: this node, and others of its `peers`. Where members differ, two nodes
     /// may lead it ([`GroupStatus::strangers`](crate::GroupStatus::strangers)). Making it again
-    /// changes nothing. Never blocks.
+    /// changes nothing: do so when the answer does not come, or says that nobody knows. Never blocks.
     pub fn create_group(
         &self,
         group: GroupId,
@@ -256,8 +259,13 @@ impl Node {
 
     /// Runs a task of the application on the glommio executor beside a core, on the core's CPU if
     /// it is pinned, until the node stops; answered when the task is done. `task` is called there,
-    /// so that what it makes need not be `Send`. Never blocks. The executor is made for the first
-    /// task of a core.
+    /// so that what it makes need not be `Send`. Never blocks. At most
+    /// `limits.requests_waiting_max` tasks wait to begin beside a core. A blocking call in one, a
+    /// `wait` or a `stop` too, keeps all others of that core from running.
+    ///
+    /// The executor is made for the first task of a core, and again for a later one if it could not
+    /// be. glommio 0.9 never closes one descriptor of each executor that ever ran: a process that
+    /// starts nodes with tasks again and again lacks descriptors in the end.
     #[cfg(feature = "glommio")]
     pub fn spawn_on<F>(
         &self,
@@ -277,13 +285,17 @@ impl Node {
         };
         let (reply, receiver) = oneshot::async_channel();
         // Whoever ends before the task drops it, and the sender with it.
-        executor.send(Box::new(move || {
+        let sent = executor.send(Box::new(move || {
             Box::pin(async move {
                 let _ = reply.send(task().await);
             })
         }));
+        let answer = match sent {
+            Ok(thread) => thread.answer(receiver),
+            Err(error) => return Pending::ready(Err(error)),
+        };
         Pending::new(refuse, async move {
-            receiver.await.map_err(|_| match state.ended() {
+            answer.await.ok_or_else(|| match state.ended() {
                 Some(_) => state.request_error().into(),
                 None => SpawnError::Executor { core },
             })
@@ -294,7 +306,8 @@ impl Node {
     pub fn statistics(&self) -> Pending<Vec<Result<CoreStatistics, RequestError>>> {
         let ask = |core: &CoreHandle| core.request(|reply| Request::Statistics { reply });
         let asked: Vec<_> = self.cores.iter().map(ask).collect();
-        let refuse = |error| vec![Err(error)];
+        let cores = self.cores.len();
+        let refuse = move |error| vec![Err(error); cores];
         Pending::new(refuse, async move {
             let mut answers = Vec::with_capacity(asked.len());
             for answer in asked {
@@ -305,11 +318,15 @@ impl Node {
     }
 
     /// Resolves when a core fails, so that its owner may end the process or restart the node: until
-    /// then that core refuses everything as [`Failed`](RequestError::Failed). `None` once the node
-    /// has stopped without that, and in a forked child.
-    pub fn failed(&self) -> Pending<Option<CoreFailure>> {
+    /// then that core refuses everything as [`Failed`](RequestError::Failed), and
+    /// [`stop`](Self::stop) tells it as well.
+    ///
+    /// # Errors
+    /// [`Stopped`](RequestError::Stopped) once the node has stopped without that. A `wait` on a
+    /// core's own thread, or in a forked child, is refused as for everything else.
+    pub fn failed(&self) -> Pending<Result<CoreFailure, RequestError>> {
         if !self.process.is_this() {
-            return Pending::ready(None);
+            return Pending::ready(Err(RequestError::Forked));
         }
         self.health.failed()
     }
@@ -323,13 +340,15 @@ impl Node {
     }
 
     /// Hands over what it leads, stops, and waits for the end. What was acknowledged is durable
-    /// already. Takes an election timeout at most where nobody takes over, and some 20 s more where
-    /// a disk hangs. Blocks: not for a thread that runs futures.
+    /// already. Takes an election timeout at most where nobody takes over, some 20 s more where a
+    /// disk or a state machine hangs, and 10 s where tasks of `spawn_on` do not yield, of however
+    /// many cores. Blocks: not for a thread that runs futures.
     ///
     /// # Errors
-    /// If a core had ended before, and how; on a core's own thread [`StopError::OnCore`], in a
-    /// forked child [`StopError::Forked`]; or what hangs. Memory that the kernel may still write to
-    /// is then leaked, and the data directory stays locked, until the process ends.
+    /// If a core had failed before, and how; on a core's own thread [`StopError::OnCore`], in a
+    /// forked child [`StopError::Forked`]; or what hangs. That is left behind: whoever waits for it
+    /// is answered, memory that the kernel may still write to is leaked, and a core's directory
+    /// stays locked until it ends or the process does. The log has further errors.
     pub fn stop(mut self) -> Result<(), StopError> {
         self.end()
     }
@@ -342,8 +361,8 @@ impl Node {
         for core in &self.cores {
             core.stop();
         }
-        self.cores.clear();
         let ending = Ending {
+            cores: std::mem::take(&mut self.cores),
             threads: std::mem::take(&mut self.threads),
             deadline: Instant::now() + self.end_limit,
             bulk: self.bulk.take(),
@@ -383,6 +402,7 @@ impl Node {
 
 /// What is left of a node that was told to stop.
 struct Ending {
+    cores: Vec<CoreHandle>,
     threads: Vec<CoreThread>,
     deadline: Instant,
     bulk: Option<BulkLane>,
@@ -394,17 +414,36 @@ struct Ending {
 impl Ending {
     /// Waits for the end of all cores, and ends the bulk lane after them.
     fn wait(self) -> Result<(), StopError> {
-        let mut ended = Ok(());
-        for (core, thread) in (0_u16..).zip(self.threads) {
+        let mut errors = Vec::new();
+        for (number, (core, thread)) in (0_u16..).zip(self.cores.iter().zip(self.threads)) {
             let left = self.deadline.saturating_duration_since(Instant::now());
-            let result = thread.join(core, left);
-            ended = ended.and(result);
+            if let Err(error) = thread.join(number, left) {
+                if matches!(error, StopError::Hung { .. }) {
+                    core.leave_behind();
+                }
+                errors.push(error);
+            }
         }
         #[cfg(feature = "glommio")]
-        drop(self.executors);
+        errors.extend(host::end_executors(&self.executors).err());
         drop(self.bulk);
+        if let Some(failure) = self.health.failure() {
+            // A driver's failure ends the core, which has told it.
+            let of_driver = |error: &StopError| match error {
+                StopError::Driver { core, .. } => *core == failure.core,
+                _ => false,
+            };
+            if !errors.iter().any(of_driver) {
+                errors.push(StopError::Failed(failure));
+            }
+        }
         self.health.close();
-        ended
+        let mut errors = errors.into_iter();
+        let first = errors.next();
+        for error in errors {
+            tracing::error!(%error, "the node did not end as it should");
+        }
+        first.map_or(Ok(()), Err)
     }
 }
 

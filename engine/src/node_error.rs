@@ -8,6 +8,7 @@ use pontoon_storage::OpenError;
 
 use crate::config::ConfigError;
 use crate::driver::DriverError;
+use crate::health::CoreFailure;
 use crate::shard::ShardOpenError;
 
 /// Why a node did not start. Nothing is left running.
@@ -94,18 +95,34 @@ pub enum StopError {
         /// The driver's error.
         source: DriverError,
     },
-    /// It was stopped on one of its own threads, which can't wait for itself. It ends all the same.
+    /// It was stopped on a core's own thread (by a state machine), which can't wait for itself. It
+    /// ends all the same.
     #[error("stopped on a core's own thread: the node ends in the background; stop it elsewhere")]
     OnCore,
     /// This is a forked child of the process that runs the node, which goes on there.
     #[error("this is a forked child; the node runs in its parent, which must stop it")]
     Forked,
     /// A core's thread did not end in time: its state machine, or a call into the kernel, hangs.
+    /// Whoever waits for the core is answered; should it go on after all, it ends.
     #[error("core {core} had not ended {seconds} s after the stop; it is left behind as it is")]
     Hung {
         /// The core.
         core: u16,
         /// How long was waited for it, in seconds.
+        seconds: u64,
+    },
+    /// A core's log had failed while it ran.
+    #[error(transparent)]
+    Failed(#[from] CoreFailure),
+    /// Tasks of `spawn_on` did not yield. Whoever waits for a task there is answered.
+    #[error(
+        "tasks beside core(s) {cores:?} had not yielded {seconds} s after the stop; their \
+         executors are left behind as they are"
+    )]
+    Tasks {
+        /// The cores.
+        cores: Vec<u16>,
+        /// How long was waited for all of them, in seconds.
         seconds: u64,
     },
     /// A core panicked: a broken invariant, or a state machine.

@@ -19,8 +19,11 @@ use crate::wait::block_on_until;
 pub struct Pending<T> {
     state: State<T>,
     /// What is said to who would block a core's own thread, or waits in a forked child.
-    refuse: fn(RequestError) -> T,
+    refuse: Refuse<T>,
 }
+
+/// Of most answers it is a function, for which nothing is allocated.
+type Refuse<T> = Box<dyn Fn(RequestError) -> T + Send>;
 
 enum State<T> {
     Asked(OfProcess<Pin<Box<dyn Future<Output = T> + Send>>>),
@@ -43,12 +46,12 @@ impl<T> fmt::Debug for Pending<T> {
 
 impl<T> Pending<T> {
     pub(crate) fn new(
-        refuse: fn(RequestError) -> T,
+        refuse: impl Fn(RequestError) -> T + Send + 'static,
         future: impl Future<Output = T> + Send + 'static,
     ) -> Self {
         Self {
             state: State::Asked(OfProcess::new(Box::pin(future))),
-            refuse,
+            refuse: Box::new(refuse),
         }
     }
 
@@ -56,16 +59,16 @@ impl<T> Pending<T> {
     pub(crate) fn ready(answer: T) -> Self {
         Self {
             state: State::There(Box::new(answer)),
-            refuse: |_| unreachable!("there is nothing to wait for"),
+            refuse: Box::new(|_| unreachable!("there is nothing to wait for")),
         }
     }
 
     /// Blocks this thread until the answer is there. Not for threads that run futures. On a core's
     /// own thread, which may be the one that is to answer, it does not block, and is told
     /// [`RequestError::WaitOnCore`] unless the answer is there: await it.
-    pub fn wait(self) -> T {
-        let refuse = self.refuse;
-        block_on_until(self, None).unwrap_or_else(|| refuse(RequestError::WaitOnCore))
+    pub fn wait(mut self) -> T {
+        let answer = block_on_until(&mut self, None);
+        answer.unwrap_or_else(|| (self.refuse)(RequestError::WaitOnCore))
     }
 
     /// The same, but no longer than `limit`. `None` if there is no answer by then: it can be asked
@@ -79,11 +82,10 @@ impl<T> Future for Pending<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let refuse = self.refuse;
         let answer = match std::mem::replace(&mut self.state, State::Given) {
             State::There(answer) => *answer,
             State::Asked(mut asked) => match asked.get_mut() {
-                None => refuse(RequestError::Forked),
+                None => (self.refuse)(RequestError::Forked),
                 Some(future) => match future.as_mut().poll(context) {
                     Poll::Ready(answer) => answer,
                     Poll::Pending => {

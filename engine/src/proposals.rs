@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use pontoon_raft::{LogIndex, Time};
 
+use crate::awaited::{Awaited, Ticket};
 use crate::budget::Permit;
 use crate::outcome::{Answer, Applied, Outcome, ProposeError, Rejection, Unknown};
 
@@ -15,16 +16,20 @@ pub(crate) type ReplySender = oneshot::Sender<Answer>;
 /// Outcomes to be sent at the end of a turn, oldest first.
 #[derive(Debug)]
 pub(crate) struct Replies {
-    waiting: Vec<(ReplySender, Answer)>,
+    waiting: Vec<(Ticket, Answer)>,
+    /// Where they go. Keeps its memory.
+    senders: Vec<Option<ReplySender>>,
+    awaited: Awaited,
     /// Most bytes of one reply.
     reply_bytes_max: usize,
 }
 
 impl Replies {
-    pub(crate) fn new(reply_bytes_max: usize) -> Self {
-        let waiting = Vec::new();
+    pub(crate) fn new(reply_bytes_max: usize, awaited: Awaited) -> Self {
         Self {
-            waiting,
+            waiting: Vec::new(),
+            senders: Vec::new(),
+            awaited,
             reply_bytes_max,
         }
     }
@@ -32,7 +37,7 @@ impl Replies {
     /// A command is applied: its permit is for the reply from now on, until that is taken. A reply
     /// beyond a limit is dropped, and whoever waits for it is told so.
     pub(crate) fn push(&mut self, answered: AnsweredProposal, applied: Applied) {
-        let AnsweredProposal { sender, permit } = answered;
+        let AnsweredProposal { ticket, permit } = answered;
         let (index, bytes) = (applied.index, applied.reply.len());
         let (outcome, permit) = match self.keep(permit.into_permit(), &applied) {
             Ok(permit) => (Ok(applied), Some(permit)),
@@ -50,7 +55,7 @@ impl Replies {
             command: None,
             _permit: permit,
         };
-        self.waiting.push((sender, answer));
+        self.waiting.push((ticket, answer));
     }
 
     /// What holds the bytes of a reply, those that the machine reserved beyond it included.
@@ -71,17 +76,21 @@ impl Replies {
 
     /// Those behind the first `kept` get this outcome instead.
     pub(crate) fn withdraw(&mut self, kept: usize, reason: Unknown) {
-        for (sender, _) in self.waiting.drain(kept..) {
-            reply(sender, Err(reason.into()));
-        }
+        let withdrawn = self.waiting.drain(kept..).map(|(ticket, _)| ticket);
+        self.awaited.leave_unknown(withdrawn, reason);
     }
 
     /// Sends them, the newest first: whoever awaits proposals in the order of the log is woken
     /// once, by the oldest, and finds all the others answered.
     pub(crate) fn send_all(&mut self) {
-        while let Some((sender, answer)) = self.waiting.pop() {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let tickets = self.waiting.iter().map(|(ticket, _)| *ticket);
+        self.awaited.leave(tickets, &mut self.senders);
+        while let (Some((_, answer)), Some(sender)) = (self.waiting.pop(), self.senders.pop()) {
             // That nobody waits for it any more changes nothing.
-            let _ = sender.send(answer);
+            let _ = sender.map(|sender| sender.send(answer));
         }
     }
 }
@@ -108,8 +117,7 @@ pub(crate) fn reject(sender: ReplySender, rejection: Rejection, command: Vec<u8>
 #[derive(Debug)]
 pub(crate) struct TakenCommand {
     pub(crate) command: Vec<u8>,
-    pub(crate) sender: ReplySender,
-    pub(crate) permit: TakenPermit,
+    pub(crate) answered: AnsweredProposal,
 }
 
 /// A permit of a command that was taken, counted for its core and its group until it is answered.
@@ -174,27 +182,30 @@ struct PendingProposal {
 /// Where the outcome of a command goes, and what holds its bytes in the core's budget.
 #[derive(Debug)]
 pub(crate) struct AnsweredProposal {
-    sender: ReplySender,
-    permit: TakenPermit,
+    pub(crate) ticket: Ticket,
+    pub(crate) permit: TakenPermit,
 }
 
 /// In the order of the log. Invariant: indexes ascend, and times do not descend.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Proposals {
     pending: VecDeque<PendingProposal>,
+    awaited: Awaited,
     /// Also those that are not in the log yet.
     pub(crate) unanswered: Unanswered,
 }
 
 impl Proposals {
-    pub(crate) fn push(
-        &mut self,
-        (index, taken_at): (LogIndex, Time),
-        sender: ReplySender,
-        permit: TakenPermit,
-    ) {
+    pub(crate) fn new(awaited: Awaited) -> Self {
+        Self {
+            pending: VecDeque::new(),
+            awaited,
+            unanswered: Unanswered::default(),
+        }
+    }
+
+    pub(crate) fn push(&mut self, (index, taken_at): (LogIndex, Time), answered: AnsweredProposal) {
         debug_assert!(self.pending.back().is_none_or(|last| last.index < index));
-        let answered = AnsweredProposal { sender, permit };
         self.pending.push_back(PendingProposal {
             index,
             taken_at,
@@ -215,15 +226,17 @@ impl Proposals {
         let old = self
             .pending
             .partition_point(|pending| is_old(pending.taken_at));
-        for pending in self.pending.drain(..old) {
-            reply(pending.answered.sender, Err(reason.into()));
-        }
+        self.give_up_first(old, reason);
     }
 
     /// Replies to all of them that their outcome can't be known any more.
     pub(crate) fn give_up(&mut self, reason: Unknown) {
-        for pending in self.pending.drain(..) {
-            reply(pending.answered.sender, Err(reason.into()));
-        }
+        self.give_up_first(self.pending.len(), reason);
+    }
+
+    fn give_up_first(&mut self, count: usize, reason: Unknown) {
+        let first = self.pending.drain(..count);
+        let tickets = first.map(|pending| pending.answered.ticket);
+        self.awaited.leave_unknown(tickets, reason);
     }
 }

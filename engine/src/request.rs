@@ -46,7 +46,6 @@ pub(crate) enum Request {
     Statistics {
         reply: oneshot::Sender<Result<CoreStatistics, RequestError>>,
     },
-    Stop,
 }
 
 /// What a node knows of its replica of a group.
@@ -68,7 +67,8 @@ pub struct GroupStatus {
     pub raft: Status,
 }
 
-/// Why a core did not answer. Nothing has changed.
+/// Why a core did not answer. What was asked for has not been done if the group is unknown here or
+/// too much waits; otherwise it may have been, or may be yet: ask again to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -78,7 +78,7 @@ pub enum RequestError {
     /// 1024 requests wait for the core; ask again when some are answered.
     #[error("too many requests wait for the core; ask again when earlier ones are answered")]
     Overloaded,
-    /// The core's log or driver failed; [`Node::failed`](crate::Node::failed) says why.
+    /// The core's log or driver has failed; [`Node::failed`](crate::Node::failed) says why.
     #[error("the core has failed; restart the node when what its log names is mended")]
     Failed,
     /// The node has stopped.
@@ -104,18 +104,27 @@ pub enum SpawnError {
         /// The core.
         core: u16,
     },
-    /// It could not be made: too few threads, descriptors, or bytes of locked memory.
+    /// It could not be made: too few threads, descriptors, or bytes of locked memory. The next
+    /// task tries again.
     #[error("the executor of core {core} could not be made; the log says what it lacks")]
     Executor {
         /// The core.
         core: u16,
     },
-    /// The core has ended, and the task with it.
+    /// As many tasks wait to begin: one of those that have may keep the executor from it.
+    #[error("{limit} is reached by the tasks that wait to begin beside core {core}")]
+    Overloaded {
+        /// The core.
+        core: u16,
+        /// The limit, by its name in the configuration.
+        limit: &'static str,
+    },
+    /// The core has ended, and the task with it, unless the stop left it behind.
     #[error(transparent)]
     Request(#[from] RequestError),
 }
 
-/// Why a node does not campaign. Nothing has changed.
+/// Why a node does not campaign, as far as is known: see [`RequestError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CampaignError {
@@ -130,7 +139,7 @@ pub enum CampaignError {
     },
 }
 
-/// Why leadership is not transferred. Nothing has changed.
+/// Why leadership is not transferred, as far as is known: see [`RequestError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransferError {
@@ -142,7 +151,8 @@ pub enum TransferError {
     Rejected(#[from] TransferRejection),
 }
 
-/// Why a group was not created. Nothing has changed.
+/// Why a group was not created, as far as is known. Unless it is [`Request`](Self::Request),
+/// nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CreateError {
@@ -203,7 +213,9 @@ pub enum CreateError {
     /// The log does not take it now.
     #[error("the log did not take the group: {0}")]
     Log(#[from] pontoon_storage::AppendError),
-    /// The core did not answer.
-    #[error("group not created: {0}")]
+    /// The core did not answer: the group may have been made, or be made yet.
+    #[error(
+        "it is not known whether the group was made: {0}; make it again, which changes nothing"
+    )]
     Request(#[from] RequestError),
 }

@@ -43,7 +43,9 @@ pub(crate) fn block_on_until<F: Future>(future: F, deadline: Option<Instant>) ->
     } else {
         deadline
     };
-    let sleeper = SLEEPER.take().unwrap_or_else(|| {
+    // A thread that ends may wait in the destructor of one of its own, after this one is gone.
+    let kept = SLEEPER.try_with(Cell::take).ok().flatten();
+    let sleeper = kept.unwrap_or_else(|| {
         Arc::new(Sleeper {
             thread: std::thread::current(),
             woken: AtomicBool::new(false),
@@ -59,7 +61,7 @@ pub(crate) fn block_on_until<F: Future>(future: F, deadline: Option<Instant>) ->
             break None;
         }
     };
-    SLEEPER.set(Some(sleeper));
+    let _ = SLEEPER.try_with(|kept| kept.set(Some(sleeper)));
     output
 }
 
@@ -81,7 +83,9 @@ fn sleep(sleeper: &Sleeper, deadline: Option<Instant>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::future::poll_fn;
+    use std::sync::mpsc;
     use std::time::Duration;
 
     use super::*;
@@ -112,6 +116,28 @@ mod tests {
             yields(3).await;
         };
         assert_eq!(block_on_until(waits, None), Some(()));
+    }
+
+    #[test]
+    fn a_thread_that_ends_may_wait_in_the_destructors_of_its_own() {
+        struct Farewell(Option<mpsc::Sender<()>>);
+        impl Drop for Farewell {
+            fn drop(&mut self) {
+                block_on_until(yields(2), None);
+                self.0.take().map(|told| told.send(()));
+            }
+        }
+        thread_local! {
+            static FAREWELL: RefCell<Farewell> = const { RefCell::new(Farewell(None)) };
+        }
+        let (sender, told) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            // Destructors run from the last that was used first to the first: this is the last.
+            FAREWELL.with_borrow_mut(|farewell| farewell.0 = Some(sender));
+            block_on_until(yields(1), None);
+        });
+        thread.join().expect("it ends");
+        assert_eq!(told.recv(), Ok(()));
     }
 
     #[test]

@@ -5,26 +5,30 @@
 //! of them runs, it runs none and parks. No setting excludes that, and only a wake-up from another
 //! thread ends it. Hence a keeper, which rings every executor now and then.
 
-use std::fmt::Display;
+use std::collections::VecDeque;
+use std::fmt::{self, Display};
 use std::future::{Future, poll_fn};
 use std::io;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread::{Builder, JoinHandle, Thread, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use futures_util::FutureExt;
 use glommio::{LocalExecutorBuilder, Placement};
 
 use super::AbortOnPanic;
+use crate::node_error::StopError;
+use crate::request::SpawnError;
+use crate::waiters::Unreliable;
 
 /// The longest that an executor sleeps while one of its tasks is ready.
 const RING_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How long a stop waits for tasks to yield or to be dropped.
+/// How long a stop waits for the tasks of all cores to yield or to be dropped.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// The executor's memory for direct I/O of its tasks, which counts against the limit of locked
@@ -34,20 +38,22 @@ const IO_MEMORY: usize = 64 << 10;
 /// A task of the application on its way to a core's executor.
 pub(crate) type Task = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 
-/// The executor beside a core: made for its first task, and ended, with all its tasks, when this is
-/// dropped. Every executor costs an eventfd that glommio never closes, so none is made in vain.
+/// The executor beside a core: made for a task that finds none, and told to end, with all its
+/// tasks, when this is dropped. Every executor costs an eventfd that glommio never closes, so none
+/// is made in vain.
 #[derive(Debug)]
 pub(crate) struct Executor {
     core: u16,
     /// The CPU that it is pinned to, as its core is.
     cpu: Option<usize>,
+    /// Most tasks that wait to begin.
+    tasks_max: usize,
     running: Mutex<Option<Running>>,
 }
 
 #[derive(Debug)]
 struct Running {
-    tasks: Sender<Task>,
-    bell: Arc<Bell>,
+    queue: Arc<Queue>,
     executor: ThreadId,
     keeper: Thread,
     /// Disconnected once it and its keeper have ended.
@@ -55,105 +61,146 @@ struct Running {
 }
 
 impl Executor {
-    pub(crate) fn new(core: u16, cpu: Option<usize>) -> Self {
+    pub(crate) fn new(core: u16, cpu: Option<usize>, tasks_max: usize) -> Self {
         Self {
             core,
             cpu,
+            tasks_max,
             running: Mutex::default(),
         }
     }
 
-    /// Sends it a task, and does not wait for it. If the executor can't be made, that is logged and
-    /// the task dropped.
-    pub(crate) fn send(&self, task: Task) {
-        let mut running = locked(&self.running);
-        if running.is_none() {
-            match start(self.core, self.cpu) {
-                Ok(started) => *running = Some(started),
-                Err(error) => no_executor(self.core, &error),
+    /// Sends it a task, and does not wait for it. Gives whose answer the task's is.
+    ///
+    /// # Errors
+    /// If too many wait, or it can't be made, which may turn out later: then the task is dropped.
+    pub(crate) fn send(&self, task: Task) -> Result<Unreliable, SpawnError> {
+        let core = self.core;
+        // The lock is given back before anything of the application's runs, the log included.
+        let queue = self.queue().map_err(|error| {
+            no_executor(core, &error);
+            SpawnError::Executor { core }
+        })?;
+        match queue.push(task, self.tasks_max) {
+            Ok(()) => Ok(queue.thread.clone()),
+            Err((_task, Unsent::Full)) => {
+                let limit = "limits.requests_waiting_max";
+                Err(SpawnError::Overloaded { core, limit })
             }
+            Err((_task, Unsent::Ended)) => Err(SpawnError::Executor { core }),
         }
-        if let Some(running) = &*running {
-            // Nobody takes it if the executor could not be made on its thread.
-            let _ = running.tasks.send(task);
-            running.bell.ring();
+    }
+
+    /// Of the executor that there is, or of one that is made now.
+    fn queue(&self) -> io::Result<Arc<Queue>> {
+        let mut running = locked(&self.running);
+        let found = running
+            .as_ref()
+            .filter(|running| !running.queue.has_ended());
+        if let Some(found) = found {
+            return Ok(Arc::clone(&found.queue));
         }
+        // None was wanted yet, or it could not be made then.
+        let started = start(self.core, self.cpu)?;
+        let queue = Arc::clone(&started.queue);
+        *running = Some(started);
+        Ok(queue)
+    }
+
+    /// Tells it to end.
+    fn end(&self) -> Option<Running> {
+        let running = locked(&self.running).take()?;
+        running.queue.end();
+        running.keeper.unpark();
+        Some(running)
     }
 }
 
 impl Drop for Executor {
     fn drop(&mut self) {
-        let Some(running) = locked(&self.running).take() else {
-            return;
+        self.end();
+    }
+}
+
+/// Ends executors, and waits for all of them together. Those that a task keeps from ending are left
+/// behind, and whoever waits for their tasks is told.
+///
+/// # Errors
+/// What is left behind.
+pub(crate) fn end(executors: &[Executor]) -> Result<(), StopError> {
+    let deadline = Instant::now() + END_LIMIT;
+    let told = executors
+        .iter()
+        .map(|executor| (executor.core, executor.end()));
+    let told: Vec<_> = told.collect();
+    let mut cores = Vec::new();
+    for (core, running) in told {
+        let Some(running) = running else {
+            continue;
         };
-        drop(running.tasks);
-        running.bell.ring();
-        running.keeper.unpark();
-        // A task may drop its own node: then its executor ends after it.
+        // A task may stop its own node: then its executor ends after it.
         let on_it = std::thread::current().id() == running.executor;
-        let waited = || running.ended.recv_timeout(END_LIMIT);
+        let waited = || running.ended.recv_deadline(deadline);
         if !on_it && waited() == Err(RecvTimeoutError::Timeout) {
-            let core = self.core;
-            tracing::error!(core, "a task never yields: its executor is left behind");
+            running.queue.thread.leave_behind();
+            cores.push(core);
         }
+    }
+    let seconds = END_LIMIT.as_secs();
+    match cores.is_empty() {
+        true => Ok(()),
+        false => Err(StopError::Tasks { cores, seconds }),
     }
 }
 
 fn start(core: u16, cpu: Option<usize>) -> io::Result<Running> {
-    let (tasks, incoming) = unbounded();
-    let bell = Arc::new(Bell::default());
-    let rung = Arc::clone(&bell);
+    let queue = Arc::new(Queue::default());
+    let of_executor = Arc::clone(&queue);
     let executor = Builder::new().name(format!("pontoon-tasks-{core}"));
     let executor = executor.spawn(move || {
         let _abort = AbortOnPanic;
-        run(core, cpu, incoming, &rung);
+        run(core, cpu, &of_executor);
     })?;
-    let (thread, rung) = (executor.thread().id(), Arc::clone(&bell));
+    let (thread, of_keeper) = (executor.thread().id(), Arc::clone(&queue));
     let keeper = Builder::new().name(format!("pontoon-keep-{core}"));
     let (running, ended) = bounded(0);
     let keeper = keeper.spawn(move || {
-        keep(executor, &rung);
+        keep(executor, &of_keeper);
         drop::<Sender<()>>(running);
-    })?;
+    });
+    let keeper = keeper.inspect_err(|_| queue.end())?;
     Ok(Running {
-        tasks,
-        bell,
+        queue,
         executor: thread,
         keeper: keeper.thread().clone(),
         ended,
     })
 }
 
-fn run(core: u16, cpu: Option<usize>, incoming: Receiver<Task>, bell: &Bell) {
+fn run(core: u16, cpu: Option<usize>, queue: &Queue) {
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
-    match LocalExecutorBuilder::new(placement)
+    let builder = LocalExecutorBuilder::new(placement)
         .name("pontoon")
-        .io_memory(IO_MEMORY)
-        .make()
-    {
-        Ok(executor) => executor.run(serve(incoming, bell)),
-        Err(error) => no_executor(core, &error),
+        .io_memory(IO_MEMORY);
+    // glommio panics where it lacks a descriptor. No task has begun yet: it is an error.
+    match catch_unwind(AssertUnwindSafe(|| builder.make())) {
+        Ok(Ok(executor)) => return executor.run(serve(queue)),
+        Ok(Err(error)) => no_executor(core, &error),
+        Err(_) => no_executor(core, &"glommio panicked; see its message above"),
     }
+    queue.end();
+    drop(queue.take_all());
 }
 
 fn no_executor(core: u16, error: &dyn Display) {
-    tracing::error!(core, %error, "no glommio executor: the core's tasks are dropped");
+    tracing::error!(core, %error, "no glommio executor: the tasks that wait for it are dropped");
 }
 
 /// Starts the tasks that come, until no more can. Those that are not done then end with the
-/// executor.
-async fn serve(incoming: Receiver<Task>, bell: &Bell) {
-    poll_fn(|context| {
-        bell.hear(context.waker());
-        loop {
-            match incoming.try_recv() {
-                Ok(task) => drop(glommio::spawn_local(abort_if_it_panics(task)).detach()),
-                Err(TryRecvError::Empty) => return Poll::Pending,
-                Err(TryRecvError::Disconnected) => return Poll::Ready(()),
-            }
-        }
-    })
-    .await;
+/// executor, and those that have not begun do not.
+async fn serve(queue: &Queue) {
+    poll_fn(|context| queue.poll(context)).await;
+    drop(queue.take_all());
 }
 
 /// A task of the application ends the process when it panics, before the executor drops others.
@@ -166,53 +213,127 @@ async fn abort_if_it_panics(task: Task) {
 
 /// Rings until the executor has ended: less and less often while a task keeps it from hearing,
 /// since glommio counts the rings that wait in 16 bits and panics when they are used up.
-fn keep(executor: JoinHandle<()>, bell: &Bell) {
+fn keep(executor: JoinHandle<()>, queue: &Queue) {
     let mut unheard = 0;
     while !executor.is_finished() {
         std::thread::park_timeout(RING_INTERVAL * (1 + unheard));
-        unheard = bell.ring_again();
+        unheard = queue.ring_again();
     }
     // A panic in it has ended the process.
     let _ = executor.join();
 }
 
-/// Wakes an executor from other threads.
-#[derive(Debug, Default)]
-struct Bell(Mutex<Ringing>);
+/// The tasks on their way to an executor, and the bell that wakes it. Nothing of the application's
+/// runs under its lock: tasks that are not sent are given back, to be dropped outside.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<WaitingTasks>,
+    /// Whoever waits for a task waits for this.
+    thread: Unreliable,
+}
 
-#[derive(Debug, Default)]
-struct Ringing {
-    /// Of the task that takes the others in.
+#[derive(Default)]
+struct WaitingTasks {
+    tasks: VecDeque<Task>,
+    /// No more is taken.
+    ended: bool,
+    /// Of the executor's task that starts the others.
     waker: Option<Waker>,
-    /// Rings since that task ran last.
+    /// Rings since that one looked last.
     unheard: u32,
 }
 
-impl Bell {
-    /// It is heard. Called before the queue is looked at.
-    fn hear(&self, waker: &Waker) {
-        let mut ringing = locked(&self.0);
-        ringing.unheard = 0;
-        if !ringing.waker.as_ref().is_some_and(|it| it.will_wake(waker)) {
-            ringing.waker = Some(waker.clone());
+/// Why a task is given back.
+enum Unsent {
+    /// So many wait already.
+    Full,
+    /// There is no executor any more.
+    Ended,
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let waiting = locked(&self.waiting).tasks.len();
+        let mut fields = formatter.debug_struct("Queue");
+        fields.field("waiting", &waiting).finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    /// Puts a task in, and rings once for all that wait.
+    fn push(&self, task: Task, tasks_max: usize) -> Result<(), (Task, Unsent)> {
+        let mut waiting = locked(&self.waiting);
+        if waiting.ended {
+            return Err((task, Unsent::Ended));
+        }
+        if waiting.tasks.len() >= tasks_max {
+            return Err((task, Unsent::Full));
+        }
+        waiting.tasks.push_back(task);
+        if waiting.unheard == 0 {
+            waiting.ring();
+        }
+        Ok(())
+    }
+
+    /// Starts what waits. Ready once no more comes.
+    fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        loop {
+            match self.next(context.waker()) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Ready(Some(task)) => {
+                    glommio::spawn_local(abort_if_it_panics(task)).detach();
+                }
+            }
         }
     }
 
-    /// Rings for what has been put into the queue, once for all that waits there.
-    fn ring(&self) {
-        if locked(&self.0).unheard == 0 {
-            self.ring_again();
+    /// The next task, `None` at the end; `waker` is rung for more.
+    fn next(&self, waker: &Waker) -> Poll<Option<Task>> {
+        let mut waiting = locked(&self.waiting);
+        waiting.unheard = 0;
+        if waiting.ended {
+            return Poll::Ready(None);
         }
+        if !waiting.waker.as_ref().is_some_and(|it| it.will_wake(waker)) {
+            waiting.waker = Some(waker.clone());
+        }
+        match waiting.tasks.pop_front() {
+            Some(task) => Poll::Ready(Some(task)),
+            None => Poll::Pending,
+        }
+    }
+
+    fn end(&self) {
+        let mut waiting = locked(&self.waiting);
+        waiting.ended = true;
+        waiting.ring();
+    }
+
+    fn has_ended(&self) -> bool {
+        locked(&self.waiting).ended
+    }
+
+    /// What has not begun.
+    fn take_all(&self) -> VecDeque<Task> {
+        std::mem::take(&mut locked(&self.waiting).tasks)
     }
 
     /// Rings also if it may have been slept through; gives the rings that were not heard.
     fn ring_again(&self) -> u32 {
-        let mut ringing = locked(&self.0);
-        if let Some(waker) = &ringing.waker {
+        let mut waiting = locked(&self.waiting);
+        waiting.ring();
+        waiting.unheard
+    }
+}
+
+impl WaitingTasks {
+    fn ring(&mut self) {
+        if let Some(waker) = &self.waker {
             waker.wake_by_ref();
-            ringing.unheard += 1;
+            self.unheard += 1;
         }
-        ringing.unheard
     }
 }
 

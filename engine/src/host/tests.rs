@@ -140,8 +140,8 @@ fn a_driver_that_fails_in_any_exchange_leaves_nobody_without_an_answer() {
                 Err(error) => assert!(!error.to_string().contains("stopped"), "{error}"),
             }
         }
-        let told = failed.wait_timeout(Duration::ZERO).flatten();
-        let told = told.expect("the owner is told");
+        let told = failed.wait_timeout(Duration::ZERO);
+        let told = told.expect("the owner is told").expect("a failure");
         assert!(
             told.core == 3 && told.reason.contains("entering the ring"),
             "{told}"

@@ -87,7 +87,8 @@ fn what_was_sent_after_the_last_look_is_answered_although_the_core_was_there_whe
     let mut proposal = channels.enqueue_proposal(GroupId(1), vec![7], permit);
     let (reply, answer) = oneshot::channel();
     let group = GroupId(1);
-    channels.enqueue_request(Request::Status { group, reply }, None);
+    let place = channels.places.take(1).expect("nobody waits");
+    channels.enqueue_request(Request::Status { group, reply }, place);
     let rejected = Some(Err(Rejection::Stopped.into()));
     assert_eq!(proposal.wait_timeout(Duration::ZERO), rejected);
     assert_eq!(
@@ -107,12 +108,10 @@ fn requests_beyond_the_limit_are_answered_at_once_and_the_end_has_a_place_of_its
     assert_eq!(core.status().wait(), refused);
     let mut first = waiting.remove(0);
     assert_eq!(first.wait_timeout(Duration::ZERO), None);
+    assert!(!inbox.is_told_to_stop());
     core.stop();
-    while let Some(request) = inbox.next_request() {
-        if matches!(request, Request::Stop) {
-            inbox.close(CoreEnd::Failed);
-        }
-    }
+    assert!(inbox.is_told_to_stop());
+    inbox.close(CoreEnd::Failed);
     assert_eq!(first.wait(), Err(RequestError::Failed));
     assert_eq!(core.status().wait(), Err(RequestError::Failed));
     let proposal = core.propose(GroupId(1), vec![1]).wait();

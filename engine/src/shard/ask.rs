@@ -20,10 +20,10 @@ pub(super) struct AwaitingLeader {
 }
 
 impl AwaitingLeader {
-    /// Nobody will lead here any more.
-    pub(super) fn clear(&mut self) {
+    /// Nobody will be known to lead here any more.
+    pub(super) fn abandon(&mut self, reason: RequestError) {
         for reply in std::mem::take(self).by_group.into_values().flatten() {
-            let _ = reply.send(Err(RequestError::Failed));
+            let _ = reply.send(Err(reason));
         }
     }
 
@@ -47,7 +47,6 @@ impl Groups {
     pub(super) fn await_leader(&mut self, group: GroupId, reply: Reply) {
         let answer = match self.known(group) {
             Err(error) => Err(error),
-            Ok(_) if self.failed => Err(RequestError::Failed),
             Ok(slot) => match self.replicas[slot].raft.leader() {
                 Some(leader) => Ok(leader),
                 None => return self.await_leader_later(group, reply),
@@ -93,9 +92,6 @@ impl Groups {
     /// Campaigns, unless something is in the way.
     pub(super) fn campaign_if_possible(&mut self, group: GroupId) -> Result<(), CampaignError> {
         let slot = self.known(group)?;
-        if self.failed {
-            return Err(RequestError::Failed.into());
-        }
         self.campaign(slot);
         let replica = &self.replicas[slot];
         let reason = if replica.raft.status().role != RoleName::Follower {

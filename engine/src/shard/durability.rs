@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use pontoon_raft::{AppendOutcome, Body, Message, NodeId, WriteSequence};
 
 use super::replicas::ReplicaSlot;
-use crate::request::CreateError;
+use crate::request::{CreateError, RequestError};
 
 /// Most items, and most frames, whose memory is kept for the next ones: a burst's is given back.
 const POOLED_MAX: usize = 4096;
@@ -145,9 +145,12 @@ impl Durability {
         }
     }
 
-    /// Nothing becomes durable any more: nobody is answered.
-    pub(super) fn abandon(&mut self) {
-        self.frames.clear();
+    /// Nothing becomes durable here any more: no acknowledgement leaves, and whoever waits for a
+    /// group is told why.
+    pub(super) fn abandon(&mut self, reason: RequestError) {
+        for reply in self.frames.drain(..).flat_map(|frame| frame.created) {
+            let _ = reply.send(Err(reason.into()));
+        }
     }
 }
 

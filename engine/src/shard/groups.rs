@@ -20,6 +20,7 @@ use super::replicas::{ReplicaSlot, Replicas};
 use super::room::Room;
 use super::space::Space;
 use super::timers::Timers;
+use crate::awaited::Awaited;
 use crate::definition::Definition;
 use crate::machine::{Event, Machines};
 use crate::outcome::Unknown;
@@ -57,6 +58,8 @@ pub(super) struct Groups {
     pub(super) creations: Creations,
     /// Who waits for a leader of a group.
     pub(super) awaiting_leader: AwaitingLeader,
+    /// Where the outcomes of proposals go.
+    pub(super) awaited: Awaited,
     /// Outcomes of this turn that are not sent yet.
     pub(super) replies: Replies,
     /// What the call into a replica that is under way asks for. Keeps its memory.
@@ -136,10 +139,10 @@ impl Groups {
                 machine.event(Event::Failed);
             }
         }
-        self.durability.abandon();
+        self.durability.abandon(RequestError::Failed);
         self.outbox.clear();
         self.creations.refuse(RequestError::Failed);
-        self.awaiting_leader.clear();
+        self.awaiting_leader.abandon(RequestError::Failed);
         self.to_apply.clear();
         self.to_read.clear();
     }
@@ -169,9 +172,6 @@ impl Groups {
         group: GroupId,
         definition: Definition,
     ) -> Result<Option<u64>, CreateError> {
-        if self.failed {
-            return Err(RequestError::Failed.into());
-        }
         if let Some(slot) = self.slot(group) {
             return self.existing_group(slot, &definition);
         }
@@ -203,6 +203,7 @@ impl Groups {
             Some(machine),
             held.unwrap_or_default(),
             frame,
+            self.awaited.clone(),
         );
         let slot = self.replicas.insert(replica);
         self.start_replica(slot);

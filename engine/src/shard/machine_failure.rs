@@ -10,7 +10,7 @@ use super::replica::Replica;
 use super::replicas::ReplicaSlot;
 use crate::machine::{Batch, MachineError};
 use crate::outcome::Unknown;
-use crate::proposals::Replies;
+use crate::proposals::{Proposals, Replies};
 
 /// What is kept of a machine that failed.
 #[derive(Debug)]
@@ -112,7 +112,8 @@ impl Groups {
             released: released.min(applied),
         });
         if self.config.mutants.is(Mutant::FailedMachineIsSilent) {
-            std::mem::forget(std::mem::take(&mut replica.proposals));
+            let awaited = self.awaited.clone();
+            std::mem::forget(std::mem::replace(&mut replica.proposals, Proposals::new(awaited)));
         }
         replica.proposals.give_up(Unknown::MachineFailed);
         self.to_renounce.push(slot);

@@ -163,18 +163,18 @@ impl Shard {
         }
     }
 
-    /// The owner of the node learns that this core serves no more.
+    /// The owner of the node learns that this core serves no more, and so does whoever asks it. It
+    /// goes on until it is told to stop.
     fn tell_failure(&mut self) {
         let poisoned = self.groups.log.poisoned();
-        self.inbox.tell_failure(|| {
+        self.inbox.fail(|| {
             poisoned.map_or_else(|| "its log failed".to_owned(), ToString::to_string)
         });
     }
 
     /// The driver failed, so that this core ends: everybody is told.
     pub(crate) fn fail(&mut self, error: &DriverError) {
-        self.inbox.tell_failure(|| error.to_string());
-        self.inbox.close(CoreEnd::Failed);
+        self.inbox.fail(|| error.to_string());
         // After that: whoever is told by it that nobody answers any more looks for the reason.
         self.groups.fail();
     }
@@ -189,7 +189,10 @@ impl Shard {
     /// before waiting.
     #[must_use]
     pub fn has_requests(&self) -> bool {
-        self.inbox.has_requests() || !self.holds_back_proposals() && self.inbox.has_proposals()
+        let is_to_stop = self.inbox.is_told_to_stop() && self.groups.stop_by.is_none();
+        is_to_stop
+            || self.inbox.has_requests()
+            || !self.holds_back_proposals() && self.inbox.has_proposals()
     }
 
     /// Back-pressure: true while as many writes are in flight as may be and proposals of this core

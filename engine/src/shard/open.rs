@@ -23,6 +23,7 @@ use super::room::Room;
 use super::space::Space;
 use super::timers::Timers;
 use super::{Shard, ShardConfig};
+use crate::awaited::Awaited;
 use crate::definition::Definition;
 use crate::inbox::Inbox;
 use crate::machine::{Machines, Made};
@@ -82,7 +83,7 @@ impl Shard {
         let mut replicas = Replicas::default();
         for group in &recovery.groups {
             refuse_lost_group(recovery, group)?;
-            let replica = reopen(&config, group, &machines, &log, now)?;
+            let replica = reopen((&config, inbox.awaited()), group, &machines, &log, now)?;
             replicas.insert(replica);
         }
         let peers = Peers::new(&config, now);
@@ -90,7 +91,8 @@ impl Shard {
             now,
             durability: Durability::new(log.durable_frame()),
             proposing: Proposing::default(),
-            replies: Replies::new(config.reply_bytes_max),
+            awaited: inbox.awaited().clone(),
+            replies: Replies::new(config.reply_bytes_max, inbox.awaited().clone()),
             config,
             machines,
             replicas,
@@ -148,7 +150,7 @@ fn refuse_lost_group(recovery: &Recovery, group: &RecoveredGroup) -> Result<(), 
 }
 
 fn reopen(
-    config: &ShardConfig,
+    (config, awaited): (&ShardConfig, &Awaited),
     group: &RecoveredGroup,
     machines: &Machines,
     log: &SegmentLog,
@@ -200,7 +202,8 @@ fn reopen(
     let raft = Raft::new(raft_config(config, id), boot, now);
     let applied = held.max(compacted.index);
     let frame = log.durable_frame();
-    let mut replica = Replica::new(id, definition, raft, machine, applied, frame);
+    let awaited = awaited.clone();
+    let mut replica = Replica::new(id, definition, raft, machine, applied, frame, awaited);
     replica.machine_failure = failure;
     Ok(replica)
 }

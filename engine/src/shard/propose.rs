@@ -6,9 +6,16 @@ use pontoon_storage::{AppendError, record};
 use super::groups::Groups;
 use super::persist::Source;
 use super::replicas::ReplicaSlot;
+use crate::awaited::Table;
+use crate::inbox::Inbox;
 use crate::outcome::{Rejection, Unknown};
-use crate::proposals::{TakenCommand, TakenPermit, Unanswered, reject};
+use crate::proposals::{
+    AnsweredProposal, ReplySender, TakenCommand, TakenPermit, Unanswered, reject,
+};
 use crate::request::Propose;
+
+/// Most proposals taken in one turn, so that completions are not kept waiting.
+const PER_TURN_MAX: usize = 1024;
 
 /// The commands that were taken and are not proposed yet.
 #[derive(Default)]
@@ -21,6 +28,8 @@ pub(super) struct Proposing {
     bytes: usize,
     /// The batch that is being proposed, as Raft sees it. Keeps its memory.
     metas: Vec<EntryMeta>,
+    /// Those that were not taken. Keeps its memory.
+    rejected: Vec<(ReplySender, Rejection, Vec<u8>)>,
 }
 
 impl Groups {
@@ -28,9 +37,27 @@ impl Groups {
         self.proposing.unanswered.bytes() > 0
     }
 
-    /// Takes one command into its group's batch, or rejects it at once. `bytes_left` are what all
-    /// groups may still take.
-    pub(super) fn take_proposal(&mut self, proposal: Propose, bytes_left: usize) {
+    /// Takes what waits into the batches of its groups, or rejects it. A core whose log has failed
+    /// takes nothing: at the end of the turn all of it is answered so.
+    pub(super) fn take_proposals(&mut self, inbox: &Inbox) {
+        if self.failed || !inbox.has_proposals() {
+            return;
+        }
+        inbox.awaited().enter(|table| {
+            for _ in 0..PER_TURN_MAX {
+                let Some(proposal) = inbox.next_proposal() else {
+                    break;
+                };
+                self.take_proposal(proposal, table, inbox.bytes_left());
+            }
+        });
+        for (sender, rejection, command) in self.proposing.rejected.drain(..) {
+            reject(sender, rejection, command);
+        }
+    }
+
+    /// `bytes_left` are what all groups may still take.
+    fn take_proposal(&mut self, proposal: Propose, table: &mut Table, bytes_left: usize) {
         let Propose {
             group,
             command,
@@ -42,18 +69,17 @@ impl Groups {
                 self.proposing.bytes += record::encoded_bytes(command.len());
                 let replica = &mut self.replicas[slot];
                 let of_group = &replica.proposals.unanswered;
-                let permit = TakenPermit::new(permit, &self.proposing.unanswered, of_group);
+                let answered = AnsweredProposal {
+                    ticket: table.enter(sender),
+                    permit: TakenPermit::new(permit, &self.proposing.unanswered, of_group),
+                };
                 let batch = &mut replica.batch;
                 if batch.is_empty() {
                     self.proposing.slots.push(slot);
                 }
-                batch.push(TakenCommand {
-                    command,
-                    sender,
-                    permit,
-                });
+                batch.push(TakenCommand { command, answered });
             }
-            Err(rejection) => reject(sender, rejection, command),
+            Err(rejection) => self.proposing.rejected.push((sender, rejection, command)),
         }
     }
 
@@ -63,9 +89,6 @@ impl Groups {
         command_bytes: usize,
         bytes_left: usize,
     ) -> Result<ReplicaSlot, Rejection> {
-        if self.failed {
-            return Err(Rejection::Failed);
-        }
         let slot = self.slot(group).ok_or(Rejection::UnknownGroup)?;
         let replica = &self.replicas[slot];
         let raft = &replica.raft;
@@ -137,10 +160,23 @@ impl Groups {
                     ProposeRejection::NotLeader { leader } => leader,
                     _ => None,
                 };
-                for taken in replica.batch.drain(..) {
-                    let rejection = Rejection::NotLeader { leader };
-                    reject(taken.sender, rejection, taken.command);
-                }
+                let rejection = match self.failed {
+                    true => Rejection::Failed,
+                    false => Rejection::NotLeader { leader },
+                };
+                self.reject_batch(slot, &rejection);
+            }
+        }
+    }
+
+    fn reject_batch(&mut self, slot: ReplicaSlot, rejection: &Rejection) {
+        let batch = std::mem::take(&mut self.replicas[slot].batch);
+        let tickets = batch.iter().map(|taken| taken.answered.ticket);
+        let mut senders = Vec::new();
+        self.awaited.leave(tickets, &mut senders);
+        for (taken, sender) in batch.into_iter().zip(senders) {
+            if let Some(sender) = sender {
+                reject(sender, rejection.clone(), taken.command);
             }
         }
     }
@@ -150,7 +186,7 @@ impl Groups {
         let replica = &mut self.replicas[slot];
         let mut index = first_index;
         for taken in replica.batch.drain(..) {
-            replica.proposals.push((index, self.now), taken.sender, taken.permit);
+            replica.proposals.push((index, self.now), taken.answered);
             index = index.next();
         }
         if self.failed {

@@ -7,6 +7,7 @@ use pontoon_raft::{GroupId, LogIndex, NodeId, Raft, Term};
 use super::durability::HeldResponse;
 use super::machine_failure::MachineFailure;
 use super::stall::Stall;
+use crate::awaited::Awaited;
 use crate::definition::Definition;
 use crate::machine::{Event, StateMachine};
 use crate::outcome::Unknown;
@@ -56,6 +57,7 @@ impl Replica {
         machine: Option<Box<dyn StateMachine>>,
         applied: LogIndex,
         last_frame: u64,
+        awaited: Awaited,
     ) -> Self {
         let durable = machine.as_ref().and_then(|machine| machine.durable_index());
         Self {
@@ -66,7 +68,7 @@ impl Replica {
             machine_failure: None,
             machine_durable: durable.unwrap_or_default(),
             last_command: durable.unwrap_or_default(),
-            proposals: Proposals::default(),
+            proposals: Proposals::new(awaited),
             stall: Stall::default(),
             batch: Vec::new(),
             applied,

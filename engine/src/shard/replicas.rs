@@ -148,12 +148,13 @@ mod tests {
     use pontoon_raft::{Boot, LogIndex, NodeId, Raft, RaftConfig, Time};
 
     use super::*;
+    use crate::awaited::Awaited;
     use crate::definition::Definition;
 
     fn replica(group: u64) -> Replica {
         let raft = Raft::new(RaftConfig::new(NodeId(1)), Boot::default(), Time(0));
         let definition = Definition::lost();
-        Replica::new(GroupId(group), definition, raft, None, LogIndex(0), 0)
+        Replica::new(GroupId(group), definition, raft, None, LogIndex(0), 0, Awaited::default())
     }
 
     #[test]

@@ -4,28 +4,28 @@ use super::Shard;
 use super::creations::Creation;
 use crate::request::Request;
 
-/// Most proposals, and most other requests, taken in one turn, so that completions are not kept
-/// waiting.
+/// Most of them taken in one turn, proposals apart, so that completions are not kept waiting.
 const PER_TURN_MAX: usize = 1024;
 
 impl Shard {
-    /// Takes what waits. True if there may be more.
+    /// Takes what waits; nothing once the log has failed, so that all of it is answered so. True if
+    /// there may be more.
     pub(super) fn take_requests(&mut self) -> bool {
         for _ in 0..PER_TURN_MAX {
+            if self.groups.failed {
+                break;
+            }
             let Some(request) = self.inbox.next_request() else {
                 break;
             };
             self.handle_request(request);
         }
         self.groups.make_ordered_groups();
+        if self.inbox.is_told_to_stop() {
+            self.groups.begin_stop();
+        }
         if !self.holds_back_proposals() {
-            for _ in 0..PER_TURN_MAX {
-                let Some(proposal) = self.inbox.next_proposal() else {
-                    break;
-                };
-                let bytes_left = self.inbox.bytes_left();
-                self.groups.take_proposal(proposal, bytes_left);
-            }
+            self.groups.take_proposals(&self.inbox);
             self.groups.propose_all();
         }
         self.has_requests() || !self.groups.creations.is_empty()
@@ -55,7 +55,6 @@ impl Shard {
             Request::Statistics { reply } => {
                 let _ = reply.send(Ok(self.statistics()));
             }
-            Request::Stop => self.groups.begin_stop(),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use super::groups::Groups;
 use super::replicas::ReplicaSlot;
-use crate::outcome::Unknown;
 use crate::request::RequestError;
 
 impl Groups {
@@ -35,9 +34,9 @@ impl Groups {
         }
         self.stopped = true;
         self.creations.refuse(RequestError::Stopped);
-        for replica in self.replicas.iter_mut() {
-            replica.proposals.give_up(Unknown::Stopped);
-        }
+        // Now, and not when the disk has ended: that one may hang.
+        self.durability.abandon(RequestError::Stopped);
+        self.awaiting_leader.abandon(RequestError::Stopped);
         true
     }
 

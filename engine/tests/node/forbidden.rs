@@ -1,13 +1,18 @@
-//! Drivers that fail, by seccomp filters as containers have them: each in a process of its own,
-//! because a filter stays.
+//! What fails because the process may not do it, by seccomp filters as containers have them and by
+//! limits of resources: each in a process of its own, because these stay.
 
+#[cfg(feature = "glommio")]
+use std::fs::File;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+#[cfg(feature = "glommio")]
+use pontoon::SpawnError;
 use pontoon::{
     Config, CreateError, GroupId, HostKind, Node, NodeId, ProposeError, Rejection, RequestError,
-    StopError,
+    StopError, Unknown,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{GROUP, PATIENCE, alone, config, directory, machines, propose};
 
@@ -115,9 +120,65 @@ fn a_ring_that_fails_under_load_answers_everything_and_is_told() {
     );
 }
 
+#[test]
+fn a_log_that_fails_is_told_to_whoever_asks_and_by_stop() {
+    in_a_process(
+        "a_log_that_fails_is_told_to_whoever_asks_and_by_stop",
+        || {
+            let data = directory();
+            let (node, group) = alone(config(data.path()));
+            propose(&group, b"go");
+            // SAFETY: nothing handles this signal; writes say EFBIG instead.
+            unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+            limit_to(Resource::Fsize, 0);
+            let outcome = group.propose(b"more".to_vec()).wait();
+            let unknown = Err(ProposeError::Unknown(Unknown::Failed));
+            assert_eq!(outcome, unknown);
+            let failure = node.failed().wait_timeout(PATIENCE);
+            let failure = failure.expect("the owner is told").unwrap();
+            assert_eq!(group.status().wait(), Err(RequestError::Failed));
+            let statistics = node.statistics().wait();
+            assert!(matches!(statistics[..], [Err(RequestError::Failed)]));
+            match node.stop() {
+                Err(StopError::Failed(told)) => assert_eq!(told, failure),
+                stopped => panic!("{stopped:?}"),
+            }
+        },
+    );
+}
+
+/// glommio panics there, and that ended the process; and the executor was never made again.
+#[cfg(feature = "glommio")]
+#[test]
+fn an_executor_that_lacks_descriptors_is_told_and_made_for_a_later_task() {
+    in_a_process(
+        "an_executor_that_lacks_descriptors_is_told_and_made_for_a_later_task",
+        || {
+            let data = directory();
+            let (node, group) = alone(config(data.path()).host(HostKind::Glommio));
+            limit_to(Resource::Nofile, 256);
+            let taken: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+            let mut refused = node.spawn_on(0, || async {});
+            let refused = refused.wait_timeout(PATIENCE).expect("an answer");
+            assert_eq!(refused, Err(SpawnError::Executor { core: 0 }));
+            propose(&group, b"the core goes on");
+            drop(taken);
+            let mut done = node.spawn_on(0, || async { 7 });
+            assert_eq!(done.wait_timeout(PATIENCE), Some(Ok(7)));
+            node.stop().unwrap();
+        },
+    );
+}
+
+fn limit_to(resource: Resource, current: u64) {
+    let maximum = getrlimit(resource).maximum;
+    let current = Some(current);
+    setrlimit(resource, Rlimit { current, maximum }).unwrap();
+}
+
 fn ends_as_failed(node: Node) {
-    let failure = node.failed().wait_timeout(PATIENCE).flatten();
-    let failure = failure.expect("the owner is told").to_string();
+    let failure = node.failed().wait_timeout(PATIENCE);
+    let failure = failure.expect("the owner is told").unwrap().to_string();
     assert!(failure.contains("entering the ring"), "{failure}");
     let stopped = node.stop();
     assert!(

@@ -69,7 +69,7 @@ fn ask_in_child(node: &Node, group: &Group) {
         made,
         Err(CreateError::Request(RequestError::Forked))
     ));
-    assert_eq!(node.failed().wait(), None);
+    assert_eq!(node.failed().wait(), Err(RequestError::Forked));
     assert!(node.refused_connections().is_empty());
     let statistics = node.statistics().wait();
     assert!(matches!(statistics[..], [Err(RequestError::Forked)]));
@@ -97,7 +97,7 @@ fn asking_process() {
             let unknown = Err(ProposeError::Unknown(Unknown::Forked));
             assert_eq!(proposal.wait(), unknown);
             assert_eq!(status.wait(), Err(RequestError::Forked));
-            assert_eq!(failed.wait(), None);
+            assert_eq!(failed.wait(), Err(RequestError::Forked));
             if stops {
                 assert!(matches!(node.stop(), Err(StopError::Forked)));
             }

@@ -4,9 +4,9 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use pontoon::{HostKind, RequestError, SpawnError};
+use pontoon::{HostKind, Node, Pending, RequestError, SpawnError, StopError};
 
-use crate::{PATIENCE, alone, config, directory, propose};
+use crate::{PATIENCE, alone, config, directory, machines, propose};
 
 #[test]
 fn under_glommio_a_node_serves_and_stops() {
@@ -57,7 +57,9 @@ fn tasks_that_come_while_another_one_blocks_all_run() {
     /// More than glommio counts wake-ups of one task.
     const TASKS: usize = 40_000;
     let data = directory();
-    let (node, _) = alone(config(data.path()).host(HostKind::Glommio));
+    let mut config = config(data.path()).host(HostKind::Glommio);
+    config.limits.requests_waiting_max = TASKS;
+    let (node, _) = alone(config);
     let (go_on, gate) = mpsc::channel::<()>();
     let blocking = node.spawn_on(0, move || async move { gate.recv().unwrap() });
     let tasks: Vec<_> = (0..TASKS)
@@ -69,6 +71,59 @@ fn tasks_that_come_while_another_one_blocks_all_run() {
         assert_eq!(task.wait(), Ok(number));
     }
     node.stop().unwrap();
+}
+
+/// Blocks the executor beside a core, until the sender is dropped.
+fn block(node: &Node, core: u16) -> (mpsc::Sender<()>, Task) {
+    let (gate, held) = mpsc::channel();
+    let (begun, beginning) = mpsc::channel();
+    let task = node.spawn_on(core, move || async move {
+        begun.send(()).unwrap();
+        let _: Result<(), _> = held.recv();
+    });
+    beginning.recv_timeout(PATIENCE).unwrap();
+    (gate, task)
+}
+
+type Task = Pending<Result<(), SpawnError>>;
+
+#[test]
+fn tasks_that_wait_to_begin_have_a_limit_with_a_name() {
+    let data = directory();
+    let mut config = config(data.path()).host(HostKind::Glommio);
+    config.limits.requests_waiting_max = 10;
+    let (node, _) = alone(config);
+    let (gate, blocking) = block(&node, 0);
+    let waiting: Vec<Task> = (0..10).map(|_| node.spawn_on(0, || async {})).collect();
+    let refused = node.spawn_on(0, || async {}).wait();
+    let limit = "limits.requests_waiting_max";
+    assert_eq!(refused, Err(SpawnError::Overloaded { core: 0, limit }));
+    drop(gate);
+    for task in std::iter::once(blocking).chain(waiting) {
+        assert_eq!(task.wait(), Ok(()));
+    }
+    assert_eq!(node.spawn_on(0, || async {}).wait(), Ok(()));
+    node.stop().unwrap();
+}
+
+/// Each of them was waited for in turn, ten seconds, then the stop was said to have gone well, and
+/// whoever waited for the tasks was never answered.
+#[test]
+fn executors_that_tasks_keep_from_ending_are_left_behind_together_and_named() {
+    let data = directory();
+    let config = config(data.path()).cores(2).host(HostKind::Glommio);
+    let node = Node::start(config, machines()).unwrap();
+    let (gates, mut tasks): (Vec<_>, Vec<_>) =
+        [0, 1].map(|core| block(&node, core)).into_iter().unzip();
+    tasks.extend([0, 1].map(|core| node.spawn_on(core, || async {})));
+    match node.stop() {
+        Err(StopError::Tasks { cores, seconds: 10 }) => assert_eq!(cores, [0, 1]),
+        stopped => panic!("{stopped:?}"),
+    }
+    for task in tasks {
+        assert_eq!(task.wait(), Err(RequestError::Stopped.into()));
+    }
+    drop(gates);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, mpsc};
 
 use pontoon::{
-    Batch, Group, MachineError, Machines, Node, NodeId, ProposeError, RequestError, StateMachine,
-    StopError, Unknown,
+    Batch, Config, Group, GroupId, MachineError, Machines, Node, NodeId, ProposeError, Rejection,
+    RequestError, StateMachine, StopError, Unknown,
 };
 
 use crate::{GROUP, PATIENCE, config, directory, propose};
@@ -79,12 +79,12 @@ impl StateMachine for Does {
     }
 }
 
-fn node(data: &Path) -> (Node, Group, Arc<Mutex<Option<Deed>>>) {
+fn node(config: Config) -> (Node, Group, Arc<Mutex<Option<Deed>>>) {
     let deed: Arc<Mutex<Option<Deed>>> = Arc::default();
     let shared = Arc::clone(&deed);
     let machines =
         Machines::new().register("does", move |_| Ok(Box::new(Does(Arc::clone(&shared)))));
-    let node = Node::start(config(data), machines).unwrap();
+    let node = Node::start(config, machines).unwrap();
     let group = node
         .create_group(GROUP, "does", &[NodeId(1)])
         .wait()
@@ -96,27 +96,62 @@ fn node(data: &Path) -> (Node, Group, Arc<Mutex<Option<Deed>>>) {
 #[test]
 fn waiting_on_a_core_is_told_at_once() {
     let data = directory();
-    let (node, group, deed) = node(data.path());
+    let (node, group, deed) = node(config(data.path()).cores(2));
+    let node = Arc::new(node);
     let (sender, told) = mpsc::channel();
-    let on_core = group.clone();
+    let on_core = (Arc::clone(&node), group.clone());
     *deed.lock().unwrap() = Some(Box::new(move || {
-        let outcome = on_core.propose(b"more".to_vec()).wait();
-        let status = on_core.status().wait();
-        sender.send((outcome, status)).unwrap();
+        let (node, group) = on_core;
+        let outcome = group.propose(b"more".to_vec()).wait();
+        let answers = (group.status().wait(), node.failed().wait());
+        let statistics = node.statistics().wait();
+        drop(node);
+        sender.send((outcome, answers, statistics)).unwrap();
     }));
     propose(&group, b"do");
-    let (outcome, status) = told.recv_timeout(PATIENCE).unwrap();
+    let (outcome, (status, failed), statistics) = told.recv_timeout(PATIENCE).unwrap();
     assert_eq!(outcome, Err(ProposeError::Unknown(Unknown::WaitOnCore)));
     assert_eq!(status, Err(RequestError::WaitOnCore));
+    assert_eq!(failed, Err(RequestError::WaitOnCore), "it has not stopped");
+    let each = Err(RequestError::WaitOnCore);
+    assert_eq!(statistics, [each.clone(), each], "one answer for each core");
     // The command was taken all the same.
     propose(&group, b"after");
-    node.stop().unwrap();
+    Arc::into_inner(node).unwrap().stop().unwrap();
+}
+
+/// It was left behind, and whoever had asked it, or asked it afterwards, waited for ever.
+#[test]
+fn a_core_that_hangs_is_left_behind_and_whoever_waits_for_it_is_answered() {
+    let data = directory();
+    let (node, group, deed) = node(config(data.path()));
+    let (gate, held) = mpsc::channel::<()>();
+    let (begun, beginning) = mpsc::channel();
+    *deed.lock().unwrap() = Some(Box::new(move || {
+        begun.send(()).unwrap();
+        let _ = held.recv();
+    }));
+    let hangs = group.propose(b"hang".to_vec());
+    beginning.recv_timeout(PATIENCE).unwrap();
+    let (waits, status) = (group.propose(b"waits".to_vec()), group.status());
+    let created = node.create_group(GroupId(9), "does", &[NodeId(1)]);
+    let stopped = node.stop();
+    let hung = matches!(stopped, Err(StopError::Hung { core: 0, .. }));
+    assert!(hung, "{stopped:?}");
+    assert_eq!(hangs.wait(), Err(Unknown::Stopped.into()));
+    assert_eq!(waits.wait(), Err(Rejection::Stopped.into()));
+    assert_eq!(status.wait(), Err(RequestError::Stopped));
+    assert_eq!(created.wait().err(), Some(RequestError::Stopped.into()));
+    let late = group.propose(b"late".to_vec()).wait();
+    assert_eq!(late, Err(Rejection::Stopped.into()));
+    assert_eq!(group.leader().wait(), Err(RequestError::Stopped));
+    drop(gate);
 }
 
 #[test]
 fn a_node_that_is_stopped_on_its_own_core_ends_in_the_background() {
     let data = directory();
-    let (node, group, deed) = node(data.path());
+    let (node, group, deed) = node(config(data.path()));
     let (sender, told) = mpsc::channel();
     *deed.lock().unwrap() = Some(Box::new(move || sender.send(node.stop()).unwrap()));
     let _ = group.propose(b"do".to_vec()).wait();

@@ -4,6 +4,7 @@ use pontoon_raft::{GroupId, NodeId};
 
 use super::cluster::{Cluster, GROUP, poll};
 use super::lines::warnings;
+use crate::outcome::{ProposeError, Rejection, Unknown};
 use crate::reason::DropReason;
 use crate::request::{CampaignError, CreateError, RequestError};
 
@@ -112,4 +113,46 @@ fn members_that_differ_between_nodes_are_told_on_the_node_that_knows_fewer() {
     assert_eq!(status.strangers, [NodeId(2)]);
     let dropped = cluster.dropped(0, DropReason::NotAMember);
     assert!(dropped > 1, "{dropped} messages");
+}
+
+/// A creation under way was told that the node had stopped, a hand-over that it did not lead, and
+/// the status was given as if nothing had happened.
+#[test]
+fn a_core_whose_log_failed_says_so_to_whoever_waits_and_whoever_asks() {
+    let mut cluster = Cluster::led_by_first(3);
+    cluster.create(GroupId(9));
+    cluster.run(5);
+    cluster.nodes[0].disk_is_held = true;
+    let (group, core) = (cluster.group(0), cluster.core(0));
+    let members = cluster.members();
+    let mut created = core.create_group(GroupId(8), "recorder", &members);
+    let mut unled = cluster.other_group(0, GroupId(9)).leader();
+    let mut proposal = group.propose(vec![1]);
+    cluster.turn(0);
+    assert_eq!((poll(&mut created), poll(&mut unled)), (None, None));
+    cluster.fail_writes(0, libc::EIO);
+    let mut status = group.status();
+    let mut late = group.propose(vec![2]);
+    cluster.turn(0);
+    let failed = RequestError::Failed;
+    assert_eq!(poll(&mut created), Some(Err(failed.into())));
+    assert_eq!(poll(&mut unled), Some(Err(failed)));
+    let unknown = Err(ProposeError::Unknown(Unknown::Failed));
+    assert_eq!(poll(&mut proposal), Some(unknown));
+    assert_eq!(poll(&mut status), Some(Err(failed)));
+    let rejected = Err(ProposeError::Rejected(Rejection::Failed));
+    assert_eq!(poll(&mut late), Some(rejected.clone()));
+
+    let mut again = core.create_group(GroupId(8), "recorder", &members);
+    let mut transferred = group.transfer_leadership(NodeId(2));
+    let mut campaign = group.campaign();
+    assert_eq!(poll(&mut again), Some(Err(failed.into())));
+    assert_eq!(poll(&mut group.status()), Some(Err(failed)));
+    assert_eq!(poll(&mut group.leader()), Some(Err(failed)));
+    assert_eq!(poll(&mut transferred), Some(Err(failed.into())));
+    assert_eq!(poll(&mut campaign), Some(Err(failed.into())));
+    assert_eq!(poll(&mut group.propose(vec![3])), Some(rejected));
+    core.stop();
+    cluster.turn(0);
+    assert!(cluster.nodes[0].shard.as_ref().unwrap().stopped(), "it is told all the same");
 }
