@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::Pid;
 
 use crate::error::OpenError;
 
@@ -24,7 +25,20 @@ struct Opened {
     /// For messages only.
     path: PathBuf,
     directory: OwnedFd,
-    _lock: OwnedFd,
+    lock: OwnedFd,
+    /// The process that took the lock.
+    owner: Pid,
+}
+
+/// Unlocked by name: a child that another thread has forked holds the same lock until it executes
+/// its program, and a start that follows at once would be refused.
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if rustix::process::getpid() == self.owner {
+            // Closed in any case, which unlocks it unless there is such a child.
+            let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
+        }
+    }
 }
 
 impl LogDirectory {
@@ -47,7 +61,8 @@ impl LogDirectory {
             Ok(()) => Ok(Self(Arc::new(Opened {
                 path: path.to_path_buf(),
                 directory,
-                _lock: file,
+                lock: file,
+                owner: rustix::process::getpid(),
             }))),
             Err(Errno::WOULDBLOCK) => Err(OpenError::InUse { path: lock }),
             Err(errno) => Err(io_error("locking", &lock, errno)),

@@ -48,6 +48,15 @@ pub(super) struct Handshakes {
     pub(super) started: Instant,
 }
 
+/// Shut down by name: a child that another thread has forked holds it open until it executes its
+/// program, and a start that follows at once would find the address in use.
+impl Drop for Handshakes {
+    fn drop(&mut self) {
+        // It is closed in any case.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+    }
+}
+
 impl Handshakes {
     fn accepts(&self, now: Instant) -> bool {
         self.accept_at.is_none_or(|at| at <= now)

@@ -1,6 +1,6 @@
 //! The log on real files.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use pontoon_storage::{
@@ -235,6 +235,28 @@ fn a_log_stays_in_the_directory_that_was_opened_wherever_its_name_leads_by_then(
     assert_eq!(names(&named), Vec::<String>::new());
     let refusal = FileVolume::open(&moved, SEGMENT_BYTES).unwrap_err();
     assert!(matches!(refusal, OpenError::InUse { .. }), "{refusal}");
+}
+
+/// Between its fork and its exec a child of another thread has a copy of every descriptor, and of the
+/// lock's with them. It is not waited for: whoever stops and starts would be refused now and then.
+#[test]
+#[cfg_attr(miri, ignore = "needs a file system past the page cache")]
+fn a_copy_of_the_locks_descriptor_in_a_child_keeps_nobody_out() {
+    let directory = directory();
+    let lock = directory.path().join("lock");
+    let first = FileVolume::open(directory.path(), SEGMENT_BYTES).unwrap();
+    let is_lock = |number: &i32| {
+        std::fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|path| path == lock)
+    };
+    let number = (0..1024).find(is_lock).expect("it is open");
+    // SAFETY: `first` keeps it open for as long as it is borrowed.
+    #[allow(unsafe_code)]
+    let copy = unsafe { BorrowedFd::borrow_raw(number) }
+        .try_clone_to_owned()
+        .unwrap();
+    drop(first);
+    FileVolume::open(directory.path(), SEGMENT_BYTES).unwrap();
+    drop(copy);
 }
 
 /// The names in a directory, sorted.
