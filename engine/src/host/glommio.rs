@@ -10,9 +10,10 @@ use std::fmt::{self, Display};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{Builder, JoinHandle, Thread, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -206,8 +207,53 @@ async fn serve(queue: &Queue) {
 /// A task of the application ends the process when it panics, before the executor drops others.
 async fn abort_if_it_panics(task: Task) {
     let running = AssertUnwindSafe(async move { task().await });
-    if running.catch_unwind().await.is_err() {
+    let mut running = pin!(running.catch_unwind());
+    // Weak: a task that held a waker of its own would not be dropped with its executor.
+    let mut given = Weak::<CountedWaker>::new();
+    let outcome = poll_fn(|context| {
+        let executors = context.waker();
+        let known = given
+            .upgrade()
+            .filter(|known| known.executors.will_wake(executors));
+        let known = known.unwrap_or_else(|| CountedWaker::of(executors));
+        given = Arc::downgrade(&known);
+        known.woken.store(false, Ordering::Release);
+        running
+            .as_mut()
+            .poll(&mut Context::from_waker(&Waker::from(known)))
+    });
+    if outcome.await.is_err() {
         std::process::abort();
+    }
+}
+
+/// What wakes a task of the application. glommio counts a task's wakers, and its wake-ups that
+/// wait, in 16 bits, and panics when they are used up: so it sees one of each, however many
+/// proposals the task awaits at once.
+struct CountedWaker {
+    executors: Waker,
+    /// Since the task was last polled.
+    woken: AtomicBool,
+}
+
+impl CountedWaker {
+    fn of(executors: &Waker) -> Arc<Self> {
+        Arc::new(Self {
+            executors: executors.clone(),
+            woken: AtomicBool::new(false),
+        })
+    }
+}
+
+impl Wake for CountedWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            self.executors.wake_by_ref();
+        }
     }
 }
 

@@ -65,6 +65,7 @@ struct Making<'a> {
     peers: BTreeMap<NodeId, SocketAddr>,
     sync: SyncMethod,
     ring_entries: u32,
+    hello_deadline: Duration,
     /// Stands in for every segment.
     file: Option<&'a str>,
 }
@@ -78,6 +79,7 @@ impl<'a> Making<'a> {
             peers: BTreeMap::new(),
             sync: SyncMethod::WriteDsync,
             ring_entries: 16,
+            hello_deadline: Duration::from_secs(2),
             file: None,
         }
     }
@@ -96,7 +98,7 @@ impl<'a> Making<'a> {
             listener,
             peers: self.peers,
             segment_bytes: self.segment_bytes,
-            hello_deadline: Duration::from_secs(2),
+            hello_deadline: self.hello_deadline,
         };
         let (lane, mut links) = BulkLane::start(config, &[Arc::clone(&doorbell)]).unwrap();
         let (log, volume) = open_log(self.node, self.directory, self.file);

@@ -19,12 +19,20 @@ const NOWHERE: ([u8; 4], u16) = ([127, 0, 0, 1], 9);
 const CROWD: usize = 200;
 
 /// Node 2, which knows of nodes 1 and 3.
-fn core(directory: &std::path::Path) -> Core {
+fn making(directory: &std::path::Path) -> Making<'_> {
     let making = Making::new(2, directory);
-    making
-        .peer(1, NOWHERE.into())
-        .peer(3, NOWHERE.into())
-        .make()
+    making.peer(1, NOWHERE.into()).peer(3, NOWHERE.into())
+}
+
+fn core(directory: &std::path::Path) -> Core {
+    making(directory).make()
+}
+
+/// One that gives strangers more time than a crowd of them takes to come, on any machine.
+fn patient_core(directory: &std::path::Path) -> Core {
+    let mut making = making(directory);
+    making.hello_deadline = PATIENCE;
+    making.make()
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
@@ -185,7 +193,7 @@ fn a_crowd_that_says_a_valid_hello_and_no_more_keeps_no_peer_out() {
 #[test]
 fn a_peer_whose_words_take_long_outlives_the_crowds_behind_it() {
     let directory = directory();
-    let mut core = core(directory.path());
+    let mut core = patient_core(directory.path());
     let mut peer = connect(core.address);
     peer.write_all(&hello(3, 2).encode()).unwrap();
     read_hello(&mut peer);
@@ -211,7 +219,7 @@ fn a_peer_whose_words_take_long_outlives_the_crowds_behind_it() {
 #[test]
 fn who_begins_no_frame_takes_none_of_the_places_of_a_peer() {
     let directory = directory();
-    let mut core = core(directory.path());
+    let mut core = patient_core(directory.path());
     for _ in 0..CROWD {
         let mut stranger = connect(core.address);
         stranger

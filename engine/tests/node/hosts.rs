@@ -1,7 +1,9 @@
 //! The same life under both hosts.
 #![cfg(feature = "glommio")]
 
+use std::future::poll_fn;
 use std::sync::mpsc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use pontoon::{HostKind, Node, Pending, RequestError, SpawnError, StopError};
@@ -50,6 +52,28 @@ fn a_task_of_the_application_runs_beside_a_busy_shard() {
     let endless = node.spawn_on(0, std::future::pending::<()>);
     node.stop().unwrap();
     assert_eq!(endless.wait(), Err(RequestError::Stopped.into()));
+}
+
+/// As one that awaits many proposals with a waker of its own for each does.
+#[test]
+fn a_task_may_be_woken_by_more_than_glommio_counts() {
+    let data = directory();
+    let (node, _) = alone(config(data.path()).host(HostKind::Glommio));
+    let mut is_first = true;
+    let woken = node.spawn_on(0, move || {
+        poll_fn(move |context| {
+            if !std::mem::take(&mut is_first) {
+                return Poll::Ready(());
+            }
+            let wakers: Vec<_> = (0..70_000).map(|_| context.waker().clone()).collect();
+            // From another thread each would wait to be heard.
+            let elsewhere = std::thread::spawn(|| wakers.into_iter().for_each(Waker::wake));
+            elsewhere.join().expect("it panics nowhere");
+            Poll::Pending
+        })
+    });
+    assert_eq!(woken.wait(), Ok(()));
+    node.stop().unwrap();
 }
 
 #[test]
