@@ -15,10 +15,7 @@ impl Raft {
         self.now = now;
         self.renounced = true;
         self.abandon_campaign();
-        if let Some(to) = self.best_successor() {
-            // Refused if hand-overs were asked for just before: it steps down at once then.
-            let _ = self.transfer_leadership(now, to, output);
-        }
+        self.hand_over(now, output);
         self.resign_if_renounced(output);
     }
 

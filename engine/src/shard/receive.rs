@@ -87,7 +87,11 @@ impl Groups {
             room => room,
         };
         raft.set_room(room);
-        let refuses = room != LogRoom::Enough;
+        // The empty entry that begins a term finds room where nothing else does, here as on its
+        // leader: otherwise what is committed could not be known to be while logs are full.
+        let begins_term = matches!(entries, [entry] if entry.kind == EntryKind::Noop)
+            && self.log.admit_reserved(STEP_BYTES).is_ok();
+        let refuses = room != LogRoom::Enough && !begins_term;
         let (message, entries) = if refuses {
             // Its leader is heard of all the same, and learns why its entries are not taken.
             (as_heartbeat(message), &[][..])

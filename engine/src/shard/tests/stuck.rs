@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 
-use pontoon_raft::{GroupId, NodeId};
+use pontoon_raft::{GroupId, LogIndex, NodeId, Time};
 
 use super::cluster::{Cluster, GROUP, poll};
 use super::room::{LARGE_LOG, leader, numbered};
+use crate::budget::Budget;
 use crate::outcome::{Outcome, Proposal, ProposeError, Rejection, Unknown};
+use crate::proposals::{Proposals, TakenPermit, Unanswered};
 use crate::request::RequestError;
 
 const OTHER: GroupId = GroupId(8);
@@ -168,4 +170,64 @@ fn who_waits_for_a_leader_of_one_group_leaves_places_for_others() {
     let mut other = cluster.other_group(0, OTHER).leader();
     cluster.run(5);
     assert_eq!(poll(&mut other), None, "it waits");
+}
+
+/// Its way is slow, so that a segment of its leader's log comes free now and then, for a moment.
+#[test]
+fn a_slow_member_does_not_stop_the_log_again_and_again() {
+    let mut cluster = Cluster::led_by_first(3);
+    for node in 0..3 {
+        cluster.nodes[node].journal.borrow_mut().releases = true;
+    }
+    cluster.bandwidth.insert((0, 2), 60);
+    let mut taken = Vec::new();
+    for number in 0..6_000 {
+        let leads = leader(&cluster).unwrap_or(0);
+        let mut proposal = cluster.group(leads).propose(numbered(number));
+        cluster.run(10);
+        taken.push(matches!(poll(&mut proposal), Some(Ok(_))));
+    }
+    let lately = taken[4_000..].iter().filter(|taken| **taken).count();
+    assert!(lately > 1_800, "{lately} of 2,000 in the last 20 s");
+}
+
+/// All logs are full, and all nodes start again: what was acknowledged is applied by all of them.
+#[test]
+fn full_logs_apply_what_was_acknowledged_after_a_restart() {
+    let mut cluster = Cluster::led_by_first(3);
+    let mut acknowledged = 0;
+    for number in 0.. {
+        let proposal = cluster.group(0).propose(numbered(number));
+        match cluster.wait(proposal) {
+            Ok(_) => acknowledged += 1,
+            Err(_) => break,
+        }
+    }
+    cluster.run(1_000);
+    for node in 0..3 {
+        cluster.power_off(node);
+    }
+    for node in 0..3 {
+        cluster.power_on(node);
+    }
+    cluster.until("all is applied again", |cluster| {
+        (0..3).all(|node| cluster.applied(node).len() >= acknowledged)
+    });
+}
+
+/// Few of its commands are under way later: the memory of a burst is given back.
+#[test]
+fn a_group_does_not_keep_the_memory_of_its_largest_burst() {
+    let mut proposals = Proposals::default();
+    let budget = Budget::new(0);
+    let none = [Unanswered::default(), Unanswered::default()];
+    for index in 1..=100_000 {
+        let (sender, _) = oneshot::async_channel();
+        let permit = TakenPermit::new(budget.take(0).unwrap(), &none[0], &none[1]);
+        proposals.push((LogIndex(index), Time(0)), sender, permit);
+    }
+    for index in 1..=100_000 {
+        assert!(proposals.applied(LogIndex(index)).is_some());
+    }
+    assert!(proposals.capacity() < 10_000);
 }
