@@ -14,6 +14,9 @@ use crate::proposals::{ReplySender, reply};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Awaited(Arc<Mutex<Table>>);
 
+/// Most places whose memory is kept when none is taken: a burst's is given back.
+const KEPT_MAX: usize = 4096;
+
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     senders: Vec<Option<ReplySender>>,
@@ -69,6 +72,9 @@ impl Awaited {
             table.free.push(place);
             senders.push(table.senders[place as usize].take());
         }
+        if table.free.len() == table.senders.len() && table.free.len() > KEPT_MAX {
+            (table.free, table.senders) = Default::default();
+        }
     }
 
     /// Gives tickets back, and tells all of them that their outcome can't be known.
@@ -76,6 +82,11 @@ impl Awaited {
         let mut senders = Vec::new();
         self.leave(tickets, &mut senders);
         answer(senders.into_iter().flatten(), reason);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.table().senders.capacity()
     }
 
     /// The core answers nobody any more.

@@ -70,8 +70,8 @@ pub enum Rejection {
     /// The log has no room: its segments are as many as there may be, or another could not be made,
     /// for want of disk space, descriptors, or the directory. The node's log lines say why.
     #[error(
-        "the log has no free segment: `log.segments_max` is reached, or none could be made, and the \
-         node's log lines say why; free disk space, raise the limit, or mend what they name"
+        "the log has no free segment: `log.segments_max` is reached, or none could be made, and \
+         the node's log lines say why; free disk space, raise the limit, or mend what they name"
     )]
     NoSpace,
     /// The next segment of the log is not ready yet; try again soon. Where that lasts the disk is
@@ -112,9 +112,9 @@ pub enum Unknown {
     /// Leadership was lost after the proposal was sent to others.
     #[error("leadership was lost before the command was committed")]
     LeadershipLost,
-    /// For ten election timeouts since it was proposed nothing of the group was committed: a majority
-    /// of its members does not write, because disks are full or stand still. The group takes nothing
-    /// new until this has come through ([`Rejection::NoRoomElsewhere`]).
+    /// For ten election timeouts since it was proposed nothing of the group was committed: a
+    /// majority of its members does not write, because disks are full or stand still. The group
+    /// takes nothing new until this has come through ([`Rejection::NoRoomElsewhere`]).
     #[error("a majority did not write the command for a long time; it may still be applied")]
     Stalled,
     /// The group's state machine failed on this node before it had applied the command, or with

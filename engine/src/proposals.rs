@@ -13,6 +13,9 @@ use crate::outcome::{Answer, Applied, Outcome, ProposeError, Rejection, Unknown}
 /// Where the outcome of one proposal goes.
 pub(crate) type ReplySender = oneshot::Sender<Answer>;
 
+/// Most items whose memory is kept when nothing waits: a burst's is given back.
+const KEPT_MAX: usize = 4096;
+
 /// Outcomes to be sent at the end of a turn, oldest first.
 #[derive(Debug)]
 pub(crate) struct Replies {
@@ -92,6 +95,8 @@ impl Replies {
             // That nobody waits for it any more changes nothing.
             let _ = sender.map(|sender| sender.send(answer));
         }
+        self.waiting.shrink_to(KEPT_MAX);
+        self.senders.shrink_to(KEPT_MAX);
     }
 }
 
@@ -218,7 +223,16 @@ impl Proposals {
         if self.pending.front()?.index != index {
             return None;
         }
-        Some(self.pending.pop_front()?.answered)
+        let pending = self.pending.pop_front()?;
+        if self.pending.is_empty() {
+            self.pending.shrink_to(KEPT_MAX);
+        }
+        Some(pending.answered)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.pending.capacity()
     }
 
     /// Replies to those that were taken so long ago that they are old.

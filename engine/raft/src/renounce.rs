@@ -15,14 +15,7 @@ impl Raft {
         self.now = now;
         self.renounced = true;
         self.abandon_campaign();
-        if let Some(to) = self.best_successor() {
-            // Proposals are refused from now on in any case, however long transfers did it before.
-            if let Some((leader, _)) = self.leading() {
-                leader.transfers_since = None;
-            }
-            let asked = self.transfer_leadership(now, to, output);
-            debug_assert!(asked.is_ok(), "it leads, and the successor answers");
-        }
+        self.hand_over(now, output);
         self.resign_if_renounced(output);
     }
 

@@ -8,7 +8,7 @@ use pontoon_storage::{AppendError, record};
 
 use super::groups::Groups;
 use super::mutant::Mutant;
-use super::persist::STEP_BYTES;
+use super::persist::{STEP_BYTES, Source};
 use super::replicas::ReplicaSlot;
 use super::stall::STALLED_TIMEOUTS;
 
@@ -23,17 +23,27 @@ pub(super) struct Room {
     /// Since when a write has been under way without one being durable.
     writing_since: Option<Time>,
     writes: usize,
-    /// Since when the log has been full.
+    /// Since when the log has had no room for the largest command.
     full_since: Option<Time>,
-    /// The same, with breaks: room that comes for a moment, a segment at a time, takes off as long
-    /// as it lasts. Where it is there as often as not this stays what it was.
-    short_since: Option<Time>,
-    /// Since when it takes no commands, full or not.
+    /// For how long it was so, less the time since in which it was not: a segment that comes free
+    /// now and then, because somebody is slow, is not room. At most what is waited for.
+    full_for: u64,
+    /// When that was counted.
+    full_counted: Time,
+    /// Since when it takes no commands at all, or its next segment does not come.
     refusing_since: Option<Time>,
-    /// When that was looked at last.
-    looked: Time,
     /// Until then leadership was given away, or nobody could take it.
     handed_over_until: Time,
+}
+
+/// A log that members hold up, the leader's or a member's.
+struct FullLog {
+    /// For how long it was full, on the whole.
+    full_for: u64,
+    /// Since when it has been full without a break.
+    full_since: Option<Time>,
+    /// The last entry in it.
+    held: LogIndex,
 }
 
 impl Room {
@@ -83,20 +93,22 @@ impl Groups {
 
     /// Notes since when the log takes no commands: it is full, or its next segment does not come.
     fn look_after_refusals(&mut self) {
-        let full = matches!(self.log.admit(STEP_BYTES), Err(AppendError::NoSpace { .. }));
-        let largest = record::encoded_bytes(self.config.command_bytes_max);
-        let waits = matches!(self.log.admit(largest), Err(AppendError::Preparing { .. }));
+        let no_space = |admitted| matches!(admitted, Err(AppendError::NoSpace { .. }));
+        let largest = self.log.admit(record::encoded_bytes(self.config.command_bytes_max));
+        let waits = matches!(largest, Err(AppendError::Preparing { .. }));
+        let takes_none = waits || no_space(self.log.admit(STEP_BYTES));
+        // Where large commands find no room, small ones may go on for a while.
+        let full = no_space(largest);
         let now = self.now;
         let since = |since: Option<Time>, is_so: bool| is_so.then_some(since.unwrap_or(now));
-        let looked = std::mem::replace(&mut self.room.looked, now);
-        let short_since = self.room.short_since.map(|since| since.after(2 * now.since(looked)));
-        self.room.short_since = if full {
-            Some(self.room.short_since.unwrap_or(now))
-        } else {
-            short_since.filter(|since| *since < now)
+        let lately = now.since(std::mem::replace(&mut self.room.full_counted, now));
+        let patience = STALLED_TIMEOUTS * self.config.election_timeout;
+        self.room.full_for = match self.room.full_since {
+            Some(_) => patience.min(self.room.full_for + lately),
+            None => self.room.full_for.saturating_sub(lately),
         };
         self.room.full_since = since(self.room.full_since, full);
-        self.room.refusing_since = since(self.room.refusing_since, full || waits);
+        self.room.refusing_since = since(self.room.refusing_since, takes_none);
     }
 
     /// Looks whether members whose logs are full are held up by others. With room everywhere, those
@@ -118,7 +130,13 @@ impl Groups {
             let peers = self.replicas[slot].raft.status().peers;
             let full = peers.iter().filter(|peer| peer.log_full);
             let held = full.map(|peer| peer.match_index).max();
-            self.leave_laggards_behind(slot, share, (full_since, held.unwrap_or_default()));
+            let full_for = full_since.map_or(0, |since| self.now.since(since));
+            let full = FullLog {
+                full_for,
+                full_since,
+                held: held.unwrap_or_default(),
+            };
+            self.leave_laggards_behind(slot, share, full);
         }
     }
 
@@ -141,8 +159,12 @@ impl Groups {
             return;
         };
         if self.log.is_nearly_full() {
-            let all = LogIndex(u64::MAX);
-            self.leave_laggards_behind(slot, lag_bytes_max, (self.room.short_since, all));
+            let full = FullLog {
+                full_for: self.room.full_for,
+                full_since: self.room.full_since,
+                held: LogIndex(u64::MAX),
+            };
+            self.leave_laggards_behind(slot, lag_bytes_max, full);
         }
         self.tick_machine(slot);
     }
@@ -154,20 +176,15 @@ impl Groups {
     }
 
     /// Members that do not answer, or for which too much is kept, are no longer waited for, if they
-    /// lack entries below `held` for which a log has been full since `full_since`.
-    fn leave_laggards_behind(
-        &mut self,
-        slot: ReplicaSlot,
-        lag_bytes_max: u64,
-        (full_since, held): (Option<Time>, LogIndex),
-    ) {
+    /// lack entries that the log which is short holds.
+    fn leave_laggards_behind(&mut self, slot: ReplicaSlot, lag_bytes_max: u64, full: FullLog) {
         let replica = &self.replicas[slot];
         if !replica.raft.is_leader() {
             return;
         }
         let (group, timeout) = (replica.id, self.config.election_timeout);
         // What the machine, or a majority, still needs is not held for a member.
-        let held = held.min(replica.machine_releases(true)).min(replica.raft.commit_index());
+        let held = full.held.min(replica.machine_releases(true)).min(replica.raft.commit_index());
         // What is short elsewhere may soon be different.
         let patience = if self.log.is_used_up() {
             timeout
@@ -175,8 +192,10 @@ impl Groups {
             STALLED_TIMEOUTS * timeout
         };
         // A new leader does not know yet what others hold.
-        let full_since = full_since.map(|since| since.max(replica.stall.since));
-        let full_for = full_since.map_or(0, |since| self.now.since(since));
+        let is_new = self.now.since(replica.stall.since) < timeout;
+        let in_vain = full.full_for >= STALLED_TIMEOUTS * timeout && !is_new;
+        let without_end = full.full_since.map_or(0, |since| self.now.since(since));
+        let hopeless = without_end >= 2 * STALLED_TIMEOUTS * timeout && !is_new;
         let mut laggards: Vec<NodeId> = Vec::new();
         for peer in replica.raft.status().peers {
             // What counts is what it is known to hold durably: of one that is repaired, nothing.
@@ -188,8 +207,8 @@ impl Groups {
             // Who answers slows the load down: only where that was in vain for long is it given up,
             // whatever it says, and after as long again however little it lacks.
             let lacks = self.log.bytes_from(group, has.next());
-            let lags = full_for >= STALLED_TIMEOUTS * timeout && lacks > lag_bytes_max;
-            if silent || lags || full_for >= 2 * STALLED_TIMEOUTS * timeout {
+            let lags = in_vain && lacks > lag_bytes_max;
+            if silent || lags || hopeless {
                 laggards.push(peer.id);
             }
         }
@@ -221,11 +240,11 @@ impl Groups {
         self.room.handed_over_until = self.now.after(pause);
         let leads: Vec<ReplicaSlot> = self.replicas.leading().collect();
         for slot in leads {
-            let replica = &mut self.replicas[slot];
-            let Some(to) = replica.raft.best_successor() else {
+            let raft = &mut self.replicas[slot].raft;
+            let Some(to) = raft.hand_over(self.now, &mut self.output) else {
                 continue;
             };
-            let (node, group) = (self.config.node, replica.id);
+            let (node, group) = (self.config.node, self.replicas[slot].id);
             let reason = if self.room.full_since.is_some() {
                 "the log is full"
             } else if self.room.refusing_since.is_some() {
@@ -234,10 +253,7 @@ impl Groups {
                 "the disk stands still"
             };
             tracing::info!(%node, %group, %to, reason, "hands over leadership");
-            // Refused if hand-overs were asked for just before: the next look tries again.
-            if let Err(error) = self.transfer(group, to) {
-                tracing::info!(%node, %group, %to, %error, "does not hand over");
-            }
+            self.process_output(slot, Source::None);
         }
     }
 }

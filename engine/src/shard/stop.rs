@@ -1,6 +1,7 @@
 //! The end of a core: what it leads is handed over first, which takes an election timeout at most.
 
 use super::groups::Groups;
+use super::persist::Source;
 use super::replicas::ReplicaSlot;
 use crate::request::RequestError;
 
@@ -11,16 +12,8 @@ impl Groups {
             return;
         }
         self.stop_by = Some(self.now.after(self.config.election_timeout));
-        let leads: Vec<ReplicaSlot> = self.replicas.leading().collect();
-        for slot in leads {
-            let replica = &mut self.replicas[slot];
-            if let Some(to) = replica.raft.best_successor() {
-                let (node, group) = (self.config.node, replica.id);
-                tracing::info!(%node, %group, %to, "hands over leadership before it stops");
-                // Refused or not, the node stops.
-                let _ = self.transfer(group, to);
-            }
-        }
+        tracing::info!(node = %self.config.node, "hands over what it leads, and stops");
+        self.hands_over();
     }
 
     /// Ends what began with `begin_stop`, once nothing is left to hand over or the time is up. True
@@ -29,7 +22,7 @@ impl Groups {
         let Some(deadline) = self.stop_by.filter(|_| !self.stopped) else {
             return false;
         };
-        if !self.failed && self.now < deadline && self.has_successors() {
+        if !self.failed && self.now < deadline && self.hands_over() {
             return false;
         }
         self.stopped = true;
@@ -40,11 +33,17 @@ impl Groups {
         true
     }
 
-    /// Whether it leads a group that another member could lead.
-    fn has_successors(&mut self) -> bool {
+    /// Hands over whatever it leads and another member could lead. True if there is any.
+    fn hands_over(&mut self) -> bool {
         let leads: Vec<ReplicaSlot> = self.replicas.leading().collect();
-        let replicas = &mut self.replicas;
-        let mut successors = leads.into_iter().map(|slot| replicas[slot].raft.best_successor());
-        successors.any(|successor| successor.is_some())
+        let mut any = false;
+        for slot in leads {
+            let raft = &mut self.replicas[slot].raft;
+            if raft.hand_over(self.now, &mut self.output).is_some() {
+                any = true;
+                self.process_output(slot, Source::None);
+            }
+        }
+        any
     }
 }

@@ -237,8 +237,9 @@ fn a_log_stays_in_the_directory_that_was_opened_wherever_its_name_leads_by_then(
     assert!(matches!(refusal, OpenError::InUse { .. }), "{refusal}");
 }
 
-/// Between its fork and its exec a child of another thread has a copy of every descriptor, and of the
-/// lock's with them. It is not waited for: whoever stops and starts would be refused now and then.
+/// Between its fork and its exec a child of another thread has a copy of every descriptor, and of
+/// the lock's with them. It is not waited for: whoever stops and starts would be refused now and
+/// then.
 #[test]
 #[cfg_attr(miri, ignore = "needs a file system past the page cache")]
 fn a_copy_of_the_locks_descriptor_in_a_child_keeps_nobody_out() {

@@ -112,6 +112,8 @@ pub(super) struct TestNode {
     pub(super) reads_are_held: bool,
     /// Segments that are asked for do not come.
     pub(super) prepares_are_held: bool,
+    /// So many were asked for in vain.
+    pub(super) held_prepares: usize,
     /// So many reads fail from now on.
     pub(super) reads_to_fail: usize,
     pub(super) journal: SharedJournal,
@@ -147,6 +149,7 @@ impl TestNode {
             held_reads: Vec::new(),
             reads_are_held: false,
             prepares_are_held: false,
+            held_prepares: 0,
             reads_to_fail: 0,
             journal,
             image_version: 0,
@@ -302,7 +305,10 @@ impl Cluster {
                 self.dials += 1;
                 self.dial(node, peer)
             }
-            Operation::Prepare { .. } if self.nodes[node].prepares_are_held => return,
+            Operation::Prepare { .. } if self.nodes[node].prepares_are_held => {
+                self.nodes[node].held_prepares += 1;
+                return;
+            }
             Operation::Prepare { slot } => {
                 let ready = self.nodes[node].volume.prepare(slot).is_ok();
                 self.nodes[node].image_version += 1;

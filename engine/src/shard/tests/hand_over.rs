@@ -100,3 +100,20 @@ fn a_hand_over_to_a_member_whose_log_is_full_is_refused() {
     let unavailable = TransferRejection::Unavailable { to: NodeId(3) };
     assert_eq!(poll(&mut answer), Some(Err(TransferError::Rejected(unavailable))));
 }
+
+/// What an administrator asked for and called off does not keep a node that stops from handing
+/// over.
+#[test]
+fn a_stop_soon_after_a_hand_over_that_was_called_off_hands_over() {
+    let mut cluster = Cluster::led_by_first(3);
+    cluster.run(300);
+    cluster.wire.cut = vec![(0, 2), (2, 0)];
+    drop(cluster.group(0).transfer_leadership(NodeId(3)));
+    cluster.run(5);
+    drop(cluster.group(0).transfer_leadership(NodeId(1)));
+    cluster.run(1_200);
+    cluster.core(0).stop();
+    cluster.run(50);
+    assert!(cluster.nodes[0].shard.as_ref().unwrap().stopped());
+    assert_eq!(leader(&cluster), Some(1));
+}
