@@ -14,9 +14,9 @@ pub(super) struct AwaitingLeader(Vec<(GroupId, Reply)>);
 
 impl AwaitingLeader {
     /// Nobody will lead here any more.
-    pub(super) fn clear(&mut self) {
+    pub(super) fn clear(&mut self, reason: RequestError) {
         for (_, reply) in self.0.drain(..) {
-            let _ = reply.send(Err(RequestError::Failed));
+            let _ = reply.send(Err(reason));
         }
     }
 }

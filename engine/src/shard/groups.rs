@@ -133,7 +133,7 @@ impl Groups {
         }
         self.durability.abandon();
         self.outbox.clear();
-        self.awaiting_leader.clear();
+        self.awaiting_leader.clear(RequestError::Failed);
         self.to_apply.clear();
         self.to_read.clear();
     }

@@ -3,6 +3,7 @@
 use super::groups::Groups;
 use super::replicas::ReplicaSlot;
 use crate::outcome::Unknown;
+use crate::request::RequestError;
 
 impl Groups {
     /// Begins to hand over. What has no successor that answers is not waited for.
@@ -36,6 +37,8 @@ impl Groups {
         for replica in self.replicas.iter_mut() {
             replica.proposals.give_up(Unknown::Stopped);
         }
+        // Not only once the driver has ended, which may wait for a disk that does not answer.
+        self.awaiting_leader.clear(RequestError::Stopped);
         true
     }
 
