@@ -52,6 +52,9 @@ pub(crate) struct Inbox {
     budget: Budget,
     /// Who is told of a failure, and which core this is.
     health: Option<(Health, u16)>,
+    /// A rule is broken: what waits at the end is left there.
+    #[cfg(feature = "simulation")]
+    pub(crate) leaves_full: bool,
 }
 
 impl Inbox {
@@ -96,6 +99,10 @@ impl Inbox {
     pub(crate) fn close(&self, end: CoreEnd) {
         // Whoever sends after this finds it closed, and what was sent before it is drained here.
         self.queues.state.end(end);
+        #[cfg(feature = "simulation")]
+        if self.leaves_full {
+            return;
+        }
         self.queues.drain(end);
     }
 
@@ -164,6 +171,8 @@ pub(crate) fn channel(
         queues,
         budget,
         health: None,
+        #[cfg(feature = "simulation")]
+        leaves_full: false,
     };
     (handle, inbox)
 }

@@ -68,13 +68,17 @@ impl Groups {
                 self.let_go_of(group, share);
             }
         }
-        let full = matches!(self.log.admit(STEP_BYTES), Err(AppendError::NoSpace { .. }));
         let since = self.room.full_since.unwrap_or(self.now);
-        self.room.full_since = full.then_some(since);
+        self.room.full_since = self.is_full().then_some(since);
         let reading = self.lasts(self.reads.oldest());
         if self.lasts(self.room.full_since) || self.lasts(self.room.writing_since) || reading {
             self.hand_over();
         }
+    }
+
+    /// Whether the log takes no commands, for want of space.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self.log.admit(STEP_BYTES), Err(AppendError::NoSpace { .. }))
     }
 
     /// Gives the proposals of groups that commit nothing for long the outcome that can be told, and
@@ -150,7 +154,7 @@ impl Groups {
     /// Members that do not answer, or for which too much is kept, are no longer waited for.
     fn leave_laggards_behind(&mut self, slot: ReplicaSlot, lag_bytes_max: u64) {
         let replica = &self.replicas[slot];
-        if !replica.raft.is_leader() {
+        if !replica.raft.is_leader() || self.is(Mutant::WaitsForDead) {
             return;
         }
         let (group, timeout) = (replica.id, self.config.election_timeout);

@@ -1,6 +1,7 @@
 //! The end of a core: what it leads is handed over first, which takes an election timeout at most.
 
 use super::groups::Groups;
+use super::mutant::Mutant;
 use super::replicas::ReplicaSlot;
 use crate::outcome::Unknown;
 use crate::request::RequestError;
@@ -12,6 +13,10 @@ impl Groups {
             return;
         }
         self.stop_by = Some(self.now.after(self.config.election_timeout));
+        if self.is(Mutant::StopsWithoutHandOver) {
+            self.stop_by = Some(self.now);
+            return;
+        }
         let leads: Vec<ReplicaSlot> = self.replicas.leading().collect();
         for slot in leads {
             let replica = &mut self.replicas[slot];
