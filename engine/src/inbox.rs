@@ -64,6 +64,9 @@ pub(crate) struct Inbox {
     budget: Budget,
     /// Who is told of a failure, and which core this is.
     health: Option<(Health, u16)>,
+    /// A rule is broken: what waits at the end is left there.
+    #[cfg(feature = "simulation")]
+    pub(crate) leaves_full: bool,
 }
 
 impl Inbox {
@@ -117,6 +120,10 @@ impl Inbox {
 
     /// Nothing more is taken: whoever waits is answered.
     pub(crate) fn close(&self, end: CoreEnd) {
+        #[cfg(feature = "simulation")]
+        if self.leaves_full {
+            return self.queues.state.end(end);
+        }
         self.queues.close(end);
     }
 
@@ -193,6 +200,8 @@ pub(crate) fn channel(
         queues,
         budget,
         health: None,
+        #[cfg(feature = "simulation")]
+        leaves_full: false,
     };
     let channels = Arc::new(OfProcess::new(channels));
     (CoreHandle { node, channels }, inbox)

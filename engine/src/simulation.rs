@@ -8,6 +8,7 @@ use pontoon_storage::{Poisoned, Recovery, SegmentLog};
 use pontoon_transport::Head;
 
 use crate::doorbell::Doorbell;
+use crate::driver::DriverError;
 use crate::group::Group;
 use crate::inbox::{CoreHandle, InboxLimits, channel};
 use crate::machine::Machines;
@@ -63,7 +64,8 @@ impl SimulatedCore {
             replies_bytes_max: 16 << 10,
             command_bytes_max: config.command_bytes_max,
         };
-        let (core, inbox) = channel(config.node, doorbell, limits);
+        let (core, mut inbox) = channel(config.node, doorbell, limits);
+        inbox.leaves_full = mutant == Some(Mutant::Shard(ShardMutant::LeavesInboxFull));
         match mutant {
             Some(Mutant::Raft(mutant)) => config.mutants.raft = Some(mutant),
             Some(Mutant::Shard(mutant)) => config.mutants.shard = Some(mutant),
@@ -99,6 +101,24 @@ impl SimulatedCore {
         Group::new(group, self.core.clone())
     }
 
+    /// Tells the core to end, as the stop of its node does.
+    pub fn stop(&self) {
+        self.core.stop();
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn stopped(&self) -> bool {
+        self.shard.stopped()
+    }
+
+    /// Its driver fails: it takes no further turn.
+    pub fn fail_driver(&mut self) {
+        let (what, errno) = ("an exchange, as it was drawn", 5);
+        let source = std::io::Error::from_raw_os_error(errno);
+        self.shard.fail(&DriverError::Failed { what, source });
+    }
+
     /// Every replica of the core.
     pub fn replicas(&self) -> impl Iterator<Item = (GroupId, &Raft)> {
         self.shard.rafts()
@@ -114,6 +134,24 @@ impl SimulatedCore {
     #[must_use]
     pub fn is_nearly_full(&self) -> bool {
         self.shard.is_nearly_full()
+    }
+
+    /// Whether more segments can be made, as far as is known.
+    #[must_use]
+    pub fn can_grow(&self) -> bool {
+        self.shard.can_grow()
+    }
+
+    /// Whether few segments are free and no more can be made.
+    #[must_use]
+    pub fn is_short_of_room(&self) -> bool {
+        self.shard.is_short_of_room()
+    }
+
+    /// Whether the log takes no commands, for want of space.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.shard.is_full()
     }
 
     /// Why the log is closed, so that nothing is acknowledged any more, if it is.

@@ -16,4 +16,6 @@ pub enum Mutant {
     OpensForeign,
     /// A place that can't be read is read again and again.
     ReadsInVain,
+    /// Reads for peers leave no buffer for those of entries that are to be applied.
+    PeersTakeAllBuffers,
 }

@@ -78,6 +78,12 @@ impl SlabPool {
         self.arena.free.borrow().len()
     }
 
+    /// All slabs.
+    #[cfg(feature = "mutants")]
+    pub(crate) fn slabs(&self) -> usize {
+        self.arena.slabs
+    }
+
     /// Bytes of each slab.
     pub(crate) fn slab_bytes(&self) -> usize {
         self.arena.slab_bytes

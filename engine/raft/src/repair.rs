@@ -54,6 +54,18 @@ impl Raft {
         true
     }
 
+    /// The latest epoch of its log that a follower named on the present connection, as this leader
+    /// knows it; 0 without one.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn named_epoch(&self, peer: NodeId) -> u64 {
+        let Role::Leader(leader) = &self.role else {
+            return 0;
+        };
+        let progress = leader.progress.get(&peer);
+        progress.map_or(0, |progress| progress.log_epoch)
+    }
+
     /// Damage is reported: nothing that the follower acknowledged before counts.
     fn begin_repair(&mut self, from: NodeId, log_epoch: u64, output: &mut Output) {
         let at_once = self.is(Mutant::TaintedCountsAtOnce);

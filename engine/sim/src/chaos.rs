@@ -35,6 +35,15 @@ impl World {
                 format_args!("node {node} pauses"),
             );
         }
+        if self.random.happens(self.swarm.stop) {
+            let node = self.random.below(self.swarm.nodes);
+            if self.runs(node) {
+                self.begin_stop(node);
+            }
+        }
+        if self.random.happens(self.swarm.calls) {
+            self.ask();
+        }
         self.partition();
         if self.swarm.disk_full && self.random.happens(50_000) {
             let place = self.random.below(self.places.len());
@@ -314,9 +323,10 @@ impl World {
         let node = self.random.below(self.swarm.nodes);
         let place = self.place(node, core);
         if let Some(shard) = &self.places[place].shard {
-            drop(shard.group(group).transfer_leadership(to));
+            let answer = shard.group(group).transfer_leadership(to);
             self.coverage.mark(RareEvent::LeadershipTransferred);
-            self.wake_soon(place);
+            self.hostile.elections += 1;
+            self.asked(place, ("transfer", true), answer);
         }
     }
 

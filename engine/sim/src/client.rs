@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll, Waker};
 
-use pontoon::{GroupId, Outcome, Proposal, ProposeError};
+use pontoon::{Group, GroupId, Outcome, Proposal, ProposeError};
 
 use crate::coverage::RareEvent;
 use crate::edn::{HistoryEvent, Moment};
@@ -25,6 +25,8 @@ const PADDING: [usize; 6] = [0, 0, 16, 100, 700, 3500];
 /// What a client waits for.
 pub(crate) struct Outstanding {
     proposal: Proposal,
+    /// Applications keep their handles: what waits in a queue is not dropped with its core.
+    _handle: Group,
     pub(crate) place: usize,
     /// The start of its node that it was asked of.
     pub(crate) generation: u64,
@@ -127,6 +129,7 @@ impl World {
         let group_handle = shard.group(GroupId(group));
         let outstanding = Outstanding {
             proposal: group_handle.propose(command.encode(padding)),
+            _handle: group_handle,
             place,
             generation,
             group,

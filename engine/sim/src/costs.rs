@@ -97,11 +97,18 @@ impl World {
         let Some(message) = pontoon::simulation::message(&sniffed.head) else {
             return;
         };
+        let group = GroupId(sniffed.head.group);
+        self.trace.note(
+            self.now,
+            format_args!("place {position} to node {to} over {socket:?}, group {group}: {message}"),
+        );
+        self.check_resent(position, (to, socket), (group, &message));
         if let Body::AppendResponse(response) = message.body
             && response.room != LogRoom::Enough
         {
             if response.room == LogRoom::Full {
                 self.coverage.mark(RareEvent::FollowerFull);
+                self.check_called_full(position, group);
             }
             self.note_refused(position, to, (sniffed.head.group, response.round));
         }

@@ -66,6 +66,12 @@ pub enum RareEvent {
     WindowDrip,
     /// A node was slow for the whole of a window.
     WindowSlowTurns,
+    /// A node was told to stop when a window began.
+    WindowStops,
+    /// A core that was told to stop has ended.
+    CoreStopped,
+    /// A call beside proposals was made.
+    CallAsked,
 }
 
 /// All of them, in the order of their declaration, with their labels.
@@ -116,6 +122,9 @@ pub const RARE_EVENTS: &[(RareEvent, &str)] = &[
     (RareEvent::WindowDeaf, "window with a deaf node"),
     (RareEvent::WindowDrip, "window with a dripping node"),
     (RareEvent::WindowSlowTurns, "window with a slow machine"),
+    (RareEvent::WindowStops, "window with a stop"),
+    (RareEvent::CoreStopped, "core stopped"),
+    (RareEvent::CallAsked, "call beside proposals"),
 ];
 
 /// How often each rare event was met.

@@ -151,6 +151,14 @@ impl Disk {
         self.volume.make_durable(id)
     }
 
+    /// Whatever is under way is waited for.
+    pub(crate) fn finish_all(&mut self) {
+        let under_way = self.writes.iter().filter(|write| !write.durable);
+        for id in under_way.map(|write| write.id).collect::<Vec<_>>() {
+            self.finish(id);
+        }
+    }
+
     /// A log was opened on it: its new epoch says where the one before ended.
     pub(crate) fn opened(&mut self) {
         self.version += 1;

@@ -31,7 +31,8 @@ impl World {
                 }
             }
             Operation::Dial { peer } => {
-                let after = self.random.delay(self.swarm.network_delay);
+                // SYN and its answer, then the hellos.
+                let after = 3 * self.swarm.way + self.random.delay(self.swarm.network_delay);
                 self.schedule(
                     after,
                     Event::Dialled {
@@ -86,7 +87,7 @@ impl World {
             }
             DiskOp::Read { id, mut buffer, .. } => {
                 self.coverage.mark(RareEvent::EntriesReadBack);
-                let result = submitted.and_then(|()| self.read_result(&mut buffer));
+                let result = submitted.and_then(|()| self.read_result((place, after), &mut buffer));
                 let completion = Completion::Read { id, buffer, result };
                 self.schedule_completion(after, place, completion);
             }
@@ -105,12 +106,22 @@ impl World {
         }
     }
 
-    fn read_result(&mut self, buffer: &mut ReadBuffer) -> Result<usize, i32> {
-        if self.may_fail() && self.random.happens(self.swarm.read_error) {
+    /// A read at a place ends after so many nanoseconds.
+    fn read_result(
+        &mut self,
+        (place, after): (usize, u64),
+        buffer: &mut ReadBuffer,
+    ) -> Result<usize, i32> {
+        let fails = self.may_fail() && self.random.happens(self.swarm.read_error);
+        let wrong = !fails && self.may_fail() && self.random.happens(self.swarm.wrong_read);
+        if fails || wrong || self.places[place].disk.decayed {
+            self.excuse_resends(place, after);
+        }
+        if fails {
             self.injected(Fault::ReadError);
             return Err(EIO);
         }
-        if self.may_fail() && self.random.happens(self.swarm.wrong_read) {
+        if wrong {
             self.injected(Fault::WrongRead);
             let position = self.random.below(buffer.len());
             buffer.as_mut_slice()[position] ^= 1 << self.random.below(8);
@@ -213,7 +224,7 @@ impl World {
 
     /// Bytes leave for this end. Gives after how long it accepts them, if it does not at once.
     fn launch(&mut self, socket: SocketId, bytes: Vec<u8>) -> u64 {
-        let delay = self.random.delay(self.swarm.network_delay);
+        let delay = self.swarm.way + self.random.delay(self.swarm.network_delay);
         let now = self.now;
         let Some(end) = self.network.end_mut(socket) else {
             return 0;

@@ -8,6 +8,10 @@ pub enum Fault {
     Crash,
     /// The power failed once more while a core wrote the first header of its new epoch.
     CrashInRecovery,
+    /// A node was told to stop.
+    Stop,
+    /// The driver of a core failed, when it was made or later.
+    DriverFailed,
     /// A node stood still between two turns.
     Pause,
     /// A node stood still within a turn: between the clock it had read and what it then did.
@@ -60,6 +64,10 @@ pub enum Fault {
     Clog,
     /// Somebody connects in the name of a peer, and says nothing.
     Stranger,
+    /// Somebody connects in the name of a peer, and says again and again that it is there.
+    Talker,
+    /// Every message was under way for a good part of an election timeout, or longer.
+    LongWay,
     /// A link carried nothing for a while.
     Hang,
     /// A link carried a few bytes a second for a while.
@@ -84,6 +92,8 @@ pub enum Fault {
 pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::Crash, "node crashed"),
     (Fault::CrashInRecovery, "power lost again in recovery"),
+    (Fault::Stop, "node told to stop"),
+    (Fault::DriverFailed, "driver failed"),
     (Fault::Pause, "node paused"),
     (Fault::PauseInTurn, "node paused within a turn"),
     (Fault::ClockDrift, "clock drifts within its bound"),
@@ -113,6 +123,8 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::Duplication, "connection cut for its sender alone"),
     (Fault::Clog, "connection clogged"),
     (Fault::Stranger, "silent stranger in a peer's name"),
+    (Fault::Talker, "talking stranger in a peer's name"),
+    (Fault::LongWay, "long way"),
     (Fault::Hang, "link hung"),
     (Fault::Drip, "link dripped"),
     (Fault::Deaf, "node sent and took nothing"),

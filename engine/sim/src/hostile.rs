@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use pontoon::port::Completion;
+use pontoon::port::{Completion, SocketId};
 use pontoon::raft::{
-    AppendEntries, AppendOutcome, AppendResponse, Body, EntryId, LogIndex, LogRoom, Message,
+    AppendEntries, AppendOutcome, AppendResponse, Body, EntryId, LogIndex, LogRoom, Message, Raft,
     RequestVote, Term, VoteKind, VoteResponse,
 };
 use pontoon::transport::Connection;
@@ -19,14 +19,26 @@ use crate::faults::Fault;
 use crate::settings::{ELECTION_TIMEOUT, LIMITS};
 use crate::world::{World, raft_of};
 
-/// By how many terms one message may move a replica, and all elections of a run together.
+/// By how many terms one message may move a replica.
 const TERMS_MAX: u64 = 1 << 20;
+
+/// Most elections that a node begins in an election timeout, by a clock twice as fast as time: a
+/// campaign of its own and a hand-over each.
+const ELECTIONS_MAX: u64 = 4;
+
+/// What no log's epoch ever comes to.
+const FORGED_EPOCH: u64 = u64::MAX;
 
 /// What is remembered of both.
 #[derive(Default)]
 pub(crate) struct Hostile {
     lies: u64,
+    /// The connections of liars that were not closed yet, by the place they are of and in whose
+    /// name they are.
+    liars: Vec<(usize, NodeId, SocketId)>,
     nag: Option<Nag>,
+    /// Hand-overs that were asked for, and starts of nodes: each may be an election.
+    pub(crate) elections: u64,
     /// Since when a leader refuses proposals for a hand-over, and when that was seen last, by its
     /// own clock.
     refusing: BTreeMap<(usize, GroupId, Term), (u64, u64)>,
@@ -78,6 +90,7 @@ impl World {
         self.hostile.lies += 1;
         self.injected(Fault::Lie);
         let peer = NodeId(other as u64 + 1);
+        self.hostile.liars.push((place, peer, socket));
         self.complete(place, generation, Completion::Connected { peer, socket });
     }
 
@@ -110,9 +123,10 @@ impl World {
             } else {
                 nag.to
             };
-            drop(shard.group(nag.group).transfer_leadership(to));
+            let answer = shard.group(nag.group).transfer_leadership(to);
             self.coverage.mark(RareEvent::HandOverAskedAgain);
-            self.wake_soon(nag.place);
+            self.hostile.elections += 1;
+            self.asked(nag.place, ("transfer", true), answer);
         }
         self.hostile.nag = Some(nag);
     }
@@ -124,12 +138,17 @@ impl World {
             return;
         };
         let clock = self.clocks[self.places[position].node].read(self.now);
+        let timeouts = self.now / ELECTION_TIMEOUT + 1;
+        let elections = ELECTIONS_MAX * timeouts * self.swarm.nodes as u64;
+        let terms = self.hostile.lies * TERMS_MAX + self.hostile.elections + elections;
         let mut broken = None;
         let refusing = &mut self.hostile.refusing;
         for (group, raft) in shard.replicas() {
             let term = raft.current_term();
-            if term.0 >= (self.hostile.lies + 1) * TERMS_MAX {
-                broken = Some(format!("group {group} is in term {term}"));
+            if term.0 > terms {
+                broken = Some(format!(
+                    "group {group} is in term {term}, of {terms} at most"
+                ));
             }
             let key = (position, group, term);
             if raft.transfer().is_none() {
@@ -148,6 +167,40 @@ impl World {
         }
         if let Some(what) = broken {
             self.fail(format!("place {position}: {what}"));
+        }
+        self.check_forgotten(position);
+    }
+
+    /// After a turn of a place: what a liar said of a log is forgotten once its connection is gone.
+    fn check_forgotten(&mut self, position: usize) {
+        if self.hostile.lies == 0 {
+            return;
+        }
+        let network = &self.network;
+        self.hostile
+            .liars
+            .retain(|(.., socket)| network.end(*socket).is_some());
+        let Some(shard) = &self.places[position].shard else {
+            return;
+        };
+        let lies = |peer: NodeId| {
+            let mut liars = self.hostile.liars.iter();
+            liars.any(|(place, name, _)| (*place, *name) == (position, peer))
+        };
+        let members = (1..=self.swarm.nodes as u64).map(NodeId);
+        let honest: Vec<NodeId> = members.filter(|peer| !lies(*peer)).collect();
+        let believes = |raft: &Raft| {
+            let mut honest = honest.iter().copied();
+            honest.find(|peer| raft.named_epoch(*peer) == FORGED_EPOCH)
+        };
+        let mut replicas = shard.replicas();
+        let broken = replicas.find_map(|(group, raft)| Some((group, believes(raft)?)));
+        drop(replicas);
+        if let Some((group, peer)) = broken {
+            self.fail(format!(
+                "place {position} believes what a liar said of the log of node {peer}, group \
+                 {group}, and that one is gone"
+            ));
         }
     }
 }
@@ -186,7 +239,7 @@ fn forged(dice: u64, term: Term) -> Message {
             let response = AppendResponse {
                 round: u64::MAX,
                 outcome,
-                log_epoch: u64::MAX,
+                log_epoch: FORGED_EPOCH,
                 tainted: (dice / 64).is_multiple_of(2),
                 room: if (dice / 32).is_multiple_of(2) {
                     LogRoom::Full

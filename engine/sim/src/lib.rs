@@ -12,7 +12,8 @@
 //! its end: the last line is the event before the check failed; go back to the last crash,
 //! partition or change of leader of the group that the message names. `--minimize 7` first makes
 //! the run as short as it can be. Two runs of one seed have the same trace, and the hash of it is
-//! the last word that `--seed` prints.
+//! the last word that `--seed` prints. Where messages are looked at (in steady runs, and where
+//! promises are checked) they are told as well; the hash does not know of them.
 //!
 //! # How to add a fault
 //!
@@ -37,6 +38,7 @@
 //! notices.
 #![forbid(unsafe_code)]
 
+mod calls;
 mod chaos;
 mod check;
 mod client;
@@ -64,10 +66,13 @@ mod network;
 mod random;
 mod recording;
 mod replica;
+mod resends;
+mod room;
 mod settings;
 mod sim_core;
 mod start;
 mod steady;
+mod stops;
 mod strangers;
 mod swarm;
 mod trace;

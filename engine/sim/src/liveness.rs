@@ -12,8 +12,12 @@ use crate::world::{World, raft_of};
 
 /// Simulated time that a healed majority is given to agree.
 const HEALING: u64 = 60_000 * MILLISECOND;
-/// Events of the healing, above which it is given up.
+/// Events of the healing, above which it is given up once as much time has passed as the longest
+/// clog lasts, and a sender's patience with it; large clusters have many events in a second.
 const HEALING_EVENTS: u64 = 400_000;
+const HEALING_TIME_MIN: u64 = 15_000 * MILLISECOND;
+/// Events above which it is given up in any case.
+const HEALING_EVENTS_MAX: u64 = 10 * HEALING_EVENTS;
 
 /// Between two times at which a replica is asked to lead.
 const ASK_INTERVAL: u64 = 300 * MILLISECOND;
@@ -25,16 +29,21 @@ impl World {
         self.steady.impaired = None;
         self.repair();
         self.network.links.widen();
-        let until = self.now + HEALING;
+        self.swarm.way = 0;
+        let (until, long) = (self.now + HEALING, self.now + HEALING_TIME_MIN);
         let mut asked_at = 0;
-        let last_event = self.events + HEALING_EVENTS;
+        let (many, last) = (
+            self.events + HEALING_EVENTS,
+            self.events + HEALING_EVENTS_MAX,
+        );
         let mut probes = vec![None; usize::try_from(self.swarm.groups).expect("few groups")];
         while self.failure.is_none() {
             self.restart_failed();
             if self.agreed(&mut probes) && self.votes_again(&mut asked_at) {
                 return;
             }
-            if self.now > until || self.events > last_event {
+            let late = self.now > until || self.now > long && self.events > many;
+            if late || self.events > last {
                 let lagging = self.describe();
                 return self.fail(format!("a healed majority makes no progress: {lagging}"));
             }
@@ -119,8 +128,9 @@ impl World {
                 if let Some(leader) = self.places.iter().position(leads).filter(|_| asks) {
                     *asked_at = self.now;
                     let shard = self.places[leader].shard.as_ref().expect("it leads");
-                    drop(shard.group(group).transfer_leadership(id));
-                    self.wake_soon(leader);
+                    let answer = shard.group(group).transfer_leadership(id);
+                    self.hostile.elections += 1;
+                    self.asked(leader, ("transfer", true), answer);
                 }
             }
         }

@@ -60,6 +60,8 @@ pub(crate) struct Oracle {
     pub(crate) now: u64,
     /// State that machines keep over a crash, by node and group.
     kept: BTreeMap<(usize, u64), Registers>,
+    /// The disk under the machine that is called now is full: it saves nothing there.
+    pub(crate) full: bool,
     /// Machines may fail now.
     pub(crate) may_fail: bool,
     /// When machines failed that were not made anew since, by node and group, and how many ever.
@@ -170,7 +172,7 @@ impl StateMachine for Replica {
             let value = self.registers.values.get(&command.key).copied();
             batch.reply(value.unwrap_or(0).to_le_bytes().to_vec());
         }
-        if self.is_due(oracle.now) {
+        if self.is_due(oracle.now) && !oracle.full {
             let place = (self.node, self.group);
             oracle.kept.insert(place, self.registers.clone());
             (self.durable, self.durable_at) = (self.registers.applied, oracle.now);

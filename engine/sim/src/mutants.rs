@@ -105,6 +105,30 @@ pub const MUTANTS: &[NamedMutant] = &[
     ),
     shard("a full log is deaf", ShardMutant::FullLogIsDeaf),
     shard("a leader without room stays", ShardMutant::StaysWithoutRoom),
+    shard(
+        "a dead member pins the log for ever",
+        ShardMutant::WaitsForDead,
+    ),
+    shard(
+        "a full queue towards a peer is reported as unreachable",
+        ShardMutant::FullQueueIsUnreachable,
+    ),
+    shard(
+        "a follower short of memory is called full",
+        ShardMutant::ShortIsFull,
+    ),
+    shard(
+        "a group leads without its machine",
+        ShardMutant::LeadsWithoutMachine,
+    ),
+    shard(
+        "a stop without hand-over",
+        ShardMutant::StopsWithoutHandOver,
+    ),
+    shard(
+        "a stop that does not drain its inbox",
+        ShardMutant::LeavesInboxFull,
+    ),
     shard("every response is held", ShardMutant::HoldsEveryResponse),
     shard(
         "queues to peers have no limit",
@@ -132,4 +156,8 @@ pub const MUTANTS: &[NamedMutant] = &[
         StorageMutant::OpensForeign,
     ),
     storage("damage is read in vain", StorageMutant::ReadsInVain),
+    storage(
+        "reads for peers take all buffers",
+        StorageMutant::PeersTakeAllBuffers,
+    ),
 ];

@@ -1,5 +1,7 @@
 //! One core of one node: its shard, if the node runs, and its disk.
 
+use std::collections::BTreeMap;
+
 use pontoon::port::Completion;
 use pontoon::raft::Term;
 use pontoon::shard::{Mutants, ShardConfig, ShardOpenError};
@@ -13,6 +15,7 @@ use crate::flaky::{Flaky, Mishap};
 use crate::machine::{SharedOracle, machines};
 use crate::replica::Seen;
 use crate::settings::{CLUSTER, ELECTION_TIMEOUT, HEARTBEAT_INTERVAL, LIMITS, SEGMENT_BYTES};
+use crate::stops::Stopping;
 use crate::strangers::Strangers;
 use crate::swarm::Swarm;
 
@@ -42,6 +45,18 @@ pub(crate) struct SimCore {
     /// Turns in a row that asked for nothing, and after which it did not wait.
     pub(crate) spins: u64,
     pub(crate) strangers: Strangers,
+    /// It was told to stop.
+    pub(crate) stopping: Option<Stopping>,
+    /// After so many turns its driver fails.
+    pub(crate) driver_fails_after: Option<u64>,
+    /// Groups that it leads although their machine failed: since when by its clock, and how many
+    /// turns.
+    pub(crate) leads_without: BTreeMap<u64, (u64, u64)>,
+    /// When its log was last as large as it can be, and short of room; since when it has taken no
+    /// commands.
+    pub(crate) whole_at: Option<u64>,
+    pub(crate) short_at: Option<u64>,
+    pub(crate) roomless_since: Option<u64>,
     /// What it asked of its disk since that was last looked at.
     pub(crate) usage: Usage,
 }
@@ -57,6 +72,8 @@ pub(crate) enum StartError {
     },
     /// Its groups did not.
     Shard(ShardOpenError),
+    /// Its driver could not be made.
+    Driver,
 }
 
 impl std::fmt::Display for StartError {
@@ -64,6 +81,7 @@ impl std::fmt::Display for StartError {
         match self {
             Self::Log { error, .. } => error.fmt(formatter),
             Self::Shard(error) => error.fmt(formatter),
+            Self::Driver => formatter.write_str("its driver could not be made"),
         }
     }
 }
@@ -86,6 +104,12 @@ impl SimCore {
             votes_lost: Vec::new(),
             spins: 0,
             strangers: Strangers::default(),
+            stopping: None,
+            driver_fails_after: None,
+            leads_without: BTreeMap::new(),
+            whole_at: None,
+            short_at: None,
+            roomless_since: None,
             usage: Usage::default(),
         }
     }
@@ -160,7 +184,7 @@ fn shard_config(node: usize, swarm: &Swarm) -> ShardConfig {
         frame_limits: LIMITS,
         command_bytes_max: 4 << 10,
         reply_bytes_max: 4 << 10,
-        peer_queue_bytes_max: 64 << 10,
+        peer_queue_bytes_max: 32 << 10,
         in_flight_bytes_max: 4 << 20,
         in_flight_messages_max: 64,
         round_trip_max: ELECTION_TIMEOUT / 6,

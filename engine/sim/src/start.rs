@@ -10,6 +10,7 @@ use crate::faults::Fault;
 use crate::flaky::Mishap;
 use crate::settings::{MILLISECOND, SEGMENT_BYTES};
 use crate::sim_core::StartError;
+use crate::strangers::Strangers;
 use crate::trace::TraceKind;
 use crate::world::World;
 
@@ -21,6 +22,11 @@ impl World {
     pub(crate) fn start(&mut self, node: usize) {
         if self.runs(node) {
             return;
+        }
+        let left = |core| self.places[self.place(node, core)].shard.is_some();
+        if (0..self.swarm.cores).any(left) {
+            // Some of its cores are still stopping.
+            return self.crash(node);
         }
         let now = Time(self.local_time(node));
         self.trace.event(
@@ -46,6 +52,7 @@ impl World {
             }
             self.wake_soon(position);
         }
+        self.hostile.elections += 1;
         self.make_groups(node);
     }
 
@@ -81,6 +88,8 @@ impl World {
             } if self.places[position].disk.is_full() => {
                 self.coverage.mark(RareEvent::StartRefusedByFullDisk);
             }
+            // Nothing of the walk's outcome has left yet.
+            StartError::Driver => self.injected(Fault::DriverFailed),
             _ => return self.fail(format!("node {node} does not start: {error}")),
         }
         self.end(node);
@@ -94,7 +103,7 @@ impl World {
         let started = place.start(&self.swarm, &self.oracle, self.mutant, now, mishap);
         let went_wrong = match &started {
             Ok((_, failed)) | Err(StartError::Log { failed, .. }) => *failed,
-            Err(StartError::Shard(_)) => false,
+            Err(StartError::Shard(_) | StartError::Driver) => false,
         };
         if let Some(mishap) = mishap.filter(|_| went_wrong) {
             self.injected(match mishap {
@@ -122,8 +131,13 @@ impl World {
             .iter()
             .map(|group| (*group, self.committed_index(*group)));
         let reported = reported.collect();
-        self.places[position].reported = reported;
-        Ok(())
+        let fails_after = self.draw_driver_failure();
+        let place = &mut self.places[position];
+        (place.reported, place.driver_fails_after) = (reported, fails_after);
+        match fails_after {
+            Some(0) => Err(StartError::Driver),
+            _ => Ok(()),
+        }
     }
 
     fn draw_mishap(&mut self, position: usize) -> Option<Mishap> {
@@ -193,19 +207,28 @@ impl World {
     /// The node's process is gone; its disks stay.
     pub(crate) fn end(&mut self, node: usize) {
         for core in 0..self.swarm.cores {
-            let position = self.place(node, core);
-            let place = &mut self.places[position];
-            place.shard = None;
-            place.seen.clear();
-            place.completions.clear();
-            place.interrupted = None;
-            place.wake_at = None;
-            place.generation += 1;
-            for socket in self.network.of_place(position) {
-                if let Some(other) = self.network.close(socket) {
-                    self.network.finish(other);
-                    self.deliver(other);
-                }
+            self.end_place(self.place(node, core));
+        }
+    }
+
+    /// A core of a node is gone, with its connections.
+    pub(crate) fn end_place(&mut self, position: usize) {
+        let place = &mut self.places[position];
+        place.shard = None;
+        place.seen.clear();
+        place.completions.clear();
+        place.interrupted = None;
+        place.roomless_since = None;
+        place.leads_without.clear();
+        place.strangers = Strangers::default();
+        place.stopping = None;
+        place.driver_fails_after = None;
+        place.wake_at = None;
+        place.generation += 1;
+        for socket in self.network.of_place(position) {
+            if let Some(other) = self.network.close(socket) {
+                self.network.finish(other);
+                self.deliver(other);
             }
         }
     }

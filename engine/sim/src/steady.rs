@@ -3,7 +3,7 @@
 //! Storms and windows take turns. Before a window everything is repaired, or all but one node,
 //! which stays impaired until the window is over: the others must not notice more than that.
 
-use pontoon::raft::Raft;
+use pontoon::raft::{Raft, Term};
 use pontoon::simulation::SimulatedCore;
 use pontoon::{GroupId, LogIndex};
 
@@ -11,6 +11,7 @@ use crate::client::Outstanding;
 use crate::clock;
 use crate::coverage::RareEvent;
 use crate::faults::Fault;
+use crate::random::Random;
 use crate::settings::{ELECTION_TIMEOUT, MILLISECOND};
 use crate::trace::TraceKind;
 use crate::world::{Event, World, raft_of};
@@ -29,6 +30,12 @@ const LOOK: u64 = 20 * MILLISECOND;
 /// A window is not waited for if its links need longer than this.
 const EXTRA_MAX: u64 = 4_000 * MILLISECOND;
 
+/// What is read back and written again of entries in a second, in bytes, where no link is slower.
+const DISK_RATE: u64 = 4 << 20;
+
+/// A disk that was full is tried again after this at most.
+const PREPARED_AGAIN: u64 = 1_100 * MILLISECOND;
+
 /// What is wrong with the one node that is not repaired before a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Impairment {
@@ -46,17 +53,33 @@ pub(crate) enum Impairment {
     Drips,
     /// Each of its turns takes many milliseconds.
     SlowTurns,
+    /// It is told to stop when the window opens.
+    Stops,
 }
 
-const IMPAIRMENTS: [(Impairment, RareEvent); 7] = [
-    (Impairment::Down, RareEvent::WindowNodeDown),
-    (Impairment::Full, RareEvent::WindowDiskFull),
-    (Impairment::SlowDisk, RareEvent::WindowSlowDisk),
-    (Impairment::Hung, RareEvent::WindowHung),
-    (Impairment::Deaf, RareEvent::WindowDeaf),
-    (Impairment::Drips, RareEvent::WindowDrip),
-    (Impairment::SlowTurns, RareEvent::WindowSlowTurns),
+/// How often each is drawn, against the others: what needs more of a coincidence more often.
+const IMPAIRMENTS: [(Impairment, RareEvent, usize); 8] = [
+    (Impairment::Down, RareEvent::WindowNodeDown, 2),
+    (Impairment::Full, RareEvent::WindowDiskFull, 3),
+    (Impairment::SlowDisk, RareEvent::WindowSlowDisk, 1),
+    (Impairment::Hung, RareEvent::WindowHung, 1),
+    (Impairment::Deaf, RareEvent::WindowDeaf, 1),
+    (Impairment::Drips, RareEvent::WindowDrip, 1),
+    (Impairment::SlowTurns, RareEvent::WindowSlowTurns, 1),
+    (Impairment::Stops, RareEvent::WindowStops, 1),
 ];
+
+fn draw_impairment(random: &mut Random) -> (Impairment, RareEvent) {
+    let all: usize = IMPAIRMENTS.iter().map(|(.., weight)| weight).sum();
+    let mut left = random.below(all);
+    let chosen = IMPAIRMENTS.iter().find(|(.., weight)| {
+        let is_this = left < *weight;
+        left = left.saturating_sub(*weight);
+        is_this
+    });
+    let (kind, mark, _) = chosen.expect("below the sum of the weights");
+    (*kind, *mark)
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -78,6 +101,8 @@ pub(crate) struct Steady {
     disturbed: Vec<usize>,
     /// By group: what was committed when the window began.
     targets: Vec<LogIndex>,
+    /// By group: the latest term of any replica when the window began.
+    terms: Vec<Term>,
     /// By group: its leader was slow when the window began.
     led_by_slow: Vec<bool>,
     /// By group: when it was last led, and when it last answered a client.
@@ -98,6 +123,7 @@ impl Steady {
             impaired: None,
             disturbed: Vec::new(),
             targets: Vec::new(),
+            terms: Vec::new(),
             led_by_slow: Vec::new(),
             led_at: vec![0; groups],
             answered_at: vec![0; groups],
@@ -107,6 +133,16 @@ impl Steady {
 }
 
 impl Steady {
+    /// Whether a window was opened and not judged.
+    pub(crate) fn is_in_window(&self) -> bool {
+        self.stage == Stage::Window
+    }
+
+    /// When the stage began.
+    pub(crate) fn since(&self) -> u64 {
+        self.since
+    }
+
     /// Something that began in a storm goes on until then: no window opens before.
     pub(crate) fn lasts_until(&mut self, until: u64) {
         self.quiet_from = self.quiet_from.max(until);
@@ -163,7 +199,9 @@ impl World {
         self.steady.stage = Stage::Settling;
         self.steady.since = self.now;
         self.steady.disturbed.clear();
-        self.steady.impaired = None;
+        if let Some((_, Impairment::Full)) = self.steady.impaired.take() {
+            self.steady.lasts_until(self.now + PREPARED_AGAIN);
+        }
         self.repair();
         if impairs && self.swarm.nodes >= 3 {
             self.impair();
@@ -179,6 +217,7 @@ impl World {
 
     /// Whatever is wrong from outside ends.
     pub(crate) fn repair(&mut self) {
+        self.end_stopping();
         self.network.blocked.clear();
         self.network.links.repair();
         self.paused_until.fill(0);
@@ -205,12 +244,12 @@ impl World {
 
     /// Something is wrong with one node for as long as the window lasts.
     fn impair(&mut self) {
-        let (kind, mark) = IMPAIRMENTS[self.random.below(IMPAIRMENTS.len())];
+        let (kind, mark) = draw_impairment(&mut self.random);
         let group = GroupId(1 + self.random.number() % self.swarm.groups);
         let leads = |place: &_| raft_of(place, group).is_some_and(Raft::is_leader);
         let leader = self.places.iter().find(|place| leads(place));
         let leader = leader.map(|place| place.node);
-        let node = match leader.filter(|_| self.random.happens(500_000)) {
+        let node = match leader.filter(|_| self.random.happens(700_000)) {
             Some(leader) => leader,
             None => self.random.below(self.swarm.nodes),
         };
@@ -226,7 +265,8 @@ impl World {
         self.steady.impaired = Some((node, kind));
         match kind {
             Impairment::Down if self.runs(node) => self.crash(node),
-            Impairment::Down | Impairment::SlowDisk | Impairment::SlowTurns => {}
+            Impairment::Down | Impairment::SlowDisk | Impairment::SlowTurns | Impairment::Stops => {
+            }
             Impairment::Full => self.fill_disks(node),
             Impairment::Hung => self.hang_node(node, u64::MAX, true),
             Impairment::Deaf => self.hang_node(node, u64::MAX, false),
@@ -240,6 +280,18 @@ impl World {
             let place = self.place(node, core);
             self.places[place].disk.set_full(true);
         }
+    }
+
+    /// Whether a node is to be down until the window is over.
+    pub(crate) fn stays_down(&self, node: usize) -> bool {
+        let stops = self.is_impaired(node, Impairment::Stops);
+        let stopped = stops && self.steady.stage == Stage::Window;
+        stopped || self.is_impaired(node, Impairment::Down)
+    }
+
+    /// Whether a majority of the members of a group is well.
+    pub(crate) fn has_sound_majority(&self, group: GroupId) -> bool {
+        self.sound_members(group).len() > self.swarm.nodes / 2
     }
 
     pub(crate) fn is_impaired(&self, node: usize, kind: Impairment) -> bool {
@@ -309,12 +361,26 @@ impl World {
         let targets = groups.map(|group| self.committed_index(GroupId(group)));
         self.steady.targets = targets.collect();
         let groups = 1..=self.swarm.groups;
+        self.steady.terms = groups
+            .map(|group| self.latest_term(GroupId(group)))
+            .collect();
+        let groups = 1..=self.swarm.groups;
         let slow = groups.map(|group| self.is_led_by_slow(GroupId(group)));
         self.steady.led_by_slow = slow.collect();
         self.steady.led_at.fill(self.now);
         self.steady.answered_at.fill(self.now);
         self.count_from_here();
         self.coverage.mark(RareEvent::WindowOpened);
+        if let Some((node, Impairment::Stops)) = self.steady.impaired
+            && self.runs(node)
+        {
+            self.begin_stop(node);
+        }
+    }
+
+    fn latest_term(&self, group: GroupId) -> Term {
+        let rafts = self.places.iter().filter_map(|place| raft_of(place, group));
+        rafts.map(Raft::current_term).max().unwrap_or_default()
     }
 
     /// How long the links need at least for what is on its way and what followers lack.
@@ -330,13 +396,9 @@ impl World {
             let to = end.place;
             let nodes = (self.places[from].node, self.places[to].node);
             let outstanding = self.network.outstanding(socket) as u64;
-            let rate = self.network.links.between(nodes.0, nodes.1);
-            let Some(rate) = rate
-                .map(|link| link.rate(self.now))
-                .filter(|rate| *rate > 0)
-            else {
-                continue;
-            };
+            let link = self.network.links.between(nodes.0, nodes.1);
+            let rate = link.map_or(0, |link| link.rate(self.now));
+            let rate = if rate == 0 { DISK_RATE } else { rate };
             if self.is_sound(nodes.0) && self.is_sound(nodes.1) {
                 let bytes = outstanding + self.lacking(from, to);
                 longest = longest.max(3 * bytes * 1_000 * MILLISECOND / rate);
@@ -405,6 +467,8 @@ impl World {
                 ago(led_at)
             ));
         }
+        self.judge_room(group, &sound);
+        self.judge_terms(group);
         if self.steady.led_by_slow[position] || self.is_led_by_slow(group) {
             return;
         }
@@ -429,6 +493,22 @@ impl World {
                     ago(since)
                 ));
             }
+        }
+    }
+
+    /// Elections are few in a quiet window.
+    fn judge_terms(&mut self, group: GroupId) {
+        let position = group.0 as usize - 1;
+        let (before, term) = (self.steady.terms[position], self.latest_term(group));
+        let lasted = self.now - self.steady.since;
+        if term.0 - before.0 > lasted / ELECTION_TIMEOUT {
+            let state = self.describe();
+            self.fail(format!(
+                "group {group} came from term {before} to {term} in {} ms of a quiet window, \
+                 impaired {:?}: {state}",
+                lasted / MILLISECOND,
+                self.steady.impaired
+            ));
         }
     }
 

@@ -1,18 +1,33 @@
-//! Strangers who know the ids: they connect in a peer's name, say nothing, and displace nobody.
+//! Strangers who know the ids: they connect in a peer's name, say nothing, and displace nobody. Some
+//! talk: they say again and again that they are there, and answer nothing.
 
 use pontoon::port::{Completion, SocketId};
+use pontoon::transport::Connection;
 use pontoon::{CloseReason, NodeId};
 
 use crate::faults::Fault;
-use crate::world::World;
+use crate::settings::{LIMITS, MILLISECOND};
+use crate::world::{Event, World};
+
+/// Between two words of a stranger that talks.
+const TALK_INTERVAL: u64 = 30 * MILLISECOND;
 
 /// The strangers' connections of one core that it has not closed.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Strangers {
-    /// In whose name, and the core's own end.
-    held: Vec<(NodeId, SocketId)>,
+    held: Vec<Held>,
     /// Connections whose place others had taken when that was looked at.
     replaced: u64,
+}
+
+/// One connection of a stranger.
+struct Held {
+    /// In whose name.
+    name: NodeId,
+    /// The core's own end.
+    socket: SocketId,
+    /// What it says, if it talks.
+    voice: Option<Box<Connection<Vec<u8>>>>,
 }
 
 /// No core of any life has it.
@@ -21,27 +36,69 @@ const NOBODY: u64 = u64::MAX;
 impl World {
     /// A stranger who saw that a node has connected to a core does so in its name, now and then.
     pub(crate) fn maybe_add_stranger(&mut self, place: usize, acceptor: usize) {
-        if !self.may_fail() || !self.random.happens(self.swarm.stranger) {
+        if !self.may_fail() {
             return;
         }
-        self.injected(Fault::Stranger);
+        let silent = self.random.happens(self.swarm.stranger);
+        let talks = !silent && self.random.happens(self.swarm.talker);
+        if !silent && !talks {
+            return;
+        }
+        self.injected(if talks {
+            Fault::Talker
+        } else {
+            Fault::Stranger
+        });
         let generation = self.places[acceptor].generation;
         let sides = [(place, NOBODY), (acceptor, generation)];
         let [_, socket] = self.network.connect(sides);
         let peer = NodeId(self.places[place].node as u64 + 1);
         let held = &mut self.places[acceptor].strangers.held;
-        held.push((peer, socket));
+        let voice = talks.then(|| Box::new(Connection::new(LIMITS)));
+        held.push(Held {
+            name: peer,
+            socket,
+            voice,
+        });
         let connected = Completion::Connected { peer, socket };
         self.complete(acceptor, generation, connected);
+        if talks {
+            let place = acceptor;
+            self.schedule(MILLISECOND, Event::Talk { place, socket });
+        }
+    }
+
+    /// A stranger says once more that it is there, and is gone when nothing goes wrong any more.
+    pub(crate) fn talk(&mut self, position: usize, socket: SocketId) {
+        let goes_on = self.may_fail();
+        let mut held = self.places[position].strangers.held.iter_mut();
+        let held = held.find(|held| held.socket == socket);
+        let Some(voice) = held.and_then(|held| held.voice.as_mut()) else {
+            return;
+        };
+        if !goes_on {
+            self.network.finish(socket);
+            return self.deliver(socket);
+        }
+        voice.ping(self.now);
+        let batch = voice.send().expect("something waits");
+        let bytes: Vec<u8> = batch.slices().flatten().copied().collect();
+        let sent = voice.on_sent(batch, Ok(bytes.len()));
+        debug_assert!(sent.is_ok());
+        self.network.arrive(socket, &bytes, true);
+        self.deliver(socket);
+        if self.network.end(socket).is_some() {
+            let place = position;
+            self.schedule(TALK_INTERVAL, Event::Talk { place, socket });
+        }
     }
 
     /// A core closes one of its ends: not because a stranger took its place by saying nothing.
     pub(crate) fn check_displaced(&mut self, position: usize, socket: SocketId) {
+        let ended = self.network.has_ended(socket);
         let other = self.network.end(socket).map(|end| end.other);
-        let Some(other) = other.and_then(|other| self.network.end(other)) else {
-            return;
-        };
-        let peer = NodeId(self.places[other.place].node as u64 + 1);
+        let other = other.and_then(|other| self.network.end(other));
+        let peer = other.map(|other| NodeId(self.places[other.place].node as u64 + 1));
         let place = &mut self.places[position];
         let Some(shard) = &place.shard else {
             return;
@@ -51,10 +108,12 @@ impl World {
         let strangers = &mut place.strangers;
         let is_news = replaced > std::mem::replace(&mut strangers.replaced, replaced);
         let known = strangers.held.len();
-        strangers.held.retain(|(_, held)| *held != socket);
+        strangers.held.retain(|held| held.socket != socket);
         let is_strangers = strangers.held.len() < known;
-        let beside_silent = strangers.held.iter().any(|(name, _)| *name == peer);
-        if is_news && !is_strangers && beside_silent {
+        let silent = |held: &Held| Some(held.name) == peer && held.voice.is_none();
+        let beside_silent = strangers.held.iter().any(silent);
+        if is_news && !is_strangers && beside_silent && !ended {
+            let peer = peer.unwrap_or_default();
             self.fail(format!(
                 "place {position} gave up a connection to node {peer} for one that says nothing"
             ));

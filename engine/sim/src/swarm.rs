@@ -101,6 +101,16 @@ pub struct Swarm {
     pub(crate) machine_failure: u64,
     /// Of each log.
     pub(crate) segments_max: u32,
+    /// Of all moments at which something may go wrong: a node is told to stop; somebody asks a core
+    /// for something.
+    pub(crate) stop: u64,
+    pub(crate) calls: u64,
+    /// Of all starts of a core: its driver fails then, at its first use, or later.
+    pub(crate) driver_failure: u64,
+    /// Of all connections: a stranger makes another in the same name, and talks.
+    pub(crate) talker: u64,
+    /// How long every message travels at least, in nanoseconds.
+    pub(crate) way: u64,
 }
 
 impl Swarm {
@@ -152,7 +162,12 @@ impl Swarm {
         self.late_machines = random.happens(500_000);
         self.hoarders = random.happens(100_000);
         self.stranger = maybe(random, 300_000);
-        let segments_max = [64, 64, 16, 8][random.below(4)];
+        // Several groups in few segments hold each other up for longer than a window lasts.
+        let segments_max = match self.groups {
+            1 => [64, 16, 8, 8],
+            _ => [64, 64, 32, 16],
+        };
+        let segments_max = segments_max[random.below(4)];
         if self.steady {
             self.durable_machines = !random.happens(100_000);
             self.checks_promises &= random.happens(200_000);
@@ -168,6 +183,15 @@ impl Swarm {
             }
         }
         self.machine_failure = maybe(random, 2_000);
+        self.stop = maybe(random, 60_000);
+        self.calls = maybe(random, 500_000);
+        self.driver_failure = maybe(random, 150_000);
+        // Each way: a round trip is from a small part of an election timeout up to four.
+        let way = ELECTION_TIMEOUT * [1, 5, 20, 60, 100, 200][random.below(6)] / 100;
+        if !self.steady && random.happens(150_000) {
+            self.way = way;
+        }
+        self.talker = maybe(random, 200_000);
         self
     }
 
@@ -229,6 +253,11 @@ impl Swarm {
             machine_failure: 0,
             segments_max: 64,
             stranger: 0,
+            stop: 0,
+            calls: 0,
+            driver_failure: 0,
+            way: 0,
+            talker: 0,
         }
     }
 }

@@ -31,6 +31,8 @@ pub(crate) enum TraceKind {
     ClockRate = 12,
     /// A quiet window of a steady run begins.
     Calm = 13,
+    /// A node is told to stop.
+    Stop = 14,
 }
 
 /// Two runs of a seed have the same trace.
@@ -60,6 +62,13 @@ impl Trace {
             // FNV-1a (Fowler, Noll, Vo), eight bytes at a time.
             self.hash = (self.hash ^ number).wrapping_mul(0x0100_0000_01b3);
         }
+        if let Some(lines) = &mut self.lines {
+            lines.push(format!("{:>12.3} ms  {text}", time as f64 / 1e6));
+        }
+    }
+
+    /// Adds a line for whoever reads the text. The hash does not know of it.
+    pub(crate) fn note(&mut self, time: u64, text: Arguments<'_>) {
         if let Some(lines) = &mut self.lines {
             lines.push(format!("{:>12.3} ms  {text}", time as f64 / 1e6));
         }

@@ -9,6 +9,7 @@ use pontoon::raft::{Raft, Time};
 use pontoon::simulation::Mutant;
 use pontoon::{CloseReason, GroupId, NodeId};
 
+use crate::calls::Asked;
 use crate::check::Checks;
 use crate::client::Client;
 use crate::clock::{self, Clock};
@@ -23,6 +24,7 @@ use crate::machine::{Oracle, SharedOracle, lock};
 use crate::network::Network;
 use crate::random::Random;
 use crate::recording::Recorder;
+use crate::resends::Resends;
 use crate::settings::MILLISECOND;
 use crate::sim_core::SimCore;
 use crate::steady::{Impairment, Steady};
@@ -129,6 +131,11 @@ pub(crate) enum Event {
     Transmitted {
         socket: SocketId,
     },
+    /// A stranger that talks goes on.
+    Talk {
+        place: usize,
+        socket: SocketId,
+    },
     Client(usize),
     Restart(usize),
     Crash(usize),
@@ -163,6 +170,9 @@ pub(crate) struct World {
     pub(crate) checks: Checks,
     pub(crate) hostile: Hostile,
     pub(crate) costs: Costs,
+    pub(crate) resends: Resends,
+    /// Calls beside proposals that were not answered yet.
+    pub(crate) calls: Vec<Asked>,
     pub(crate) steady: Steady,
     pub(crate) coverage: Coverage,
     faults: Faults,
@@ -254,6 +264,8 @@ impl World {
             checks: Checks::new(swarm.checks_promises),
             hostile: Hostile::default(),
             costs: Costs::default(),
+            resends: Resends::default(),
+            calls: Vec::new(),
             steady: Steady::new(swarm.groups),
             coverage: Coverage::default(),
             faults: Faults::default(),
@@ -328,6 +340,9 @@ impl World {
             self.start(node);
         }
         self.settle();
+        if self.swarm.way > 0 {
+            self.injected(Fault::LongWay);
+        }
         for client in 0..self.clients.len() {
             self.schedule_client(client, 100 * MILLISECOND);
         }
@@ -337,7 +352,12 @@ impl World {
             events *= STEADY_EVENTS;
             self.schedule(300 * MILLISECOND, Event::Look);
         }
-        while self.events < events && self.failure.is_none() {
+        // A window that was opened is judged, if the logs don't run full meanwhile.
+        let to_the_end = self.swarm.steady && self.swarm.releases();
+        while self.failure.is_none()
+            && (self.events < events
+                || to_the_end && self.steady.is_in_window() && self.events < 2 * events)
+        {
             self.step();
         }
         if self.failure.is_none() {
@@ -398,8 +418,9 @@ impl World {
                 peer,
             } => self.dialled(place, generation, peer),
             Event::Transmitted { socket } => self.transmitted(socket),
+            Event::Talk { place, socket } => self.talk(place, socket),
             Event::Client(number) => self.client_acts(number),
-            Event::Restart(node) if self.is_impaired(node, Impairment::Down) => {}
+            Event::Restart(node) if self.stays_down(node) => {}
             Event::Restart(node) => self.start(node),
             Event::Crash(node) if !self.may_fail() || !self.runs(node) => {}
             Event::Crash(node) => self.crash(node),
@@ -440,19 +461,21 @@ impl World {
             return;
         }
         let local = self.local_time(node);
-        self.prepare_machines();
+        self.prepare_machines(position);
         let place = &mut self.places[position];
         let Some(shard) = &mut place.shard else {
             return;
         };
         place.usage.turns += 1;
         let mut operations = Vec::new();
-        let turn = match place.interrupted.take() {
-            // It goes on with the clock and the completions that it had when it was stopped.
-            Some((clock, mut completions)) => {
+        // It goes on with the clock and the completions that it had when it was stopped.
+        let interrupted = place.interrupted.take();
+        let clock = interrupted.as_ref().map_or(local, |(clock, _)| *clock);
+        let turn = match interrupted {
+            Some((_, mut completions)) => {
                 shard.turn(Time(clock), &mut completions, &mut operations)
             }
-            None => shard.turn(Time(local), &mut place.completions, &mut operations),
+            None => shard.turn(Time(clock), &mut place.completions, &mut operations),
         };
         self.trace.event(
             self.now,
@@ -461,8 +484,14 @@ impl World {
             format_args!("place {position}: turn, {} operations", operations.len()),
         );
         self.check_place(position);
+        self.note_room(position);
+        self.check_machines(position, local);
         self.check_gauges(position, operations.len());
         self.check_spinning(position, operations.is_empty(), turn);
+        self.check_calls(position);
+        if self.maybe_fail_driver(position) {
+            return;
+        }
         if self.is_impaired(node, Impairment::SlowTurns) && !operations.is_empty() {
             let lasts = self.random.between(2, 15) * MILLISECOND;
             self.paused_until[node] = self.now + lasts;
@@ -471,6 +500,7 @@ impl World {
             self.carry_out(position, operation);
         }
         self.clients_look(position);
+        self.look_at_stop(position, clock);
         if turn.more {
             self.wake(position, self.now + 1_000);
         } else if turn.deadline.0 != u64::MAX {

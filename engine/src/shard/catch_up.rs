@@ -117,6 +117,9 @@ impl CatchUps {
                 follower.read_bytes += records.len();
                 waiting.read = Some(records);
             }
+            // They were moved within the log, or are not wanted any more: looked at anew. What was
+            // sent before them is on its way, and not to be sent again.
+            Err(ReadError::Changed { .. }) => {}
             Err(_) => {
                 // The follower says anew what it lacks.
                 waiting.appends.clear();

@@ -37,6 +37,11 @@ impl Shard {
                 self.peers.unsent_bytes_max(),
                 config.peer_queue_bytes_max + 2 * frame,
             ),
+            gauge(
+                "bytes of heads waiting for one peer (half of limits.peer_queue_bytes_max)",
+                self.peers.unsent_head_bytes_max(),
+                config.peer_queue_bytes_max / 2 + frame,
+            ),
             gauge("entries waiting for followers", appends, replicas * peers * APPENDS_MAX),
             gauge("bytes read for followers", read_bytes, peers * 8 * frame),
             gauge(
@@ -52,6 +57,11 @@ impl Shard {
             gauge("messages left in the outbox", groups.outbox.len(), 0),
             gauge("replicas with entries to apply", groups.to_apply.len(), replicas),
             gauge("reads under way", groups.reads.len(), replicas + 2 * peers + 1),
+            gauge(
+                "read buffers that peers hold (log.read_bytes, less one)",
+                groups.reads.for_peers(),
+                groups.log.reads_for_peers_max(),
+            ),
             gauge("deadlines", groups.timers.len(), replicas * DEADLINES_MAX),
         ]
     }

@@ -246,6 +246,24 @@ impl Shard {
         self.groups.log.is_nearly_full()
     }
 
+    /// Whether more segments can be made, as far as is known.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn can_grow(&self) -> bool {
+        self.groups.log.can_grow()
+    }
+
+    /// Whether few segments are free and no more can be made.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn is_short_of_room(&self) -> bool {
+        self.groups.log.is_short_of_room()
+    }
+
+    /// Whether the log takes no commands, for want of space.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn is_full(&self) -> bool {
+        self.groups.is_full()
+    }
+
     /// Why the log is closed, if it is.
     #[cfg(feature = "simulation")]
     pub(crate) fn failure(&self) -> Option<&pontoon_storage::Poisoned> {

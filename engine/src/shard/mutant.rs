@@ -32,6 +32,17 @@ pub enum Mutant {
     QueuesWithoutLimit,
     /// A new connection takes the place of one that works before it has said anything.
     IdleDisplaces,
+    /// The log waits for a member that does not answer, whatever room is left.
+    WaitsForDead,
+    /// Entries that find no room before a connection are taken for lost.
+    FullQueueIsUnreachable,
+    /// A follower without memory for entries says that its log is full.
+    ShortIsFull,
+    /// A core that is told to stop ends at once, and leads until then.
+    StopsWithoutHandOver,
+    /// What waits in the inbox when a core ends is left there.
+    #[cfg(feature = "simulation")]
+    LeavesInboxFull,
 }
 
 /// The rules that are broken: none, unless a test or the simulator asked for it.

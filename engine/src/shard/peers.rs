@@ -141,6 +141,14 @@ impl Peers {
         unsent.max().unwrap_or(0)
     }
 
+    /// The same, of heads alone.
+    #[cfg(feature = "simulation")]
+    pub(super) fn unsent_head_bytes_max(&self) -> usize {
+        let links = self.peers.iter().filter_map(|peer| peer.link.as_ref());
+        let unsent = links.map(|link| link.connection.unsent_head_bytes());
+        unsent.max().unwrap_or(0)
+    }
+
     fn position(&self, id: NodeId) -> Option<usize> {
         self.peers.binary_search_by_key(&id, |peer| peer.id).ok()
     }

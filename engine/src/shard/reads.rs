@@ -44,6 +44,15 @@ impl Reads {
         self.under_way.len()
     }
 
+    /// Those for followers.
+    #[cfg(feature = "simulation")]
+    pub(super) fn for_peers(&self) -> usize {
+        let for_peer = |read: &&(u64, ReadPurpose, Time)| {
+            matches!(read.1, ReadPurpose::CatchUp { .. })
+        };
+        self.under_way.iter().filter(for_peer).count()
+    }
+
     fn end(&mut self, id: u64) -> Option<ReadPurpose> {
         let position = self.under_way.iter().position(|read| read.0 == id)?;
         Some(self.under_way.swap_remove(position).1)

@@ -86,6 +86,7 @@ impl Groups {
         let only_grows = replica.machine_failure.is_some() && self.log.is_short();
         let room = match log_room(self.log.admit(bytes + STEP_BYTES)) {
             LogRoom::Enough if only_grows => LogRoom::Full,
+            LogRoom::Short if self.config.mutants.is(Mutant::ShortIsFull) => LogRoom::Full,
             room => room,
         };
         raft.set_room(room);

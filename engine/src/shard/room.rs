@@ -91,14 +91,18 @@ impl Groups {
         }
     }
 
+    /// Whether the log takes no commands, for want of space.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self.log.admit(STEP_BYTES), Err(AppendError::NoSpace { .. }))
+    }
+
     /// Notes since when the log takes no commands: it is full, or its next segment does not come.
     fn look_after_refusals(&mut self) {
-        let no_space = |admitted| matches!(admitted, Err(AppendError::NoSpace { .. }));
         let largest = self.log.admit(record::encoded_bytes(self.config.command_bytes_max));
         let waits = matches!(largest, Err(AppendError::Preparing { .. }));
-        let takes_none = waits || no_space(self.log.admit(STEP_BYTES));
+        let takes_none = waits || self.is_full();
         // Where large commands find no room, small ones may go on for a while.
-        let full = no_space(largest);
+        let full = matches!(largest, Err(AppendError::NoSpace { .. }));
         let now = self.now;
         let since = |since: Option<Time>, is_so: bool| is_so.then_some(since.unwrap_or(now));
         let lately = now.since(std::mem::replace(&mut self.room.full_counted, now));
@@ -179,7 +183,7 @@ impl Groups {
     /// lack entries that the log which is short holds.
     fn leave_laggards_behind(&mut self, slot: ReplicaSlot, lag_bytes_max: u64, full: FullLog) {
         let replica = &self.replicas[slot];
-        if !replica.raft.is_leader() {
+        if !replica.raft.is_leader() || self.is(Mutant::WaitsForDead) {
             return;
         }
         let (group, timeout) = (replica.id, self.config.election_timeout);

@@ -80,6 +80,7 @@ impl Groups {
 
 impl Sender<'_> {
     fn send(&mut self, catch_ups: &mut CatchUps, slot: ReplicaSlot, to: NodeId, message: Message) {
+        let lost = self.takes_full_for_lost(to);
         let Some(replica) = self.replicas.get_mut(slot) else {
             return;
         };
@@ -87,7 +88,7 @@ impl Sender<'_> {
             Body::AppendEntries(request) if request.count > 0 => {
                 let term = message.term;
                 let append = Append { term, request };
-                if !self.peers.is_connected(to) {
+                if !self.peers.is_connected(to) || lost {
                     replica.raft.report_unreachable(to);
                 } else if catch_ups.contains(slot, to) {
                     catch_ups.queue(slot, to, append);
@@ -106,6 +107,11 @@ impl Sender<'_> {
             }
             _ => self.send_head(slot, to, &message),
         }
+    }
+
+    /// A queue without room is none that is gone: entries wait for it.
+    fn takes_full_for_lost(&mut self, to: NodeId) -> bool {
+        self.mutants.is(Mutant::FullQueueIsUnreachable) && self.peers.records_room(to).is_none()
     }
 
     fn send_head(&mut self, slot: ReplicaSlot, to: NodeId, message: &Message) {

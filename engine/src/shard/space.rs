@@ -1,10 +1,9 @@
 //! Room in the log: segments made ready in time, marks when it falls idle, compaction.
 
 use pontoon_raft::Time;
-use pontoon_storage::{AppendError, SegmentLog};
+use pontoon_storage::SegmentLog;
 
 use super::groups::Groups;
-use super::persist::STEP_BYTES;
 use super::reads::ReadPurpose;
 use crate::port::Operation;
 
@@ -129,7 +128,7 @@ impl Groups {
     /// Says that the log is full, or has room again. A burst that only outruns the preparing of the
     /// next segment is not worth a line.
     fn notice_room(&mut self) {
-        let full = matches!(self.log.admit(STEP_BYTES), Err(AppendError::NoSpace { .. }));
+        let full = self.is_full();
         let since = self.space.full_since.filter(|_| full);
         let since = since.or_else(|| full.then_some(self.now));
         self.space.full_since = since;

@@ -1,6 +1,7 @@
 //! The end of a core: what it leads is handed over first, which takes an election timeout at most.
 
 use super::groups::Groups;
+use super::mutant::Mutant;
 use super::persist::Source;
 use super::replicas::ReplicaSlot;
 use crate::request::RequestError;
@@ -12,6 +13,10 @@ impl Groups {
             return;
         }
         self.stop_by = Some(self.now.after(self.config.election_timeout));
+        if self.is(Mutant::StopsWithoutHandOver) {
+            self.stop_by = Some(self.now);
+            return;
+        }
         tracing::info!(node = %self.config.node, "hands over what it leads, and stops");
         self.hands_over();
     }

@@ -66,7 +66,16 @@ impl SegmentLog {
         entries: RangeInclusive<LogIndex>,
         bytes_max: usize,
     ) -> Option<DiskOp> {
-        self.read_leaving(BUFFERS_KEPT, group, entries, bytes_max)
+        let takes_all = self.config.is(Mutant::PeersTakeAllBuffers);
+        let kept = if takes_all { 0 } else { BUFFERS_KEPT };
+        self.read_leaving(kept, group, entries, bytes_max)
+    }
+
+    /// Most reads for peers that may be under way at once, by the buffers that there are.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn reads_for_peers_max(&self) -> usize {
+        self.read_pool.slabs() - BUFFERS_KEPT
     }
 
     fn read_leaving(

@@ -322,6 +322,13 @@ impl SegmentLog {
         }
     }
 
+    /// Whether more segments can be made, as far as is known.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn can_grow(&self) -> bool {
+        self.space.can_grow()
+    }
+
     /// Whether few segments are free and no more can be made, so that what holds the oldest ones
     /// should be let go of, and is [relocated](Self::relocate) where it is not.
     #[must_use]

@@ -2,7 +2,7 @@
 
 use pontoon_raft::{GroupId, NodeId, RoleName};
 
-use super::cluster::{Cluster, poll, shard_config};
+use super::cluster::{Cluster, GROUP, poll, shard_config};
 use crate::outcome::{ProposeError, Rejection, Unknown};
 use crate::request::RequestError;
 
@@ -27,6 +27,19 @@ fn a_leader_that_stops_hands_over_first() {
         [1, 2].iter().any(|node| cluster.status(*node).unwrap().role == RoleName::Leader)
     });
     assert_eq!(term(&cluster), before, "it had campaigned before node 0 was gone");
+}
+
+/// Before, it was answered once its shard was dropped, which waits for the disk.
+#[test]
+fn who_waits_for_a_leader_is_answered_when_the_core_stops() {
+    let mut cluster = Cluster::new(3);
+    cluster.create(GROUP);
+    let mut waiting = cluster.group(0).leader();
+    cluster.run(1);
+    assert_eq!(poll(&mut waiting), None, "nobody leads yet");
+    cluster.core(0).stop();
+    cluster.until("node 0 has stopped", |cluster| stopped(cluster, 0));
+    assert_eq!(poll(&mut waiting), Some(Err(RequestError::Stopped)));
 }
 
 #[test]

@@ -50,6 +50,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     mutants: bool,
 
+    /// With --mutants: only those with this in their names. Example: pontoon-sim --mutants --only room
+    #[arg(long, value_name = "TEXT", requires = "mutants")]
+    only: Option<String>,
+
     /// Find the smallest number of events with which this seed still fails.
     /// Example: pontoon-sim --minimize 7
     #[arg(long, value_name = "SEED", conflicts_with = "mutants")]
@@ -272,7 +276,8 @@ fn mutants(arguments: &Arguments, from: u64) -> bool {
     let mut rows = Vec::new();
     let mut all = true;
     let progress = output::progress(MUTANTS.len() as u64);
-    for named in MUTANTS {
+    let only = arguments.only.as_deref().unwrap_or_default();
+    for named in MUTANTS.iter().filter(|named| named.name.contains(only)) {
         progress.set_message(named.name);
         let begun = Instant::now();
         let hidden = indicatif::ProgressBar::hidden();
@@ -341,6 +346,7 @@ fn minimize(arguments: &Arguments, seed: u64) -> bool {
             seed: None,
             trace: None,
             history: None,
+            only: None,
             ..*arguments
         },
     );
