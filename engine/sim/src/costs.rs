@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon::port::SocketId;
-use pontoon::raft::{Body, LogRoom, Raft, Term};
+use pontoon::raft::{AppendOutcome, AppendResponse, Body, LogRoom, Raft, Term};
 use pontoon::storage::DiskOp;
 use pontoon::{GroupId, LogIndex, NodeId};
 
@@ -103,14 +103,12 @@ impl World {
             format_args!("place {position} to node {to} over {socket:?}, group {group}: {message}"),
         );
         self.check_resent(position, (to, socket), (group, &message));
-        if let Body::AppendResponse(response) = message.body
-            && response.room != LogRoom::Enough
-        {
+        if let Body::AppendResponse(response) = message.body {
             if response.room == LogRoom::Full {
                 self.coverage.mark(RareEvent::FollowerFull);
                 self.check_called_full(position, group);
             }
-            self.note_refused(position, to, (sniffed.head.group, response.round));
+            self.note_refused(position, to, (group, response));
         }
         let key = (position, to, sniffed.head.group);
         let Some(transfer) = self.costs.transfers.get_mut(&key) else {
@@ -129,9 +127,20 @@ impl World {
         }
     }
 
-    /// A follower has no room. What it has not taken by then is to be sent again, but it is tried
-    /// only once in a round of heartbeats.
-    fn note_refused(&mut self, follower: usize, leader: NodeId, (group, round): (u64, u64)) {
+    /// A follower that has no room, and then rejects what was behind that on its way. What it has
+    /// not taken by then is to be sent again, but it is tried only once in a round of heartbeats.
+    fn note_refused(
+        &mut self,
+        follower: usize,
+        leader: NodeId,
+        (GroupId(group), response): (GroupId, AppendResponse),
+    ) {
+        let refuses = response.room != LogRoom::Enough;
+        let rejects = matches!(response.outcome, AppendOutcome::Rejected { .. });
+        if !refuses && !rejects {
+            return;
+        }
+        let round = response.round;
         let to = NodeId(self.places[follower].node as u64 + 1);
         let place = self.place(leader.0 as usize - 1, self.places[follower].core);
         let raft = crate::world::raft_of(&self.places[follower], GroupId(group));
@@ -139,7 +148,8 @@ impl World {
             return;
         };
         if let Some(transfer) = self.costs.transfers.get_mut(&(place, to, group))
-            && transfer.refused.is_none_or(|refused| round > refused)
+            && (refuses && transfer.refused.is_none_or(|refused| round > refused)
+                || rejects && transfer.refused == Some(round))
         {
             transfer.refused = Some(round);
             drop(transfer.sent.split_off(&last.next()));

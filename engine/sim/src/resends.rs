@@ -14,8 +14,12 @@ use crate::world::World;
 struct Sent {
     term: Term,
     socket: SocketId,
-    /// The first entry of each message since the follower asked for any again.
+    /// The first entry of each message since the follower asked for any again, and of those that
+    /// left before its leader had heard of that.
     firsts: BTreeSet<LogIndex>,
+    before: BTreeSet<LogIndex>,
+    /// Until when that may be so.
+    asked_until: u64,
 }
 
 /// By the leader's place, the follower and the group.
@@ -54,13 +58,16 @@ impl World {
                     term: message.term,
                     socket,
                     firsts: BTreeSet::new(),
+                    before: BTreeSet::new(),
+                    asked_until: 0,
                 };
                 let sent = sent.or_insert_with(new);
                 if (sent.term, sent.socket) != (message.term, socket) {
                     *sent = new();
                 }
                 let first = request.prev_log.index.next();
-                if !sent.firsts.insert(first) {
+                let heard = self.now >= sent.asked_until || !sent.before.insert(first);
+                if heard && !sent.firsts.insert(first) {
                     self.fail(format!(
                         "place {position} sends entry {first} of group {group} to node {to} again, \
                          which did not ask for it"
@@ -72,7 +79,11 @@ impl World {
                 if lacks || response.room != LogRoom::Enough || response.tainted {
                     let from = NodeId(self.places[position].node as u64 + 1);
                     let leader = self.place(to.0 as usize - 1, self.places[position].core);
-                    self.resends.sent.remove(&(leader, from, group));
+                    if let Some(sent) = self.resends.sent.get_mut(&(leader, from, group)) {
+                        sent.firsts.clear();
+                        sent.before.clear();
+                        sent.asked_until = self.now + EXCUSED;
+                    }
                 }
             }
             _ => {}

@@ -1,7 +1,7 @@
 //! Nodes that are told to stop, at any moment and with everything under way; drivers that fail.
 
 use pontoon::GroupId;
-use pontoon::raft::Raft;
+use pontoon::raft::PeerStatus;
 
 use crate::coverage::RareEvent;
 use crate::faults::Fault;
@@ -55,7 +55,7 @@ impl World {
         let began = *stopping.began.get_or_insert(clock);
         if shard.stopped() {
             self.check_answered_at_end(position, "it has stopped");
-            self.check_handed_over(position);
+            self.check_handed_over(position, clock);
             self.end_core(position);
         } else if clock > began + STOP_MAX {
             self.fail(format!(
@@ -65,10 +65,12 @@ impl World {
         }
     }
 
-    /// Where nothing is in the way, a core leads nothing when it ends.
-    fn check_handed_over(&mut self, position: usize) {
+    /// Where nothing is in the way, and somebody answers who could lead, a core leads nothing when
+    /// it ends.
+    fn check_handed_over(&mut self, position: usize, clock: u64) {
         let place = &self.places[position];
-        let in_the_way = !self.is_impaired(place.node, Impairment::Stops)
+        let in_the_way = !self.stays_down(place.node)
+            || !self.is_impaired(place.node, Impairment::Stops)
             || self.swarm.slowest_link > 0
             || place
                 .shard
@@ -77,7 +79,11 @@ impl World {
         let Some(stopping) = place.stopping.as_ref().filter(|_| !in_the_way) else {
             return;
         };
-        let leads = |group: &&GroupId| raft_of(place, **group).is_some_and(Raft::is_leader);
+        let answers = |peer: &PeerStatus| clock < peer.responded_at.0 + ELECTION_TIMEOUT / 2;
+        let leads = |group: &&GroupId| {
+            let raft = raft_of(place, **group).filter(|raft| raft.is_leader());
+            raft.is_some_and(|raft| raft.status().peers.iter().any(answers))
+        };
         let kept = stopping.led.iter().find(leads).copied();
         if let Some(group) = kept.filter(|group| self.has_sound_majority(*group)) {
             let state = self.describe();

@@ -145,6 +145,7 @@ impl Shard {
         let requests_left = self.take_requests();
         self.groups.maintain_log(operations);
         self.groups.look_after_room();
+        self.groups.hand_over_at_stop();
         // The write goes first: sends run inline and copy, and it would wait for them.
         self.groups.seal(operations);
         self.groups.flush(&mut self.peers, operations);

@@ -18,7 +18,21 @@ impl Groups {
             return;
         }
         tracing::info!(node = %self.config.node, "hands over what it leads, and stops");
-        self.hands_over();
+    }
+
+    /// Hands over whatever a core that stops leads and another member could lead: what it was told
+    /// to lead meanwhile, or could not hand over before, too.
+    pub(super) fn hand_over_at_stop(&mut self) {
+        if self.stop_by.is_none_or(|deadline| self.now >= deadline) || self.stopped {
+            return;
+        }
+        let leads: Vec<ReplicaSlot> = self.replicas.leading().collect();
+        for slot in leads {
+            let raft = &mut self.replicas[slot].raft;
+            if raft.hand_over(self.now, &mut self.output).is_some() {
+                self.process_output(slot, Source::None);
+            }
+        }
     }
 
     /// Ends what began with `begin_stop`, once nothing is left to hand over or the time is up. True
@@ -27,7 +41,7 @@ impl Groups {
         let Some(deadline) = self.stop_by.filter(|_| !self.stopped) else {
             return false;
         };
-        if !self.failed && self.now < deadline && self.hands_over() {
+        if !self.failed && self.now < deadline && self.is_handing_over() {
             return false;
         }
         self.stopped = true;
@@ -38,17 +52,9 @@ impl Groups {
         true
     }
 
-    /// Hands over whatever it leads and another member could lead. True if there is any.
-    fn hands_over(&mut self) -> bool {
-        let leads: Vec<ReplicaSlot> = self.replicas.leading().collect();
-        let mut any = false;
-        for slot in leads {
-            let raft = &mut self.replicas[slot].raft;
-            if raft.hand_over(self.now, &mut self.output).is_some() {
-                any = true;
-                self.process_output(slot, Source::None);
-            }
-        }
-        any
+    /// Whether it leads a group that another member is to lead.
+    fn is_handing_over(&self) -> bool {
+        let mut leads = self.replicas.leading();
+        leads.any(|slot| self.replicas[slot].raft.transfer().is_some())
     }
 }
