@@ -67,8 +67,12 @@ pub enum Rejection {
         /// The limit.
         limit: usize,
     },
-    /// The log has no room: its segments are full, or the disk is.
-    #[error("the log has no free segment; free disk space or raise log.segments_max")]
+    /// The log has no room: its segments are full, or none can be made, because the disk is full or
+    /// for a reason that the node's log names.
+    #[error(
+        "the log has no free segment; free disk space, raise log.segments_max, or see the node's \
+         log for why none can be made"
+    )]
     NoSpace,
     /// The next segment of the log is not ready yet; try again soon. Where that lasts the disk is
     /// slow to make files, and the node hands over what it leads.

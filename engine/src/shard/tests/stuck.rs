@@ -142,6 +142,7 @@ fn a_leader_whose_next_segment_does_not_come_hands_over() {
         told.extend(poll(&mut proposal));
     }
     assert!(told.contains(&Err(Rejection::Preparing.into())), "the first is told why");
+    assert_eq!(cluster.nodes[0].held_prepares, 2, "once, and once more in haste");
     assert_ne!(leader(&cluster), Some(0), "it takes no commands");
     let taken = told.iter().filter(|outcome| outcome.is_ok()).count();
     assert!(taken > 700, "{taken}");
