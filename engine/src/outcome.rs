@@ -112,9 +112,9 @@ pub enum Unknown {
     /// Leadership was lost after the proposal was sent to others.
     #[error("leadership was lost before the command was committed")]
     LeadershipLost,
-    /// For ten election timeouts since it was proposed nothing of the group was committed: a majority
-    /// of its members does not write, because disks are full or stand still. The group takes nothing
-    /// new until this has come through ([`Rejection::NoRoomElsewhere`]).
+    /// For ten election timeouts since it was proposed nothing of the group was committed: a
+    /// majority of its members does not write, because disks are full or stand still. The group
+    /// takes nothing new until this has come through ([`Rejection::NoRoomElsewhere`]).
     #[error("a majority did not write the command for a long time; it may still be applied")]
     Stalled,
     /// The group's state machine failed on this node before it had applied the command, or with

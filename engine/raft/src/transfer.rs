@@ -30,8 +30,8 @@ pub enum TransferRejection {
         to: NodeId,
     },
     /// The target could not win now: it has not answered for an election timeout, its disk is being
-    /// repaired, its log is full or left behind, or its state machine failed. Name another voter, or
-    /// try again when `status` shows nothing of it any more.
+    /// repaired, its log is full or left behind, or its state machine failed. Name another voter,
+    /// or try again when `status` shows nothing of it any more.
     #[error(
         "node {to} can't take over: it does not answer, is repaired, is full or left behind, or \
          its state machine failed; name another voter"
@@ -83,9 +83,9 @@ impl Raft {
         leading.begin_transfer(to, &view, output)
     }
 
-    /// Hands over to the member that is best placed, because this node can't go on to lead. What was
-    /// asked for before does not keep it from that. Gives who is to take over, also if a transfer is
-    /// under way already; `None` if nobody can.
+    /// Hands over to the member that is best placed, because this node can't go on to lead. What
+    /// was asked for before does not keep it from that. Gives who is to take over, also if a
+    /// transfer is under way already; `None` if nobody can.
     pub fn hand_over(&mut self, now: Time, output: &mut Output) -> Option<NodeId> {
         self.now = now;
         let (leading, view) = self.leading()?;

@@ -62,8 +62,8 @@ impl Groups {
         replica.is_stalled() || self.lasts(replica.stall.majority_full_since)
     }
 
-    /// Gives proposals that are old, of groups that commit nothing for long, the outcome that can be
-    /// told. Those groups take no more until that has come through.
+    /// Gives proposals that are old, of groups that commit nothing for long, the outcome that can
+    /// be told. Those groups take no more until that has come through.
     pub(super) fn look_after_stalled(&mut self) {
         let now = self.now;
         let patience = STALLED_TIMEOUTS * self.config.election_timeout;

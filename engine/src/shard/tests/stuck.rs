@@ -15,7 +15,7 @@ const OTHER: GroupId = GroupId(8);
 
 const TEN_ELECTION_TIMEOUTS: u64 = 10_000_000_000;
 
-/// Proposals under way, each with when it was made, and the outcomes so far with how long they took.
+/// Proposals under way, each with when it was made, and outcomes, each with how long it took.
 #[derive(Default)]
 struct Client {
     waiting: VecDeque<(u64, Proposal)>,
