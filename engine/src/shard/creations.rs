@@ -35,8 +35,7 @@ impl Creations {
 }
 
 impl Groups {
-    /// Takes an order to make a group. At most [`REQUESTS_MAX`] wait, for their turn or for the
-    /// disk.
+    /// Takes an order to make a group. At most [`REQUESTS_MAX`] wait, for their turn or the disk.
     pub(super) fn order_group(&mut self, creation: Creation) {
         let in_line = self.creations.0.len();
         if in_line + self.durability.created_waiting() >= REQUESTS_MAX {

@@ -294,7 +294,9 @@ impl SegmentLog {
             return None;
         }
         if self.space.preparing.is_some() {
-            let waits = !self.space.hurried && !self.space.has_room(1, &self.config);
+            // Commands of any size are refused from here on.
+            let frame = self.staging.bytes(self.block) + self.config.frame_bytes_max as usize;
+            let waits = !self.space.hurried && !self.space.has_room(frame, &self.config);
             self.space.hurried |= waits;
             return self.space.preparing.filter(|_| waits);
         }
@@ -312,13 +314,15 @@ impl SegmentLog {
     /// Takes a segment that [`segments_wanted`](Self::segments_wanted) asked for; `ok` is false
     /// when it could not be prepared.
     pub fn on_prepared(&mut self, slot: u32, ok: bool) {
-        if self.space.preparing == Some(slot) {
-            self.space.preparing = None;
-            self.space.preparation_failed = !ok;
-            if ok {
-                self.space.used_slots.insert(slot);
-                self.space.free.push_back(slot);
-            }
+        let space = &mut self.space;
+        if space.preparing == Some(slot) {
+            space.preparing = None;
+            space.preparation_failed = !ok;
+        }
+        // Asked for once more, it may be there after the first try has failed.
+        if ok && space.preparing.is_none() && space.used_slots.insert(slot) {
+            space.preparation_failed = false;
+            space.free.push_back(slot);
         }
     }
 

@@ -101,8 +101,7 @@ fn a_hand_over_to_a_member_whose_log_is_full_is_refused() {
     assert_eq!(poll(&mut answer), Some(Err(TransferError::Rejected(unavailable))));
 }
 
-/// What an administrator asked for and called off does not keep a node that stops from handing
-/// over.
+/// What an administrator asked for and called off keeps no node that stops from handing over.
 #[test]
 fn a_stop_soon_after_a_hand_over_that_was_called_off_hands_over() {
     let mut cluster = Cluster::led_by_first(3);

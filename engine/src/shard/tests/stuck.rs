@@ -17,8 +17,7 @@ const OTHER: GroupId = GroupId(8);
 
 const TEN_ELECTION_TIMEOUTS: u64 = 10_000_000_000;
 
-/// Proposals under way, each with when it was made, and the outcomes so far with how long they
-/// took.
+/// Proposals under way, each with when it was made, and outcomes, each with how long it took.
 #[derive(Default)]
 struct Client {
     waiting: VecDeque<(u64, Proposal)>,
@@ -145,6 +144,7 @@ fn a_leader_whose_next_segment_does_not_come_hands_over() {
         told.extend(poll(&mut proposal));
     }
     assert!(told.contains(&Err(Rejection::Preparing.into())), "the first is told why");
+    assert_eq!(cluster.nodes[0].held_prepares, 2, "once, and once more in haste");
     assert_ne!(leader(&cluster), Some(0), "it takes no commands");
     let taken = told.iter().filter(|outcome| outcome.is_ok()).count();
     assert!(taken > 700, "{taken}");
