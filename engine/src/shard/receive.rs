@@ -89,7 +89,8 @@ impl Groups {
             room => room,
         };
         raft.set_room(room);
-        let refuses = room != LogRoom::Enough;
+        let refuses = room != LogRoom::Enough
+            && !(are_empty(entries) && self.log.admit_reserved(bytes + STEP_BYTES).is_ok());
         let (message, entries) = if refuses {
             // Its leader is heard of all the same, and learns why its entries are not taken.
             (as_heartbeat(message), &[][..])
@@ -136,6 +137,13 @@ fn log_room(admitted: Result<(), AppendError>) -> LogRoom {
         Err(AppendError::NoSpace { .. }) => LogRoom::Full,
         Err(_) => LogRoom::Short,
     }
+}
+
+/// Whether these are a leader's empty entries, which find room where commands find none. Until the
+/// first one is committed nothing of before is known to be: after a restart of members whose logs
+/// are full nobody would apply what had been acknowledged.
+fn are_empty(entries: &[EntryMeta]) -> bool {
+    !entries.is_empty() && entries.iter().all(|entry| entry.kind == EntryKind::Noop)
 }
 
 /// An AppendEntries without its entries; other messages as they are.

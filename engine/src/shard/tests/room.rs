@@ -85,6 +85,35 @@ fn any_number_of_elections_find_room_in_a_full_log() {
     }
 }
 
+/// A new leader's empty entry found no room with its followers, and without it nobody knows that what
+/// was acknowledged before is committed: the machines stayed behind until there was room again.
+#[test]
+fn what_was_acknowledged_is_applied_again_after_a_restart_of_full_logs() {
+    let mut cluster = Cluster::led_by_first(3);
+    let mut acknowledged = 0;
+    for number in 0.. {
+        let proposal = cluster.group(0).propose(numbered(number));
+        if cluster.wait(proposal).is_err() {
+            break;
+        }
+        acknowledged += 1;
+    }
+    cluster.run(500);
+    for round in 0..3 {
+        for node in 0..3 {
+            cluster.power_off(node);
+        }
+        for node in 0..3 {
+            cluster.power_on(node);
+        }
+        let all = |node| move |cluster: &Cluster| cluster.applied(node).len() >= acknowledged;
+        for node in 0..3 {
+            cluster.until(&format!("node {node} applies all, start {round}"), all(node));
+        }
+        cluster.run(500);
+    }
+}
+
 /// Its disk is full and theirs are not: whoever can take proposals shall.
 #[test]
 fn a_leader_without_room_hands_over_to_one_that_has() {
