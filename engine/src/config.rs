@@ -41,8 +41,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Where other nodes reach this one.
     pub listen: SocketAddr,
-    /// The other nodes. The IP address is best the one that a node also connects from: it has places
-    /// at the door there, which whoever connects in its name from elsewhere can't take.
+    /// The other nodes. The IP address is best the one that a node also connects from: it has
+    /// places at the door there, which whoever connects in its name from elsewhere can't take.
     #[serde(default)]
     pub peers: BTreeMap<PeerId, SocketAddr>,
     /// Cores, each with a thread, a log and a ring. The same on all nodes; can't change later.

@@ -70,8 +70,8 @@ pub enum Rejection {
     /// The log has no room: its segments are as many as there may be, or another could not be made,
     /// for want of disk space, descriptors, or the directory. The node's log lines say why.
     #[error(
-        "the log has no free segment: `log.segments_max` is reached, or none could be made, and the \
-         node's log lines say why; free disk space, raise the limit, or mend what they name"
+        "the log has no free segment: `log.segments_max` is reached, or none could be made, and \
+         the node's log lines say why; free disk space, raise the limit, or mend what they name"
     )]
     NoSpace,
     /// A majority of the members has taken no entries for an election timeout: nothing could be

@@ -38,8 +38,8 @@ pub(crate) enum BulkRequest {
     Prepare(WantedSegment),
 }
 
-/// A segment to be made, and where. The core may end meanwhile, or fail: its directory is given back
-/// only when nobody works in it any more.
+/// A segment to be made, and where. The core may end meanwhile, or fail: its directory is given
+/// back only when nobody works in it any more.
 #[derive(Debug)]
 pub(crate) struct WantedSegment {
     pub(crate) slot: u32,

@@ -85,8 +85,8 @@ fn any_number_of_elections_find_room_in_a_full_log() {
     }
 }
 
-/// A new leader's empty entry found no room with its followers, and without it nobody knows that what
-/// was acknowledged before is committed: the machines stayed behind until there was room again.
+/// A new leader's empty entry found no room with its followers, and without it nobody knows that
+/// what was acknowledged before is committed: the machines stayed behind until there was room.
 #[test]
 fn what_was_acknowledged_is_applied_again_after_a_restart_of_full_logs() {
     let mut cluster = Cluster::led_by_first(3);
