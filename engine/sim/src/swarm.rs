@@ -162,9 +162,10 @@ impl Swarm {
         self.late_machines = random.happens(500_000);
         self.hoarders = random.happens(100_000);
         self.stranger = maybe(random, 300_000);
-        // Several groups in few segments hold each other up for longer than a window lasts.
-        let segments_max = match self.groups {
-            1 => [64, 16, 8, 8],
+        // Several groups of large commands in few segments hold each other up for longer than a
+        // window lasts.
+        let segments_max = match (self.groups, self.large) {
+            (1, _) | (_, false) => [64, 16, 8, 8],
             _ => [64, 64, 32, 16],
         };
         let segments_max = segments_max[random.below(4)];
