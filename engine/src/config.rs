@@ -400,7 +400,8 @@ impl Config {
     /// The most memory that a node takes for what it queues and caches, in bytes: on each core the
     /// log's staging, cache and read buffers, proposals and replies, and for each peer what waits
     /// to be sent, what is received on its connection and on another that is on trial beside it,
-    /// and what was read ahead. State machines, and what each group costs, come on top.
+    /// and what was read ahead. State machines, what each group costs, and tasks of the application
+    /// come on top.
     #[must_use]
     pub fn memory_bytes_max(&self) -> u64 {
         let log = self.log_config(0);
