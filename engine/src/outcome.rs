@@ -54,7 +54,7 @@ pub enum Rejection {
         leader: Option<NodeId>,
     },
     /// A limit is reached; try again when earlier proposals are done.
-    #[error("{limit} is reached; wait for earlier proposals, or raise it")]
+    #[error("{limit} is reached; take the outcomes of earlier proposals, or raise it")]
     Overloaded {
         /// The limit, by its name in the configuration.
         limit: &'static str,
