@@ -59,8 +59,8 @@ pub(crate) enum Impairment {
 
 /// How often each is drawn, against the others: what needs more of a coincidence more often.
 const IMPAIRMENTS: [(Impairment, RareEvent, usize); 8] = [
-    (Impairment::Down, RareEvent::WindowNodeDown, 2),
-    (Impairment::Full, RareEvent::WindowDiskFull, 3),
+    (Impairment::Down, RareEvent::WindowNodeDown, 3),
+    (Impairment::Full, RareEvent::WindowDiskFull, 6),
     (Impairment::SlowDisk, RareEvent::WindowSlowDisk, 1),
     (Impairment::Hung, RareEvent::WindowHung, 1),
     (Impairment::Deaf, RareEvent::WindowDeaf, 1),
