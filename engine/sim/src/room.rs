@@ -8,8 +8,8 @@ use crate::settings::{ELECTION_TIMEOUT, MILLISECOND};
 use crate::steady::Impairment;
 use crate::world::{World, raft_of};
 
-/// A log could not grow so long ago at most when its core says that it is full: what it says may wait
-/// for its disk, and for a pause.
+/// A log could not grow so long ago at most when its core says that it is full: what it says may
+/// wait for its disk, and for a pause.
 const SAID_AFTER: u64 = 4_000 * MILLISECOND;
 
 /// So long may a leader have no room in a quiet window while another could lead that has some, or

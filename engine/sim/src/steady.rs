@@ -356,7 +356,10 @@ impl World {
     fn open_window(&mut self) {
         self.steady.stage = Stage::Window;
         self.steady.since = self.now;
-        self.steady.until = self.now + WINDOW + self.transfer_time().min(EXTRA_MAX);
+        // Where a log is full, who holds it up is waited for over ten election timeouts.
+        let full = matches!(self.steady.impaired, Some((_, Impairment::Full)));
+        let window = if full { 2 * WINDOW } else { WINDOW };
+        self.steady.until = self.now + window + self.transfer_time().min(EXTRA_MAX);
         let groups = 1..=self.swarm.groups;
         let targets = groups.map(|group| self.committed_index(GroupId(group)));
         self.steady.targets = targets.collect();

@@ -1,5 +1,5 @@
-//! Strangers who know the ids: they connect in a peer's name, say nothing, and displace nobody. Some
-//! talk: they say again and again that they are there, and answer nothing.
+//! Strangers who know the ids: they connect in a peer's name, say nothing, and displace nobody.
+//! Some talk: they say again and again that they are there, and answer nothing.
 
 use pontoon::port::{Completion, SocketId};
 use pontoon::transport::Connection;

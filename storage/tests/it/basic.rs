@@ -591,28 +591,3 @@ fn reads_for_peers_leave_a_buffer_for_applying() {
     let applied = bench.log.read(GroupId(1), entry(2), 1);
     assert!(applied.is_some(), "while {} are for peers", held.len());
 }
-
-/// The first try to prepare a segment fails; it was asked for once more meanwhile, which succeeds.
-#[test]
-fn a_segment_that_the_second_try_made_is_used() {
-    let mut bench = Bench::new();
-    bench.log.create_group(GroupId(1), b"").unwrap();
-    let mut index = 0;
-    let slot = loop {
-        if let Some(slot) = bench.log.segments_wanted() {
-            break slot;
-        }
-        index += 1;
-        bench.append(1, index, 1, &[1; 3000]);
-        while let Some(mut operation) = bench.log.seal() {
-            let (id, result) = (operation.id(), bench.volume.run(&mut operation));
-            bench.log.on_complete(id, result).unwrap();
-        }
-    };
-    let (_, free) = bench.log.segments();
-    bench.volume.prepare(slot).unwrap();
-    for (ready, expected) in [(false, free), (true, free + 1), (true, free + 1)] {
-        bench.log.on_prepared(slot, ready);
-        assert_eq!(bench.log.segments().1, expected);
-    }
-}

@@ -217,3 +217,28 @@ fn a_log_of_three_segments_goes_on_for_ever() {
     }
     assert_eq!(bench.volume.slots().len(), 3);
 }
+
+/// The first try to prepare a segment fails; it was asked for once more meanwhile, which succeeds.
+#[test]
+fn a_segment_that_the_second_try_made_is_used() {
+    let mut bench = Bench::new();
+    bench.log.create_group(GroupId(1), b"").unwrap();
+    let mut index = 0;
+    let slot = loop {
+        if let Some(slot) = bench.log.segments_wanted() {
+            break slot;
+        }
+        index += 1;
+        bench.append(1, index, 1, &[1; 3000]);
+        while let Some(mut operation) = bench.log.seal() {
+            let (id, result) = (operation.id(), bench.volume.run(&mut operation));
+            bench.log.on_complete(id, result).unwrap();
+        }
+    };
+    let (_, free) = bench.log.segments();
+    bench.volume.prepare(slot).unwrap();
+    for (ready, expected) in [(false, free), (true, free + 1), (true, free + 1)] {
+        bench.log.on_prepared(slot, ready);
+        assert_eq!(bench.log.segments().1, expected);
+    }
+}

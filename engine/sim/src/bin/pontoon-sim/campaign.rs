@@ -50,7 +50,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     mutants: bool,
 
-    /// With --mutants: only those with this in their names. Example: pontoon-sim --mutants --only room
+    /// With --mutants: only those with this in their names. Example: pontoon-sim --mutants
+    /// --only room
     #[arg(long, value_name = "TEXT", requires = "mutants")]
     only: Option<String>,
 
