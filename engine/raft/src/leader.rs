@@ -198,6 +198,14 @@ impl Leader {
             fit.max_by_key(|(_, progress)| (Reverse(progress.asked_in_vain), progress.match_index));
         best.map(|(peer, _)| *peer)
     }
+
+    /// Whether there is such a member, or may be soon: a leader that was just elected has not heard
+    /// yet who has room.
+    pub(crate) fn may_have_successor(&self, view: &LeaderView<'_>) -> bool {
+        self.progress
+            .iter()
+            .any(|(peer, progress)| progress.may_take_over(view) && view.membership.is_voter(*peer))
+    }
 }
 
 impl Progress {

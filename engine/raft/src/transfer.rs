@@ -99,6 +99,15 @@ impl Raft {
         Some(to)
     }
 
+    /// Whether this replica leads, and somebody takes over, or may be found to do so.
+    #[must_use]
+    pub fn may_hand_over(&mut self) -> bool {
+        let leading = self.leading();
+        leading.is_some_and(|(leader, view)| {
+            leader.transfer.is_some() || leader.may_have_successor(&view)
+        })
+    }
+
     /// The transfer under way, if this replica leads and was asked for one.
     #[must_use]
     pub fn transfer(&self) -> Option<TransferStatus> {

@@ -59,14 +59,14 @@ pub(crate) enum Impairment {
 
 /// How often each is drawn, against the others: what needs more of a coincidence more often.
 const IMPAIRMENTS: [(Impairment, RareEvent, usize); 8] = [
-    (Impairment::Down, RareEvent::WindowNodeDown, 3),
+    (Impairment::Down, RareEvent::WindowNodeDown, 4),
     (Impairment::Full, RareEvent::WindowDiskFull, 6),
-    (Impairment::SlowDisk, RareEvent::WindowSlowDisk, 1),
-    (Impairment::Hung, RareEvent::WindowHung, 1),
-    (Impairment::Deaf, RareEvent::WindowDeaf, 1),
-    (Impairment::Drips, RareEvent::WindowDrip, 1),
-    (Impairment::SlowTurns, RareEvent::WindowSlowTurns, 1),
-    (Impairment::Stops, RareEvent::WindowStops, 1),
+    (Impairment::SlowDisk, RareEvent::WindowSlowDisk, 2),
+    (Impairment::Hung, RareEvent::WindowHung, 2),
+    (Impairment::Deaf, RareEvent::WindowDeaf, 2),
+    (Impairment::Drips, RareEvent::WindowDrip, 2),
+    (Impairment::SlowTurns, RareEvent::WindowSlowTurns, 2),
+    (Impairment::Stops, RareEvent::WindowStops, 3),
 ];
 
 fn draw_impairment(random: &mut Random) -> (Impairment, RareEvent) {

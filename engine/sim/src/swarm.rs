@@ -4,7 +4,7 @@ use crate::random::Random;
 use crate::settings::{ELECTION_TIMEOUT, MILLISECOND};
 
 /// Of so many runs one is steady: its clients never stop. They are worth, and cost, many others.
-const STEADY_ONE_IN: usize = 16;
+const STEADY_ONE_IN: usize = 10;
 
 /// When a machine's state is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -52,9 +52,10 @@ impl Groups {
         true
     }
 
-    /// Whether it leads a group that another member is to lead.
-    fn is_handing_over(&self) -> bool {
-        let mut leads = self.replicas.leading();
-        leads.any(|slot| self.replicas[slot].raft.transfer().is_some())
+    /// Whether it leads a group that another member could lead.
+    fn is_handing_over(&mut self) -> bool {
+        let leads: Vec<ReplicaSlot> = self.replicas.leading().collect();
+        let replicas = &mut self.replicas;
+        leads.into_iter().any(|slot| replicas[slot].raft.may_hand_over())
     }
 }

@@ -116,3 +116,23 @@ fn a_stop_soon_after_a_hand_over_that_was_called_off_hands_over() {
     assert!(cluster.nodes[0].shard.as_ref().unwrap().stopped());
     assert_eq!(leader(&cluster), Some(1));
 }
+
+/// It has heard nobody yet: who has room is known after a round trip, and waited for.
+#[test]
+fn a_node_that_stops_in_the_turn_in_which_it_is_elected_hands_over() {
+    let mut cluster = Cluster::new(3);
+    cluster.create(GROUP);
+    cluster.run(3);
+    drop(cluster.group(0).campaign());
+    while leader(&cluster).is_none() {
+        cluster.turn(0);
+        if leader(&cluster).is_none() {
+            cluster.run(1);
+        }
+    }
+    cluster.core(0).stop();
+    cluster.run(50);
+    assert!(cluster.nodes[0].shard.as_ref().unwrap().stopped());
+    let next = leader(&cluster);
+    assert!(next.is_some_and(|node| node != 0), "{next:?}");
+}
