@@ -154,7 +154,8 @@ impl Leader {
             progress.flow = Flow::Probe { sent: None };
         }
         let learned = progress.on_outcome(response.outcome, view.log);
-        progress.set_room(response, self.round, (view.log.last_index(), view.now));
+        let at = (view.log.last_index(), view.now);
+        progress.set_room(response, self.round, at, view.config.election_timeout);
         progress.renounced = response.renounced;
         // Who answers and takes nothing, or is never repaired, is not waited for again for that.
         let sound = progress.repair.is_none() && learned == Learned::HoldsMore;

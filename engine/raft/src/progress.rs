@@ -43,6 +43,8 @@ pub(crate) struct Progress {
     /// Since when its log has been full. A moment with room for a heartbeat and for no entry does
     /// not end that: only entries that it takes do, or that it lacks none.
     pub(crate) full_since: Option<Time>,
+    /// While its log is full it is sent nothing before, whatever it says of heartbeats.
+    full_until: Time,
     /// It says that it has renounced: it can't lead.
     pub(crate) renounced: bool,
     /// So many transfers of leadership to it came to nothing in this term.
@@ -106,6 +108,7 @@ impl Progress {
             repair: None,
             room: Room::Unknown,
             full_since: None,
+            full_until: Time(0),
             renounced: false,
             asked_in_vain: 0,
             messages_max: u32::MAX,
@@ -214,6 +217,7 @@ impl Progress {
         if news {
             self.messages_max = self.messages_max.saturating_mul(2);
             self.full_since = None;
+            self.full_until = Time(0);
         }
         self.match_index = self.match_index.max(match_index);
         // Agreed at the place of the probe: its entries are under way, and not to be sent again.
@@ -244,7 +248,8 @@ impl Progress {
 
     /// It left out entries that came with a request, or has room for them again: the next heartbeat
     /// finds out from where on they are to be sent again. After its log was full it is sent little
-    /// at first; a moment without memory costs it nothing but that wait.
+    /// at first, and less and less often while it stays so: a heartbeat may find room where entries
+    /// find none. A moment without memory costs it nothing but that wait.
     ///
     /// What it says of other messages of the same round is no news: it can be short of room for one
     /// and not for the next.
@@ -253,6 +258,7 @@ impl Progress {
         response: AppendResponse,
         round: u64,
         (last_index, now): (LogIndex, Time),
+        patience: u64,
     ) {
         let (room, response_round) = (response.room, response.round);
         let refused = self.refused_in_round();
@@ -260,11 +266,12 @@ impl Progress {
         match room {
             LogRoom::Full => {
                 self.messages_max = 1;
-                self.full_since.get_or_insert(now);
+                let since = *self.full_since.get_or_insert(now);
+                self.full_until = now.after((now.since(since) / 4).min(patience));
                 self.room = Room::Full(round);
             }
             LogRoom::Short if is_news => self.room = Room::Short(round),
-            LogRoom::Enough if is_news => {
+            LogRoom::Enough if is_news && now >= self.full_until => {
                 self.room = Room::Enough;
                 if self.match_index >= last_index {
                     self.full_since = None;

@@ -273,3 +273,37 @@ fn a_follower_without_room_is_sent_no_entries() {
         );
     }
 }
+
+/// Its log takes heartbeats and no entries, so that each round of them finds room and the entries
+/// that follow do not: with thousands of groups that would be a load of its own.
+#[test]
+fn a_follower_that_stays_full_is_tried_less_and_less_often() {
+    let mut raft = leader(&[]);
+    acknowledge(&mut raft, TWO, 2, 1);
+    let respond = |raft: &mut Raft, now, room, round| {
+        let mut response = append_response(1);
+        if let Body::AppendResponse(response) = &mut response.body {
+            (response.room, response.round) = (room, round);
+        }
+        let mut output = Output::default();
+        raft.step(Time(now), TWO, response, &[], &mut output);
+        appends_to(&output, TWO).count()
+    };
+    raft.propose(Time(20), &entries(&[2]), &mut Output::default())
+        .expect("it leads");
+    respond(&mut raft, 30, LogRoom::Full, 0);
+    let mut tries = Vec::new();
+    for now in (130..10_130).step_by(100) {
+        if respond(&mut raft, now, LogRoom::Enough, 1) > 0 {
+            tries.push(now);
+            respond(&mut raft, now + 10, LogRoom::Full, 1);
+            raft.report_unreachable(TWO);
+        }
+    }
+    assert!((10..30).contains(&tries.len()), "{tries:?}");
+    let longest = tries.windows(2).map(|pair| pair[1] - pair[0]).max();
+    assert!(
+        longest <= Some(1_100),
+        "an election timeout and a heartbeat at most: {tries:?}"
+    );
+}
