@@ -17,6 +17,8 @@ pub(crate) struct Frames {
     live_bytes: BTreeMap<u64, u64>,
     /// The extents of all frames, by ascending frame. Some are gone.
     holders: VecDeque<Holder>,
+    /// How many of them are not gone.
+    held: usize,
     /// How long `holders` may grow before those that are gone are left out.
     holders_max: usize,
 }
@@ -92,6 +94,7 @@ impl Frames {
     /// One more extent is in a frame; records are added to it by [`grow`](Self::grow).
     pub(crate) fn hold(&mut self, holder: Holder) {
         self.get_mut(holder.frame).live_extents += 1;
+        self.held += 1;
         let ascends = self.holders.back();
         if ascends.is_none_or(|last| last.frame <= holder.frame) {
             self.holders.push_back(holder);
@@ -125,6 +128,7 @@ impl Frames {
             .live_extents
             .checked_sub(1)
             .expect("an extent is released once");
+        self.held -= 1;
     }
 
     /// What a segment holds has changed; one of sequence 0 is that of frames without a place yet.
@@ -159,9 +163,10 @@ impl Frames {
         self.holders.pop_front();
     }
 
-    /// Whether so many holders were added that those that are gone should be left out.
+    /// Whether more than half of the holders are gone, and should be left out. To look for them
+    /// costs a search in the extents of its group for each.
     pub(crate) fn has_many_holders(&self) -> bool {
-        self.holders.len() >= self.holders_max.max(HOLDERS_MIN)
+        self.holders.len() >= HOLDERS_MIN.max(2 * self.held).max(self.holders_max)
     }
 
     /// Leaves out the holders that are gone.
