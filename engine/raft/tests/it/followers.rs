@@ -292,11 +292,13 @@ fn a_follower_that_stays_full_is_tried_less_and_less_often() {
     raft.propose(Time(20), &entries(&[2]), &mut Output::default())
         .expect("it leads");
     respond(&mut raft, 30, LogRoom::Full, 0);
+    raft.report_unreachable(TWO);
     let mut tries = Vec::new();
     for now in (130..10_130).step_by(100) {
         if respond(&mut raft, now, LogRoom::Enough, 1) > 0 {
             tries.push(now);
             respond(&mut raft, now + 10, LogRoom::Full, 1);
+            // As when the next heartbeat finds out what it left out.
             raft.report_unreachable(TWO);
         }
     }
