@@ -234,6 +234,17 @@ fn a_follower_that_lacks_what_it_had_is_told_of_and_sent_it_again() {
     );
 }
 
+/// TWO answers, and says what room it has. Gives how many messages with entries it is sent then.
+fn respond(raft: &mut Raft, now: u64, room: LogRoom, round: u64) -> usize {
+    let mut response = append_response(1);
+    if let Body::AppendResponse(response) = &mut response.body {
+        (response.room, response.round) = (room, round);
+    }
+    let mut output = Output::default();
+    raft.step(Time(now), TWO, response, &[], &mut output);
+    appends_to(&output, TWO).count()
+}
+
 /// A follower without room hears heartbeats and is sent nothing until a later round finds room. One
 /// whose log was full is then sent a little at first; one whose memory was short, what it lacks.
 #[test]
@@ -241,15 +252,6 @@ fn a_follower_without_room_is_sent_no_entries() {
     for (room, messages) in [(LogRoom::Full, 1), (LogRoom::Short, 2)] {
         let mut raft = leader(&[]);
         acknowledge(&mut raft, TWO, 2, 1);
-        let respond = |raft: &mut Raft, now, room, round| {
-            let mut response = append_response(1);
-            if let Body::AppendResponse(response) = &mut response.body {
-                (response.room, response.round) = (room, round);
-            }
-            let mut output = Output::default();
-            raft.step(Time(now), TWO, response, &[], &mut output);
-            appends_to(&output, TWO).count()
-        };
         assert_eq!(respond(&mut raft, 20, room, 0), 0);
         let mut output = Output::default();
         for now in 21..30 {
@@ -280,15 +282,6 @@ fn a_follower_without_room_is_sent_no_entries() {
 fn a_follower_that_stays_full_is_tried_less_and_less_often() {
     let mut raft = leader(&[]);
     acknowledge(&mut raft, TWO, 2, 1);
-    let respond = |raft: &mut Raft, now, room, round| {
-        let mut response = append_response(1);
-        if let Body::AppendResponse(response) = &mut response.body {
-            (response.room, response.round) = (room, round);
-        }
-        let mut output = Output::default();
-        raft.step(Time(now), TWO, response, &[], &mut output);
-        appends_to(&output, TWO).count()
-    };
     raft.propose(Time(20), &entries(&[2]), &mut Output::default())
         .expect("it leads");
     respond(&mut raft, 30, LogRoom::Full, 0);
