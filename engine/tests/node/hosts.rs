@@ -4,7 +4,6 @@
 use std::future::poll_fn;
 use std::sync::mpsc;
 use std::task::{Poll, Waker};
-use std::time::Duration;
 
 use pontoon::{HostKind, Node, Pending, RequestError, SpawnError, StopError};
 
@@ -26,9 +25,10 @@ fn a_task_of_the_application_runs_beside_a_busy_shard() {
     let (node, group) = alone(config(data.path()).host(HostKind::Glommio));
     propose(&group, b"go");
     let (sender, ticks) = mpsc::channel();
+    let beside = group.clone();
     let ticking = node.spawn_on(0, move || async move {
         for tick in 0..20 {
-            pontoon::glommio::timer::sleep(Duration::from_millis(1)).await;
+            beside.propose(vec![tick]).await.expect("its node leads");
             if sender.send(tick).is_err() {
                 return "unheard";
             }
