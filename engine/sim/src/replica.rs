@@ -20,7 +20,10 @@ pub(crate) struct Seen {
     tainted: bool,
     commit: (LogIndex, Option<Term>),
     durable: (LogIndex, Option<Term>),
+    last: (LogIndex, Option<Term>),
     stale_acknowledgements: u64,
+    /// Entries were replaced, and what replaced them was not durable when it was last looked at.
+    replaced: bool,
 }
 
 impl Seen {
@@ -34,8 +37,18 @@ impl Seen {
             tainted: raft.is_tainted(),
             commit: place(raft.commit_index()),
             durable: place(raft.durable_index()),
+            last: place(raft.last_index()),
             stale_acknowledgements: raft.stale_acknowledgements(),
+            replaced: false,
         }
+    }
+
+    /// Whether an entry that the replica held, as it was seen before, gave way to another.
+    fn replaced_since(before: &Self, raft: &Raft) -> bool {
+        let (index, term) = before.last;
+        let replaced = index > raft.compacted().index && raft.term_at(index) != term;
+        let undurable = before.replaced && before.durable.0 < before.last.0;
+        replaced || undurable
     }
 }
 
@@ -53,7 +66,10 @@ impl World {
             }
             for (group, raft) in shard.replicas() {
                 raft.check_invariants();
-                seen.push(Seen::of(group, raft));
+                let mut now = Seen::of(group, raft);
+                let before = place.seen.iter().find(|before| before.group == group);
+                now.replaced = before.is_some_and(|before| Seen::replaced_since(before, raft));
+                seen.push(now);
             }
             for now in seen.iter().filter(|now| now.voted_for.is_some()) {
                 if shard.is_settled(now.group) && !now.tainted {
@@ -192,13 +208,16 @@ impl World {
         );
     }
 
-    /// What the rules take to be durable is on the disk for good. Slow: not in every run.
+    /// What the rules take to be durable is on the disk for good. Slow: in some runs always, in the
+    /// others while what replaced other entries becomes durable, for there a late acknowledgement
+    /// speaks of what is gone.
     fn check_durable(&mut self, position: usize, now: &Seen) {
         let (index, Some(term)) = now.durable else {
             return;
         };
         let lied = self.places[position].disk.unnoticed;
-        let checked = self.checks().promises() && !now.tainted && !lied;
+        let looked_at = now.replaced || self.checks().promises();
+        let checked = looked_at && !now.tainted && !lied;
         let place = (position, now.group);
         if !checked || self.checks().on_disk.get(&place) == Some(&(index, term)) {
             return;
