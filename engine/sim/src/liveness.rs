@@ -31,7 +31,7 @@ impl World {
         self.network.links.widen();
         self.swarm.way = 0;
         let (until, long) = (self.now + HEALING, self.now + HEALING_TIME_MIN);
-        let mut asked_at = 0;
+        let (mut asked_at, mut made_at) = (0, 0);
         let (many, last) = (
             self.events + HEALING_EVENTS,
             self.events + HEALING_EVENTS_MAX,
@@ -39,6 +39,7 @@ impl World {
         let mut probes = vec![None; usize::try_from(self.swarm.groups).expect("few groups")];
         while self.failure.is_none() {
             self.restart_failed();
+            self.make_missing(&mut made_at);
             if self.agreed(&mut probes) && self.votes_again(&mut asked_at) {
                 return;
             }
@@ -50,6 +51,27 @@ impl World {
             for _ in 0..50 {
                 if self.failure.is_none() {
                     self.step();
+                }
+            }
+        }
+    }
+
+    /// Groups that a start could not make, for want of a machine or of room, are asked for again.
+    fn make_missing(&mut self, made_at: &mut u64) {
+        if self.now < *made_at + ASK_INTERVAL {
+            return;
+        }
+        *made_at = self.now;
+        for node in 0..self.swarm.nodes {
+            let places = (0..self.swarm.cores).map(|core| &self.places[self.place(node, core)]);
+            let cores = places.filter_map(|place| place.shard.as_ref());
+            let groups = cores
+                .map(|shard| shard.replicas().count() as u64)
+                .sum::<u64>();
+            if groups < self.swarm.groups {
+                self.make_groups(node);
+                for core in 0..self.swarm.cores {
+                    self.wake_soon(self.place(node, core));
                 }
             }
         }
@@ -76,7 +98,9 @@ impl World {
             // The empty entry of its term is committed, so that everything before it is.
             let committed = leader.commit_index();
             let in_term = leader.term_at(committed) == Some(leader.current_term());
-            if !in_term || committed != leader.last_index() {
+            // Where nothing is ever released, the last that a leader took may find no room elsewhere.
+            let leaders_own = self.swarm.hoarders && self.majority_is_full(&places);
+            if !in_term || committed != leader.last_index() && !leaders_own {
                 all = false;
                 continue;
             }
@@ -104,6 +128,12 @@ impl World {
             }
         }
         all
+    }
+
+    /// Whether so many of these logs are full that nothing more can be committed.
+    fn majority_is_full(&self, places: &[usize]) -> bool {
+        let full = places.iter().filter(|place| self.has_full_log(**place));
+        full.count() > self.swarm.nodes / 2
     }
 
     /// Whether entries find room for at most one more segment on a core.

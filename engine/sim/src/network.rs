@@ -19,6 +19,8 @@ pub(crate) struct End {
     waiting: Option<ReceiveBuffer>,
     /// Nothing more comes: the other side closed, or the connection is cut.
     ended: bool,
+    /// Bytes came to its owner.
+    pub(crate) heard: bool,
     /// When the last bytes sent towards this end arrive: they keep their order.
     pub(crate) last_arrival: u64,
     /// Until then this end accepts nothing.
@@ -63,6 +65,7 @@ impl Network {
                 held: Vec::new(),
                 waiting: None,
                 ended: false,
+                heard: false,
                 last_arrival: 0,
                 clogged_until: 0,
                 queue: VecDeque::new(),
@@ -197,6 +200,7 @@ impl Network {
         free[..first].copy_from_slice(&front[..first]);
         free[first..count].copy_from_slice(&back[..count - first]);
         end.arrived.drain(..count);
+        end.heard |= count > 0;
         end.outstanding = end.outstanding.saturating_sub(count);
         Some(Completion::Received {
             socket,

@@ -63,7 +63,13 @@ impl World {
                 };
                 let sent = sent.or_insert_with(new);
                 if (sent.term, sent.socket) != (message.term, socket) {
-                    *sent = new();
+                    // What it asks for over a new connection it may have asked before the first
+                    // entries left over that.
+                    let asked_until = sent.asked_until;
+                    *sent = Sent {
+                        asked_until,
+                        ..new()
+                    };
                 }
                 let first = request.prev_log.index.next();
                 let heard = self.now >= sent.asked_until || !sent.before.insert(first);

@@ -57,7 +57,7 @@ impl World {
     }
 
     /// Makes the groups, as an application does at every start: mostly they are there already.
-    fn make_groups(&mut self, node: usize) {
+    pub(crate) fn make_groups(&mut self, node: usize) {
         let members: Vec<NodeId> = (1..=self.swarm.nodes as u64).map(NodeId).collect();
         for group in 1..=self.swarm.groups {
             let group = GroupId(group);

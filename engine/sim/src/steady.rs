@@ -21,6 +21,9 @@ use crate::world::{Event, World, raft_of};
 const WINDOW: u64 = 8 * ELECTION_TIMEOUT;
 const LEADERLESS_MAX: u64 = 4 * ELECTION_TIMEOUT;
 
+/// Pieces that pass a link one after the other in an election, both ways.
+const ELECTION_PIECES: u64 = 4;
+
 /// Nodes that lost each other are connected again after this: they wait a second at most.
 const RECONNECTING: u64 = 1_500 * MILLISECOND;
 
@@ -462,7 +465,8 @@ impl World {
             self.steady.led_at[position],
             self.steady.answered_at[position],
         );
-        if now - led_at > LEADERLESS_MAX {
+        let leaderless_max = self.leaderless_max(&sound);
+        if now - led_at > leaderless_max {
             let state = self.describe();
             return self.fail(format!(
                 "group {group} has had no leader for {} ms of a quiet window, impaired \
@@ -475,7 +479,8 @@ impl World {
         if self.steady.led_by_slow[position] || self.is_led_by_slow(group) {
             return;
         }
-        if answered_at == since && self.swarm.releases() {
+        let waited = now - since > leaderless_max;
+        if answered_at == since && waited && self.swarm.releases() {
             let state = self.describe();
             return self.fail(format!(
                 "group {group} has answered no client for {} ms of a quiet window, impaired \
@@ -497,6 +502,21 @@ impl World {
                 ));
             }
         }
+    }
+
+    /// How long a group may be without a leader. An election is two round trips: where one takes
+    /// about as long as the time that candidates wait, they often campaign against each other.
+    fn leaderless_max(&mut self, sound: &[usize]) -> u64 {
+        let now = self.now;
+        let pairs = sound
+            .iter()
+            .flat_map(|from| sound.iter().map(move |to| (*from, *to)));
+        let mut slowest = 0;
+        for (from, to) in pairs.filter(|(from, to)| from != to) {
+            let link = self.network.links.between(from, to);
+            slowest = slowest.max(link.map_or(0, |link| link.time(now, link.piece(now))));
+        }
+        LEADERLESS_MAX + 4 * ELECTION_PIECES * slowest
     }
 
     /// Elections are few in a quiet window.

@@ -1,7 +1,7 @@
 //! Nodes that are told to stop, at any moment and with everything under way; drivers that fail.
 
 use pontoon::GroupId;
-use pontoon::raft::PeerStatus;
+use pontoon::raft::{PeerStatus, Raft};
 
 use crate::coverage::RareEvent;
 use crate::faults::Fault;
@@ -84,7 +84,18 @@ impl World {
             let raft = raft_of(place, **group).filter(|raft| raft.is_leader());
             raft.is_some_and(|raft| raft.status().peers.iter().any(answers))
         };
-        let kept = stopping.led.iter().find(leads).copied();
+        // Who has not heard yet of a leader of a later term has nothing to hand over.
+        let outdated = |group: &&GroupId| {
+            let own = raft_of(place, **group).map(Raft::current_term);
+            let others = self
+                .places
+                .iter()
+                .filter_map(|other| raft_of(other, **group));
+            let mut leaders = others.filter(|raft| raft.is_leader());
+            leaders.any(|raft| Some(raft.current_term()) > own)
+        };
+        let led = stopping.led.iter().filter(leads);
+        let kept = led.copied().find(|group| !outdated(&group));
         if let Some(group) = kept.filter(|group| self.has_sound_majority(*group)) {
             let state = self.describe();
             self.fail(format!(

@@ -93,9 +93,11 @@ impl World {
         }
     }
 
-    /// A core closes one of its ends: not because a stranger took its place by saying nothing.
+    /// A core closes one of its ends: not because a stranger took its place by saying nothing, once
+    /// its own other end has said something.
     pub(crate) fn check_displaced(&mut self, position: usize, socket: SocketId) {
         let ended = self.network.has_ended(socket);
+        let heard = self.network.end(socket).is_some_and(|end| end.heard);
         let other = self.network.end(socket).map(|end| end.other);
         let other = other.and_then(|other| self.network.end(other));
         let peer = other.map(|other| NodeId(self.places[other.place].node as u64 + 1));
@@ -112,7 +114,7 @@ impl World {
         let is_strangers = strangers.held.len() < known;
         let silent = |held: &Held| Some(held.name) == peer && held.voice.is_none();
         let beside_silent = strangers.held.iter().any(silent);
-        if is_news && !is_strangers && beside_silent && !ended {
+        if is_news && !is_strangers && beside_silent && heard && !ended {
             let peer = peer.unwrap_or_default();
             self.fail(format!(
                 "place {position} gave up a connection to node {peer} for one that says nothing"
