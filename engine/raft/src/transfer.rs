@@ -90,10 +90,17 @@ impl Raft {
         self.now = now;
         let (leading, view) = self.leading()?;
         leading.expire_transfer(now);
+        let best = leading.best_successor(&view);
         if let Some(transfer) = leading.transfer {
-            return Some(transfer.to);
+            let ready = best.filter(|to| leading.holds_all(*to, &view));
+            let waits = !transfer.timeout_now_sent && !leading.holds_all(transfer.to, &view);
+            // A target that is still being filled gives way to one that could lead at once.
+            let Some(to) = ready.filter(|_| waits) else {
+                return Some(transfer.to);
+            };
+            return leading.begin_transfer(to, &view, output).ok().map(|()| to);
         }
-        let to = leading.best_successor(&view)?;
+        let to = best?;
         leading.transfers_since = None;
         leading.begin_transfer(to, &view, output).ok()?;
         Some(to)
@@ -157,6 +164,12 @@ impl Leader {
         self.send_to(to, view, output);
         self.maybe_send_timeout_now(view, output);
         Ok(())
+    }
+
+    /// Whether a follower holds the whole log.
+    fn holds_all(&self, peer: NodeId, view: &LeaderView<'_>) -> bool {
+        let progress = self.progress.get(&peer);
+        progress.is_some_and(|progress| progress.match_index == view.log.last_index())
     }
 
     /// Asks the target of a transfer to campaign, once it holds the whole log.

@@ -212,3 +212,18 @@ fn a_leader_that_renounces_soon_after_a_transfer_in_vain_hands_over() {
     raft.renounce(Time(1_200), &mut Output::default());
     assert_eq!(raft.transfer().map(|transfer| transfer.to), Some(THREE));
 }
+
+/// Seed 43618 of the simulator: when it was told to stop, only a member answered that lacked much,
+/// and was filled slowly; the other one, which lacked nothing, came back just afterwards.
+#[test]
+fn a_hand_over_does_not_wait_for_one_that_is_filled_when_another_could_lead() {
+    let mut raft = leader(&[]);
+    acknowledge(&mut raft, TWO, 2, 0);
+    assert_eq!(raft.hand_over(Time(100), &mut Output::default()), Some(TWO));
+    acknowledge(&mut raft, THREE, 2, 1);
+    let mut output = Output::default();
+    assert_eq!(raft.hand_over(Time(200), &mut output), Some(THREE));
+    let told = output.messages.iter();
+    let told = told.filter(|outgoing| outgoing.message.body == Body::TimeoutNow);
+    assert_eq!(told.map(|told| told.to).collect::<Vec<_>>(), [THREE]);
+}
