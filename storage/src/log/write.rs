@@ -103,7 +103,10 @@ impl SegmentLog {
         self.free_segments();
         if self.space.roll_early && !self.write_in_flight() {
             self.space.roll_early = false;
-            return self.roll();
+            // Without another segment, this one is filled to its end.
+            if let Some(header) = self.roll() {
+                return Some(header);
+            }
         }
         let bytes = self.staging.closed.front()?.bytes;
         if self.space.offset + bytes as u64 > self.config.segment_bytes {

@@ -242,3 +242,36 @@ fn a_segment_that_the_second_try_made_is_used() {
         assert_eq!(bench.log.segments().1, expected);
     }
 }
+
+/// Seed 457240638 of the simulator: a disk that had been full since the start, one segment, of which
+/// half was left. The next one was to be begun early, time and again, and nothing was written.
+#[test]
+fn a_log_without_another_segment_writes_what_it_has_taken() {
+    let mut volume = MemoryVolume::new(SEGMENT_BYTES);
+    volume.set_slots_max(1);
+    let mut bench = Bench::open(volume, small_config()).unwrap();
+    bench.log.create_group(GroupId(1), b"alone").unwrap();
+    bench.flush();
+    let mut index = 0;
+    loop {
+        // It is looked after before it writes, as a core does in every turn.
+        assert!(bench.log.relocate().is_none());
+        let taken = bench.log.append_command(
+            GroupId(1),
+            entry_id(index + 1, 1),
+            RecordKind::Command,
+            &[7; 3000],
+        );
+        if taken.is_err() {
+            break;
+        }
+        index += 1;
+        bench.log.compact(GroupId(1), entry_id(index, 1));
+        while let Some(mut operation) = bench.log.seal() {
+            let result = bench.volume.run(&mut operation);
+            bench.log.on_complete(operation.id(), result).unwrap();
+        }
+        assert!(!bench.log.staged(), "entry {index} was taken and is not written");
+    }
+    assert!(index > 10, "only {index} entries were taken");
+}
