@@ -9,7 +9,7 @@ use pontoon::{GroupId, LogIndex, NodeId};
 
 use crate::check::Sniffed;
 use crate::coverage::RareEvent;
-use crate::settings::SEGMENT_BYTES;
+use crate::settings::{MILLISECOND, SEGMENT_BYTES};
 use crate::world::World;
 
 /// Bytes of entries that may be sent to a follower twice in a window: about one message.
@@ -23,6 +23,9 @@ const BYTES_PER_ROUND: u64 = SEGMENT_BYTES / 4;
 const BLOCK_BYTES: u64 = 4096;
 /// Blocks that may be read in vain.
 const BLOCKS_IN_VAIN: u64 = 64;
+
+/// What a follower says of its room has come to its leader, over the slowest of links.
+const HEARD_AFTER: u64 = 200 * MILLISECOND;
 
 /// What a core asked of its disk in a window.
 #[derive(Debug, Default)]
@@ -46,8 +49,8 @@ struct Transfer {
     sent: BTreeSet<LogIndex>,
     bytes: u64,
     needed: u64,
-    /// The latest round of heartbeats in which the follower had no room.
-    refused: Option<u64>,
+    /// The latest round of heartbeats in which the follower had no room, and when it said so.
+    refused: Option<(u64, u64)>,
     /// The leader or the connection changed.
     void: bool,
 }
@@ -147,11 +150,18 @@ impl World {
         let Some(last) = raft.map(Raft::last_index) else {
             return;
         };
+        let now = self.now;
+        // Over a slow link more rounds than one begin before its leader hears of it.
+        let under_way = |(refused, at), round| refused == round || now - at < HEARD_AFTER;
         if let Some(transfer) = self.costs.transfers.get_mut(&(place, to, group))
-            && (refuses && transfer.refused.is_none_or(|refused| round > refused)
-                || rejects && transfer.refused == Some(round))
+            && (refuses && transfer.refused.is_none_or(|(refused, _)| round > refused)
+                || rejects
+                    && transfer
+                        .refused
+                        .is_some_and(|refused| under_way(refused, round)))
         {
-            transfer.refused = Some(round);
+            let said = transfer.refused.map(|(_, at)| at).filter(|_| !refuses);
+            transfer.refused = Some((round, said.unwrap_or(now)));
             drop(transfer.sent.split_off(&last.next()));
         }
     }

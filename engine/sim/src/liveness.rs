@@ -95,6 +95,13 @@ impl World {
                 all &= rafts.is_empty() && self.swarm.nodes == 1;
                 continue;
             };
+            let compacted = leader.compacted().index;
+            let counts = |raft: &&Raft| !raft.is_tainted() && raft.last_index() >= compacted;
+            if rafts.iter().copied().filter(counts).count() <= self.swarm.nodes / 2 {
+                // The others were left behind, or are repaired: until there are snapshots, it waits
+                // for what no disk of a majority holds.
+                continue;
+            }
             // The empty entry of its term is committed, so that everything before it is.
             let committed = leader.commit_index();
             let in_term = leader.term_at(committed) == Some(leader.current_term());
@@ -105,7 +112,6 @@ impl World {
                 continue;
             }
             let target = *probe.get_or_insert(committed.0);
-            let compacted = leader.compacted().index;
             for (&place, raft) in places.iter().zip(&rafts) {
                 if raft.last_index() < compacted && !raft.is_tainted() {
                     // It was left behind: until there are snapshots, it stays out.

@@ -271,7 +271,10 @@ fn a_log_without_another_segment_writes_what_it_has_taken() {
             let result = bench.volume.run(&mut operation);
             bench.log.on_complete(operation.id(), result).unwrap();
         }
-        assert!(!bench.log.staged(), "entry {index} was taken and is not written");
+        assert!(
+            !bench.log.staged(),
+            "entry {index} was taken and is not written"
+        );
     }
     assert!(index > 10, "only {index} entries were taken");
 }
