@@ -69,6 +69,8 @@ impl Group {
         let group = self.id;
         self.core.request(|reply| Request::Leader { group, reply })
     }
+    /// Where the state machine failed, and nobody else led within two election timeouts of that, it
+    /// is [`RequestError::MachineFailed`].
 
     /// Lets this node campaign for leadership now (thesis 3.4), for tests and administration. The
     /// answer says that it leads or campaigns; [`status`](Self::status) tells who leads.

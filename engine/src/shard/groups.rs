@@ -89,7 +89,8 @@ impl Groups {
         let timers = self.timers.next();
         let room = self.room_deadline().unwrap_or(timers);
         let stop = self.stop_by.unwrap_or(NEVER);
-        timers.min(room).min(stop).min(self.space.deadline(&self.log))
+        let leaders = self.leaders_deadline().unwrap_or(NEVER);
+        timers.min(room).min(stop).min(leaders).min(self.space.deadline(&self.log))
     }
 
     pub(super) fn is(&self, mutant: Mutant) -> bool {
@@ -272,7 +273,7 @@ impl Groups {
     }
 
     pub(super) fn transfer(&mut self, group: GroupId, to: NodeId) -> Result<(), TransferError> {
-        let slot = self.known(group)?;
+        let slot = self.known_to_serve(group)?;
         let raft = &mut self.replicas[slot].raft;
         let result = raft.transfer_leadership(self.now, to, &mut self.output);
         self.process_output(slot, Source::None);

@@ -167,7 +167,7 @@ fn reopen(
     };
     let (machine, failure) = match open_machine(machines, &definition, id) {
         Some(Ok(machine)) => (Some(machine), None),
-        Some(Err(error)) => (None, Some(MachineFailure::of_factory(config.node, id, &error))),
+        Some(Err(error)) => (None, Some(MachineFailure::of_factory((config.node, id), now, &error))),
         None => (None, None),
     };
     let held = machine.as_ref().and_then(|machine| machine.durable_index());

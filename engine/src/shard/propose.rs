@@ -94,9 +94,8 @@ impl Groups {
         let raft = &replica.raft;
         if let Some(message) = replica.machine_error() {
             // Whoever leads now can take it.
-            let leader = raft.leader().filter(|_| !raft.is_leader());
-            return match leader {
-                Some(_) => Err(Rejection::NotLeader { leader }),
+            return match replica.serving_leader() {
+                leader @ Some(_) => Err(Rejection::NotLeader { leader }),
                 None => Err(Rejection::MachineFailed { message }),
             };
         }
