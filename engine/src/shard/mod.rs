@@ -16,6 +16,7 @@ mod durability;
 #[cfg(feature = "simulation")]
 mod gauges;
 mod groups;
+mod hand_over;
 mod link;
 mod machine_failure;
 mod mutant;

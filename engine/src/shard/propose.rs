@@ -79,7 +79,12 @@ impl Groups {
                 }
                 batch.push(TakenCommand { command, answered });
             }
-            Err(rejection) => self.proposing.rejected.push((sender, rejection, command)),
+            Err(rejection) => {
+                if rejection == Rejection::NoSpace {
+                    self.on_refused();
+                }
+                self.proposing.rejected.push((sender, rejection, command));
+            }
         }
     }
 
