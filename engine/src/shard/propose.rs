@@ -44,12 +44,9 @@ impl Groups {
             return;
         }
         inbox.awaited().enter(|table| {
-            for _ in 0..PER_TURN_MAX {
-                let Some(proposal) = inbox.next_proposal() else {
-                    break;
-                };
+            inbox.take_proposals(PER_TURN_MAX, |proposal| {
                 self.take_proposal(proposal, table, inbox.bytes_left());
-            }
+            });
         });
         for (sender, rejection, command) in self.proposing.rejected.drain(..) {
             reject(sender, rejection, command);
