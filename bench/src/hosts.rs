@@ -101,10 +101,20 @@ fn measure_in_turns(
     let mut repetitions = HOSTS.map(|_| Vec::new());
     let repeated = arguments.seconds <= SHORT_SECONDS_MAX;
     for _ in 0..if repeated { REPETITIONS } else { 1 } {
-        for (cluster, repetitions) in clusters.iter_mut().zip(&mut repetitions) {
+        for (host, (cluster, repetitions)) in HOSTS
+            .into_iter()
+            .zip(clusters.iter_mut().zip(&mut repetitions))
+        {
             // While the other one was measured, a stalled disk may have made it hand over.
             cluster.lead()?;
-            repetitions.push(repeat(cluster, &load)?);
+            let measured = repeat(cluster, &load)?;
+            let longest = percentile_us(&measured.latencies, 100.0) / 1e3;
+            let commits = measured.loaded.commits;
+            // As it goes: a long run is not to be silent until its end.
+            output::say(&format!(
+                "{host:?}, {in_flight} in flight: {commits} commits, longest {longest:.1} ms"
+            ));
+            repetitions.push(measured);
         }
     }
     let measured = HOSTS

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use pontoon::{Config, GroupId, HostKind, Node, NodeId, TransferError, TransferRejection};
+use pontoon::{Config, GroupId, HostKind, Node, NodeId, TransferError};
 
 use crate::background::Background;
 use crate::child;
@@ -180,7 +180,8 @@ impl Server {
     fn hand_over(&self, to: NodeId) -> Result<()> {
         for client in &self.clients {
             match client.group.transfer_leadership(to).wait() {
-                Ok(()) | Err(TransferError::Rejected(TransferRejection::NotLeader { .. })) => {}
+                // Whoever is to lead campaigns where this does not come off.
+                Ok(()) | Err(TransferError::Rejected(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -53,6 +53,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<()> {
         for (load, repetitions) in loads.iter().zip(&mut measured) {
             let (groups, in_flight) = (load.groups, load.in_flight);
             progress.set_message(format!("{groups} groups, {in_flight} in flight"));
+            // On a busy machine a group may have been handed over meanwhile.
+            cluster.lead()?;
             repetitions.push(repeat(&mut cluster, load)?);
             progress.inc(1);
         }

@@ -1,12 +1,25 @@
 //! The bytes of proposals that wait for a core, or that it has not answered, and of replies that
 //! nobody has taken yet: counted by what holds them, on whatever thread that is.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
-/// A number of bytes that may be held at the same time.
+/// A number of bytes that may be held at the same time; or one group's share of it, which counts
+/// what that group has waiting.
 #[derive(Clone, Debug)]
-pub(crate) struct Budget(Arc<Account>);
+pub(crate) struct Budget(Arc<Share>);
+
+/// The same, for whoever does not keep it.
+#[derive(Debug)]
+pub(crate) struct WeakBudget(Weak<Share>);
+
+/// Permits hold this, and not the account: what one group does moves no count of another's.
+#[derive(Debug)]
+struct Share {
+    account: Arc<Account>,
+    /// The weight of what waits in the core's queue.
+    waiting: AtomicUsize,
+}
 
 #[derive(Debug)]
 struct Account {
@@ -21,7 +34,7 @@ struct Account {
 #[derive(Debug)]
 pub(crate) struct Permit {
     bytes: usize,
-    account: Arc<Account>,
+    share: Arc<Share>,
 }
 
 impl Budget {
@@ -33,32 +46,55 @@ impl Budget {
     /// may have what proposals leave as well: replies that nobody takes keep proposals out.
     pub(crate) fn with_replies(bytes_max: usize, replies_bytes_max: usize) -> Self {
         let held = AtomicUsize::new(0);
-        Self(Arc::new(Account {
+        Self::of(Arc::new(Account {
             bytes_max,
             replies_bytes_max,
             held,
         }))
     }
 
+    fn of(account: Arc<Account>) -> Self {
+        let waiting = AtomicUsize::new(0);
+        Self(Arc::new(Share { account, waiting }))
+    }
+
+    /// Another share of the same bytes.
+    pub(crate) fn share(&self) -> Self {
+        Self::of(Arc::clone(&self.0.account))
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakBudget {
+        WeakBudget(Arc::downgrade(&self.0))
+    }
+
     /// Bytes that can still be taken.
     pub(crate) fn left(&self) -> usize {
-        let held = self.0.held.load(Ordering::Relaxed);
-        self.0.bytes_max.saturating_sub(held)
+        let account = &self.0.account;
+        let held = account.held.load(Ordering::Relaxed);
+        account.bytes_max.saturating_sub(held)
     }
 
     /// How much is held, and the most that may be.
     #[cfg(feature = "simulation")]
     pub(crate) fn gauge(&self) -> (usize, usize) {
-        (self.0.held.load(Ordering::Relaxed), self.0.held_max())
+        let account = &self.0.account;
+        (account.held.load(Ordering::Relaxed), account.held_max())
     }
 
     /// Takes bytes out of the budget, if it has so many.
     pub(crate) fn take(&self, bytes: usize) -> Option<Permit> {
-        let before = self.0.held.fetch_add(bytes, Ordering::Relaxed);
-        let account = Arc::clone(&self.0);
-        let permit = Permit { bytes, account };
+        let account = &self.0.account;
+        let before = account.held.fetch_add(bytes, Ordering::Relaxed);
+        let share = Arc::clone(&self.0);
+        let permit = Permit { bytes, share };
         // Dropped, a permit beyond the limit gives back what it added.
-        (before + bytes <= self.0.bytes_max).then_some(permit)
+        (before + bytes <= account.bytes_max).then_some(permit)
+    }
+}
+
+impl WeakBudget {
+    pub(crate) fn upgrade(&self) -> Option<Budget> {
+        self.0.upgrade().map(Budget)
     }
 }
 
@@ -73,23 +109,61 @@ impl Permit {
         self.bytes
     }
 
+    /// Its command, of this weight, is to wait in the core's queue. As much is left for others as
+    /// one group has there, so that whoever has nothing there finds a place; up to `free` nobody
+    /// looks what is left.
+    ///
+    /// # Errors
+    /// What is left, if it is too little. The command does not wait then.
+    pub(crate) fn join_queue(
+        &self,
+        weight: usize,
+        free: usize,
+        left: impl FnOnce() -> usize,
+    ) -> Result<(), usize> {
+        let waiting = &self.share.waiting;
+        let before = waiting.fetch_add(weight, Ordering::Relaxed);
+        if before <= free {
+            return Ok(());
+        }
+        let left = left();
+        if before <= left {
+            return Ok(());
+        }
+        waiting.fetch_sub(weight, Ordering::Relaxed);
+        Err(left)
+    }
+
+    /// Commands of its share, of this weight together, wait no longer.
+    pub(crate) fn leave_queue(&self, weight: usize) {
+        self.share.waiting.fetch_sub(weight, Ordering::Relaxed);
+    }
+
+    /// Whether the other one is of the same share.
+    pub(crate) fn is_of_same_share(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.share, &other.share)
+    }
+
     /// The command that it was taken for is answered: it holds the bytes of the reply from now on,
     /// if there is room for them. Otherwise it gives back what it held.
     pub(crate) fn exchange(mut self, reply_bytes: usize) -> Option<Self> {
         let before = std::mem::replace(&mut self.bytes, reply_bytes);
-        let held = &self.account.held;
+        let held = &self.share.account.held;
         let Some(more) = reply_bytes.checked_sub(before) else {
             held.fetch_sub(before - reply_bytes, Ordering::Relaxed);
             return Some(self);
         };
         let held = held.fetch_add(more, Ordering::Relaxed) + more;
-        (held <= self.account.held_max()).then_some(self)
+        (held <= self.share.account.held_max()).then_some(self)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.account.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.share
+            .account
+            .held
+            .fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use pontoon_raft::{GroupId, NodeId};
 
+use crate::budget::Budget;
 use crate::inbox::CoreHandle;
 use crate::outcome::Proposal;
 use crate::pending::Pending;
@@ -30,11 +31,14 @@ use crate::request::{CampaignError, GroupStatus, Request, RequestError, Transfer
 pub struct Group {
     id: GroupId,
     core: CoreHandle,
+    /// What it may have waiting there; none in a forked child.
+    share: Option<Budget>,
 }
 
 impl Group {
     pub(crate) fn new(id: GroupId, core: CoreHandle) -> Self {
-        Self { id, core }
+        let share = core.share(id);
+        Self { id, core, share }
     }
 
     /// The group's id.
@@ -54,7 +58,7 @@ impl Group {
     ///
     /// Never blocks: at a limit it is rejected at once.
     pub fn propose(&self, command: Vec<u8>) -> Proposal {
-        self.core.propose(self.id, command)
+        self.core.propose((self.id, self.share.as_ref()), command)
     }
 
     /// What this node knows of the group.
@@ -65,6 +69,8 @@ impl Group {
 
     /// The group's leader, as soon as this node knows of one; it may be this node. Without a
     /// majority that is never: [`Pending::wait_timeout`], or a timer beside the future, bounds it.
+    /// Where the state machine failed, and nobody else led within two election timeouts of that, it
+    /// is [`RequestError::MachineFailed`].
     pub fn leader(&self) -> Pending<Result<NodeId, RequestError>> {
         let group = self.id;
         self.core.request(|reply| Request::Leader { group, reply })

@@ -19,18 +19,28 @@ use crate::outcome::{Proposal, Rejection};
 use crate::pending::{Pending, refuse};
 use crate::proposals::reject;
 use crate::request::{CreateError, Propose, Request, RequestError};
+use crate::shares::Shares;
 
 /// Most requests that wait besides proposals. Each turn takes all of them.
 pub(crate) const REQUESTS_MAX: usize = 1024;
 
+/// A group may have this part of a core's queue waiting before anybody looks what is left.
+const FREE_SHARE_DIVISOR: usize = 64;
+
 /// A request, and its place among those that may wait.
 type Waiting = (Request, Permit);
+
+const PLACES_LIMIT: &str = "limits.requests_waiting_max";
+const BYTES_LIMIT: &str = "limits.proposals_pending_bytes_max";
 
 /// What waits for a core. Whoever puts something in sees to it that it is answered when the core
 /// has ended meanwhile.
 #[derive(Clone, Debug)]
 struct Queues {
     proposals: Receiver<Propose>,
+    /// What a proposal weighs at least in its group's share of the queue: the bytes that there may
+    /// be, for each of its places.
+    place_bytes: usize,
     requests: Receiver<Waiting>,
     /// What the core has taken of the proposals and not answered.
     awaited: Awaited,
@@ -38,6 +48,11 @@ struct Queues {
 }
 
 impl Queues {
+    /// What a command that wants so many bytes weighs in the queue.
+    fn weight(&self, bytes: usize) -> usize {
+        bytes.max(self.place_bytes)
+    }
+
     /// Whatever waits is answered that the core has ended.
     fn drain(&self, end: CoreEnd) {
         while let Ok(proposal) = self.proposals.try_recv() {
@@ -70,8 +85,22 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    pub(crate) fn next_proposal(&self) -> Option<Propose> {
-        self.queues.proposals.try_recv().ok()
+    /// Takes at most so many proposals that wait.
+    pub(crate) fn take_proposals(&self, most: usize, mut take: impl FnMut(Propose)) {
+        let mut waiting = self.queues.proposals.try_iter().take(most);
+        let (mut next, mut weight) = (waiting.next(), 0);
+        while let Some(proposal) = next {
+            next = waiting.next();
+            let permit = &proposal.permit;
+            weight += self.queues.weight(permit.bytes());
+            // Those who propose write to the same count: it is touched once for all that follow
+            // each other in one group.
+            let goes_on = |next: &Propose| next.permit.is_of_same_share(permit);
+            if !next.as_ref().is_some_and(goes_on) {
+                permit.leave_queue(std::mem::take(&mut weight));
+            }
+            take(proposal);
+        }
     }
 
     pub(crate) fn next_request(&self) -> Option<Request> {
@@ -155,6 +184,11 @@ struct Channels {
     places: Budget,
     queues: Queues,
     budget: Budget,
+    /// Of the budget, by group.
+    shares: Shares,
+    proposals_max: usize,
+    /// A group may have waiting what weighs so much, whatever others have.
+    free_share: usize,
     doorbell: Arc<Doorbell>,
     command_bytes_max: usize,
 }
@@ -182,6 +216,7 @@ pub(crate) fn channel(
     let (requests, requests_out) = unbounded();
     let queues = Queues {
         proposals: proposals_out,
+        place_bytes: limits.bytes_max / limits.proposals_max.max(1),
         requests: requests_out,
         awaited: Awaited::default(),
         state: CoreState::default(),
@@ -193,6 +228,9 @@ pub(crate) fn channel(
         places: Budget::new(REQUESTS_MAX),
         queues: queues.clone(),
         budget: budget.clone(),
+        shares: Shares::default(),
+        proposals_max: limits.proposals_max,
+        free_share: limits.bytes_max / FREE_SHARE_DIVISOR,
         doorbell,
         command_bytes_max: limits.command_bytes_max,
     };
@@ -208,7 +246,7 @@ pub(crate) fn channel(
 }
 
 impl Channels {
-    fn propose(&self, group: GroupId, command: Vec<u8>) -> Proposal {
+    fn propose(&self, (group, share): (GroupId, &Budget), command: Vec<u8>) -> Proposal {
         if command.len() > self.command_bytes_max {
             let rejection = Rejection::TooLarge {
                 bytes: command.len(),
@@ -219,11 +257,32 @@ impl Channels {
         if let Some(end) = self.queues.state.ended() {
             return Proposal::rejected(end.into(), command);
         }
-        let Some(permit) = self.budget.take(record::encoded_bytes(command.len())) else {
-            let limit = "limits.proposals_pending_bytes_max";
+        let Some(permit) = share.take(record::encoded_bytes(command.len())) else {
+            let limit = BYTES_LIMIT;
             return Proposal::rejected(Rejection::Overloaded { limit }, command);
         };
+        if let Err(limit) = self.join_queue(&permit) {
+            return Proposal::rejected(Rejection::Overloaded { limit }, command);
+        }
         self.enqueue_proposal(group, command, permit)
+    }
+
+    /// A place in the queue for a command, unless its group has as much waiting as is left.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    fn join_queue(&self, permit: &Permit) -> Result<(), &'static str> {
+        let weight = self.queues.weight(permit.bytes());
+        let places_left = || {
+            let places = self.proposals_max.saturating_sub(self.proposals.len());
+            places * self.queues.place_bytes
+        };
+        let left = || self.budget.left().min(places_left());
+        let joined = permit.join_queue(weight, self.free_share, left);
+        joined.map_err(|left| match left < self.budget.left() {
+            true => PLACES_LIMIT,
+            false => BYTES_LIMIT,
+        })
     }
 
     fn enqueue_proposal(&self, group: GroupId, command: Vec<u8>, permit: Permit) -> Proposal {
@@ -241,7 +300,9 @@ impl Channels {
                 Proposal::waiting(receiver)
             }
             Err(TrySendError::Full(proposal)) => {
-                let limit = "limits.requests_waiting_max";
+                let weight = self.queues.weight(proposal.permit.bytes());
+                proposal.permit.leave_queue(weight);
+                let limit = PLACES_LIMIT;
                 Proposal::rejected(Rejection::Overloaded { limit }, proposal.command)
             }
             Err(TrySendError::Disconnected(_)) => unreachable!("this handle holds a receiver"),
@@ -279,9 +340,20 @@ impl Channels {
 }
 
 impl CoreHandle {
-    pub(crate) fn propose(&self, group: GroupId, command: Vec<u8>) -> Proposal {
-        match self.channels.get() {
-            Some(channels) => channels.propose(group, command),
+    /// A group's share of what may wait; none in a forked child.
+    pub(crate) fn share(&self, group: GroupId) -> Option<Budget> {
+        let channels = self.channels.get()?;
+        Some(channels.shares.of(group, &channels.budget))
+    }
+
+    /// Proposes to a group, with its share of this core.
+    pub(crate) fn propose(
+        &self,
+        (group, share): (GroupId, Option<&Budget>),
+        command: Vec<u8>,
+    ) -> Proposal {
+        match self.channels.get().zip(share) {
+            Some((channels, share)) => channels.propose((group, share), command),
             None => Proposal::rejected(Rejection::Forked, command),
         }
     }

@@ -91,6 +91,7 @@ mod rate_limited;
 mod reason;
 mod request;
 internal_mod!(shard);
+mod shares;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod statistics;

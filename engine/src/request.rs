@@ -81,6 +81,13 @@ pub enum RequestError {
     /// The core's log or driver has failed; [`Node::failed`](crate::Node::failed) says why.
     #[error("the core has failed; restart the node when what its log names is mended")]
     Failed,
+    /// The group's state machine failed on this node, and nobody else is known to lead: with no
+    /// other member that could, nobody will. [`GroupStatus::machine_error`] says why it failed.
+    #[error(
+        "the group's state machine failed on this node, and no other leader is known; its status \
+         says why: mend it and restart the node"
+    )]
+    MachineFailed,
     /// The node has stopped.
     #[error("the node has stopped")]
     Stopped,

@@ -188,12 +188,16 @@ impl Leader {
     }
 
     /// The member that is best placed to lead instead: a voter that answers, is known to have room
-    /// in its log, and lacks the least. Those that were asked before in vain come last: whatever
+    /// in its log, `is_better`, and lacks the least. Those that were asked before in vain come last: whatever
     /// keeps them from leading, nobody is asked twice before everybody was.
-    pub(crate) fn best_successor(&self, view: &LeaderView<'_>) -> Option<NodeId> {
+    pub(crate) fn best_successor(
+        &self,
+        view: &LeaderView<'_>,
+        is_better: impl Fn(&Progress, &LeaderView<'_>) -> bool,
+    ) -> Option<NodeId> {
         let fit = self.progress.iter().filter(|(peer, progress)| {
             let fit = progress.may_take_over(view) && progress.has_room();
-            fit && view.membership.is_voter(**peer)
+            fit && view.membership.is_voter(**peer) && is_better(progress, view)
         });
         let best =
             fit.max_by_key(|(_, progress)| (Reverse(progress.asked_in_vain), progress.match_index));

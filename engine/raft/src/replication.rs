@@ -310,7 +310,7 @@ impl Raft {
     /// in its log, and lacks the least. `None` if there is none, or this replica does not lead.
     pub fn best_successor(&mut self) -> Option<NodeId> {
         let (leader, view) = self.leading()?;
-        leader.best_successor(&view)
+        leader.best_successor(&view, |_, _| true)
     }
 
     /// The role, and what a leader's rules read of the rest.

@@ -8,6 +8,7 @@ use crate::leader::LeaderView;
 use crate::message::{Body, Message};
 use crate::mutant::Mutant;
 use crate::output::Output;
+use crate::progress::Progress;
 use crate::raft::Raft;
 use crate::replication::LeaderHint;
 use crate::role::{Leader, Role, Transfer};
@@ -87,10 +88,27 @@ impl Raft {
     /// was asked for before does not keep it from that. Gives who is to take over, also if a
     /// transfer is under way already; `None` if nobody can.
     pub fn hand_over(&mut self, now: Time, output: &mut Output) -> Option<NodeId> {
+        self.hand_over_to(now, output, |_, _| true)
+    }
+
+    /// The same, because this node's disk is slow: only to a member that is known to be faster,
+    /// since it holds durably what is not durable here. Others may be no better.
+    pub fn hand_over_to_faster(&mut self, now: Time, output: &mut Output) -> Option<NodeId> {
+        self.hand_over_to(now, output, |progress, view| {
+            progress.match_index > view.log.durable_index()
+        })
+    }
+
+    fn hand_over_to(
+        &mut self,
+        now: Time,
+        output: &mut Output,
+        is_better: impl Fn(&Progress, &LeaderView<'_>) -> bool,
+    ) -> Option<NodeId> {
         self.now = now;
         let (leading, view) = self.leading()?;
         leading.expire_transfer(now);
-        let best = leading.best_successor(&view);
+        let best = leading.best_successor(&view, is_better);
         if let Some(transfer) = leading.transfer {
             let ready = best.filter(|to| leading.holds_all(*to, &view));
             let waits = !transfer.timeout_now_sent && !leading.holds_all(transfer.to, &view);

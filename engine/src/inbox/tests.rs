@@ -5,6 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::*;
+use crate::group::Group;
 use crate::outcome::{ProposeError, Unknown};
 use crate::request::GroupStatus;
 
@@ -35,7 +36,7 @@ impl CoreHandle {
 /// Proposes and asks until told that the core has ended.
 fn call_until_ended(core: &CoreHandle) {
     loop {
-        let proposal = core.propose(GroupId(1), vec![1]);
+        let proposal = Group::new(GroupId(1), core.clone()).propose(vec![1]);
         let status = core.status();
         let refusal = status.wait().expect_err("nobody has answered");
         assert!(matches!(
@@ -67,7 +68,7 @@ fn whoever_asks_while_the_core_ends_is_answered() {
         }
         begin.wait();
         // The last look, and the end right after it.
-        drop(inbox.next_proposal());
+        inbox.take_proposals(1, drop);
         drop(inbox.next_request());
         drop(inbox);
         for _ in 0..CALLERS {
@@ -114,6 +115,38 @@ fn requests_beyond_the_limit_are_answered_at_once_and_the_end_has_a_place_of_its
     inbox.close(CoreEnd::Failed);
     assert_eq!(first.wait(), Err(RequestError::Failed));
     assert_eq!(core.status().wait(), Err(RequestError::Failed));
-    let proposal = core.propose(GroupId(1), vec![1]).wait();
+    let proposal = Group::new(GroupId(1), core.clone()).propose(vec![1]).wait();
     assert_eq!(proposal, Err(Rejection::Failed.into()));
+}
+
+/// A calm group of the same core was told `Overloaded`, however little it had waiting.
+#[test]
+fn floods_of_some_groups_leave_a_calm_one_its_places() {
+    for (floods, bytes) in [(1, 0), (1, 1 << 10), (5, 0), (5, 1 << 10)] {
+        let doorbell = Arc::new(Doorbell::new().expect("a descriptor"));
+        let limits = InboxLimits {
+            proposals_max: 256,
+            bytes_max: 128 << 10,
+            ..LIMITS
+        };
+        let (core, inbox) = channel(NodeId(1), doorbell, limits);
+        let groups: Vec<_> = (0..=floods)
+            .map(|id| Group::new(GroupId(id), core.clone()))
+            .collect();
+        let (calm, flooding) = groups.split_last().expect("there are some");
+        for _ in 0..300 {
+            for group in flooding {
+                drop(group.propose(vec![7; bytes]));
+            }
+        }
+        let mut own: Vec<_> = (0..5).map(|_| calm.propose(vec![7; bytes])).collect();
+        for proposal in &mut own {
+            let refused = proposal.wait_timeout(Duration::ZERO);
+            assert_eq!(refused, None, "{floods} floods of {bytes} bytes");
+        }
+        // What is taken makes room for the flooding groups too.
+        inbox.take_proposals(300, drop);
+        let mut again = flooding[0].propose(vec![7; bytes]);
+        assert_eq!(again.wait_timeout(Duration::ZERO), None);
+    }
 }

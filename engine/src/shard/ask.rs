@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use pontoon_raft::{GroupId, NodeId, RoleName};
+use pontoon_raft::{GroupId, NodeId, RoleName, Time};
 
 use super::groups::Groups;
+use super::replicas::ReplicaSlot;
 use crate::inbox::REQUESTS_MAX;
 use crate::request::{CampaignError, RequestError};
 
@@ -42,17 +43,18 @@ impl AwaitingLeader {
     }
 }
 
+/// So many election timeouts after a machine failed another member leads, if one can.
+const TAKEOVER_TIMEOUTS: u64 = 2;
+
 impl Groups {
     /// Answers at once, or when a leader is known.
     pub(super) fn await_leader(&mut self, group: GroupId, reply: Reply) {
-        let answer = match self.known(group) {
-            Err(error) => Err(error),
-            Ok(slot) => match self.replicas[slot].raft.leader() {
-                Some(leader) => Ok(leader),
-                None => return self.await_leader_later(group, reply),
-            },
-        };
-        let _ = reply.send(answer);
+        match self.leader_answer(group) {
+            Some(answer) => {
+                let _ = reply.send(answer);
+            }
+            None => self.await_leader_later(group, reply),
+        }
     }
 
     fn await_leader_later(&mut self, group: GroupId, reply: Reply) {
@@ -76,22 +78,53 @@ impl Groups {
         }
         let mut waiting = std::mem::take(&mut self.awaiting_leader);
         waiting.retain(|group, replies| {
-            if let Some(leader) = self.leader_of(group) {
+            if let Some(answer) = self.leader_answer(group) {
                 for reply in replies.drain(..) {
-                    let _ = reply.send(Ok(leader));
+                    let _ = reply.send(answer);
                 }
             }
         });
         self.awaiting_leader = waiting;
     }
 
-    fn leader_of(&self, group: GroupId) -> Option<NodeId> {
-        self.replicas[self.slot(group)?].raft.leader()
+    /// What can be told of a group's leader; `None` while it is worth waiting.
+    fn leader_answer(&self, group: GroupId) -> Option<Result<NodeId, RequestError>> {
+        let slot = match self.known(group) {
+            Ok(slot) => slot,
+            Err(error) => return Some(Err(error)),
+        };
+        let leader = self.replicas[slot].serving_leader();
+        let in_vain = || self.leader_given_up_at(group).is_some_and(|at| at <= self.now);
+        leader.map(Ok).or_else(|| in_vain().then_some(Err(RequestError::MachineFailed)))
+    }
+
+    /// When a leader of a group whose machine failed is waited for no longer: it never leads
+    /// again, and without others that can nobody does.
+    fn leader_given_up_at(&self, group: GroupId) -> Option<Time> {
+        let failed_at = self.replicas[self.slot(group)?].machine_failed_at()?;
+        Some(failed_at.after(TAKEOVER_TIMEOUTS * self.config.election_timeout))
+    }
+
+    /// When the first of those that wait for a leader is to be told that there is none.
+    pub(super) fn leaders_deadline(&self) -> Option<Time> {
+        let groups = self.awaiting_leader.by_group.keys();
+        groups.filter_map(|group| self.leader_given_up_at(*group)).min()
+    }
+
+    /// A member whose machine failed leads nothing, and is not asked in vain to.
+    ///
+    /// # Errors
+    /// If it failed and nobody else is known to lead.
+    pub(super) fn known_to_serve(&self, group: GroupId) -> Result<ReplicaSlot, RequestError> {
+        let slot = self.known(group)?;
+        let replica = &self.replicas[slot];
+        let serves = replica.machine_failure.is_none() || replica.serving_leader().is_some();
+        serves.then_some(slot).ok_or(RequestError::MachineFailed)
     }
 
     /// Campaigns, unless something is in the way.
     pub(super) fn campaign_if_possible(&mut self, group: GroupId) -> Result<(), CampaignError> {
-        let slot = self.known(group)?;
+        let slot = self.known_to_serve(group)?;
         self.campaign(slot);
         let replica = &self.replicas[slot];
         let reason = if replica.raft.status().role != RoleName::Follower {

@@ -17,6 +17,7 @@ use super::propose::Proposing;
 use super::reads::Reads;
 use super::replica::Replica;
 use super::replicas::{ReplicaSlot, Replicas};
+use super::hand_over::HandOvers;
 use super::room::Room;
 use super::space::Space;
 use super::timers::Timers;
@@ -42,6 +43,7 @@ pub(super) struct Groups {
     pub(super) timers: Timers,
     pub(super) space: Space,
     pub(super) room: Room,
+    pub(super) hand_overs: HandOvers,
     pub(super) durability: Durability,
     pub(super) reads: Reads,
     pub(super) catch_ups: CatchUps,
@@ -89,7 +91,8 @@ impl Groups {
         let timers = self.timers.next();
         let room = self.room_deadline().unwrap_or(timers);
         let stop = self.stop_by.unwrap_or(NEVER);
-        timers.min(room).min(stop).min(self.space.deadline(&self.log))
+        let leaders = self.leaders_deadline().unwrap_or(NEVER);
+        timers.min(room).min(stop).min(leaders).min(self.space.deadline(&self.log))
     }
 
     pub(super) fn is(&self, mutant: Mutant) -> bool {
@@ -272,7 +275,7 @@ impl Groups {
     }
 
     pub(super) fn transfer(&mut self, group: GroupId, to: NodeId) -> Result<(), TransferError> {
-        let slot = self.known(group)?;
+        let slot = self.known_to_serve(group)?;
         let raft = &mut self.replicas[slot].raft;
         let result = raft.transfer_leadership(self.now, to, &mut self.output);
         self.process_output(slot, Source::None);

@@ -30,6 +30,17 @@ const WINDOW_FIRST: usize = 16 << 10;
 /// The smallest window, in bytes.
 const WINDOW_MIN: usize = 4 << 10;
 
+/// What frames that came had in them: each of these is more than those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Said {
+    /// That the other end is there.
+    There,
+    /// Messages of groups.
+    OfGroups,
+    /// Answers to requests of Raft among them.
+    Answers,
+}
+
 /// An established connection.
 pub(super) struct Link {
     pub(super) socket: SocketId,
@@ -47,6 +58,10 @@ pub(super) struct Link {
     is_slow: bool,
     /// Since when the peer has owed an answer and said nothing.
     owes_since: Option<Time>,
+    /// Since when a request of Raft has been unanswered, and nothing of a group came.
+    owes_groups_since: Option<Time>,
+    /// Something of a group came, ever.
+    has_served: bool,
     /// While something waits: when enough of it must be sent, and how much was sent before.
     progress: Option<(Time, u64)>,
     patience: Patience,
@@ -75,6 +90,8 @@ impl Link {
             backlog: None,
             is_slow: false,
             owes_since: None,
+            owes_groups_since: None,
+            has_served: false,
             progress: None,
             patience,
             began: now,
@@ -90,15 +107,22 @@ impl Link {
         self.heard.is_some()
     }
 
-    /// A whole frame came, of any kind.
-    pub(super) fn on_heard(&mut self, now: Time) {
+    /// Whole frames came.
+    pub(super) fn on_heard(&mut self, now: Time, said: Said) {
         self.heard = Some(now);
+        if said >= Said::OfGroups {
+            self.owes_groups_since = None;
+            self.has_served = true;
+        }
+        if said == Said::Answers {
+            self.owes_since = None;
+        }
     }
 
-    /// Whether it has said nothing for so long that another connection may take its place.
+    /// Whether it has said nothing, or answered nothing, for so long that another connection may
+    /// take its place.
     pub(super) fn gives_way(&self, now: Time) -> bool {
-        let silent_for = |heard| now.since(heard) >= self.patience.gives_way;
-        self.heard.is_none_or(silent_for)
+        self.gives_way_at() <= now
     }
 
     /// Whether it was made long ago and has said nothing at all.
@@ -125,9 +149,20 @@ impl Link {
         }
     }
 
-    /// When another connection that has said something could take its place.
+    /// When another connection that has said something could take its place. Whoever only says
+    /// that it is there, or only answers that, is of no use to the groups: it may be a stranger, or
+    /// the end of a peer that is gone.
     pub(super) fn gives_way_at(&self) -> Time {
-        self.heard.map_or(self.began, |heard| heard.after(self.patience.gives_way))
+        let Some(heard) = self.heard else {
+            return self.began;
+        };
+        let owes = self.owes_since.into_iter().chain(self.owes_groups_since);
+        owes.fold(heard, Time::min).after(self.patience.gives_way)
+    }
+
+    /// Whether it says that it is there, takes what it is sent, and has never been of use.
+    pub(super) fn only_talks(&self) -> bool {
+        self.has_spoken() && !self.has_served && self.connection.unsent_bytes() == 0
     }
 
     /// Asks whether the other end is there, if it is time.
@@ -142,7 +177,7 @@ impl Link {
                 self.pings.pop_front();
             }
             self.pings.push_back(now);
-            self.on_asked(now);
+            self.owes_since.get_or_insert(now);
         }
     }
 
@@ -152,7 +187,7 @@ impl Link {
         // Others are no answers to anything: forged.
         let position = self.pings.iter().position(|ping| *ping == stamp)?;
         self.pings.drain(..=position);
-        self.on_answered();
+        self.owes_since = None;
         Some(now.since(stamp))
     }
 
@@ -271,14 +306,10 @@ impl Link {
         }
     }
 
-    /// A request left that the peer answers at once, if it is there.
+    /// A request of Raft left that the peer answers at once, if it is there.
     pub(super) fn on_asked(&mut self, now: Time) {
         self.owes_since.get_or_insert(now);
-    }
-
-    /// An answer came from the peer.
-    pub(super) fn on_answered(&mut self) {
-        self.owes_since = None;
+        self.owes_groups_since.get_or_insert(now);
     }
 
     /// Whether the peer has taken everything and owed an answer for long: the connection leads

@@ -1,6 +1,6 @@
 //! A state machine that can't go on: its group stops on this node, and nothing else does.
 
-use pontoon_raft::{GroupId, LogIndex, NodeId};
+use pontoon_raft::{GroupId, LogIndex, NodeId, Time};
 use pontoon_storage::RecordBytes;
 
 use super::groups::Groups;
@@ -17,6 +17,8 @@ use crate::proposals::{Proposals, Replies};
 pub(super) struct MachineFailure {
     /// Why, in its own words.
     message: String,
+    /// When that was known here.
+    since: Time,
     /// The log up to here is of no use to the machine that the next start makes.
     pub(super) released: LogIndex,
 }
@@ -24,10 +26,15 @@ pub(super) struct MachineFailure {
 impl MachineFailure {
     /// A start found none to go on with: what a machine might hold is not known, so that the log
     /// lets go of nothing.
-    pub(super) fn of_factory(node: NodeId, group: GroupId, error: &MachineError) -> Self {
+    pub(super) fn of_factory(
+        (node, group): (NodeId, GroupId),
+        since: Time,
+        error: &MachineError,
+    ) -> Self {
         tracing::error!(%node, %group, %error, "the state machine could not be made");
         Self {
             message: error.to_string(),
+            since,
             released: LogIndex(0),
         }
     }
@@ -44,6 +51,18 @@ impl Replica {
     pub(super) fn machine_error(&self) -> Option<String> {
         let failure = self.machine_failure.as_ref()?;
         Some(failure.message.clone())
+    }
+
+    /// When its machine failed, if it did.
+    pub(super) fn machine_failed_at(&self) -> Option<Time> {
+        self.machine_failure.as_ref().map(|failure| failure.since)
+    }
+
+    /// Who leads, if that is known and not this replica with a machine that failed: it is about to
+    /// give up leadership, and can't serve what it leads.
+    pub(super) fn serving_leader(&self) -> Option<NodeId> {
+        let serves = self.machine_failure.is_none() || !self.raft.is_leader();
+        self.raft.leader().filter(|_| serves)
     }
 
     /// Gives the machine entries up to `through`, and looks whether what it then says of itself can
@@ -109,6 +128,7 @@ impl Groups {
         let released = machine.map_or(LogIndex(0), |machine| machine.released_index());
         replica.machine_failure = Some(MachineFailure {
             message: error.to_string(),
+            since: self.now,
             released: released.min(applied),
         });
         if self.config.mutants.is(Mutant::FailedMachineIsSilent) {

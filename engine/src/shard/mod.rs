@@ -16,6 +16,7 @@ mod durability;
 #[cfg(feature = "simulation")]
 mod gauges;
 mod groups;
+mod hand_over;
 mod link;
 mod machine_failure;
 mod mutant;
@@ -331,14 +332,14 @@ impl Shard {
         let Some((from, connection)) = self.peers.by_socket(socket) else {
             return;
         };
-        let (taken, mut answers) = (connection.taken_frames(), false);
+        let (taken, mut said) = (connection.taken_frames(), link::Said::There);
         let reason: Option<CloseReason> = loop {
             match connection.next_frame() {
                 Ok(None) => break None,
                 Ok(Some(frame)) => {
                     let stepped = self.groups.receive_frame(from, &frame, &mut self.received);
                     match stepped {
-                        Ok(answered) => answers |= answered,
+                        Ok(in_frame) => said = said.max(in_frame),
                         Err(error) => break Some(error.into()),
                     }
                 }
@@ -346,7 +347,7 @@ impl Shard {
             }
         };
         if connection.taken_frames() > taken {
-            self.peers.on_frames(self.groups.now, from, answers);
+            self.peers.on_frames(self.groups.now, from, said);
         }
         if let Some(reason) = reason {
             self.disconnect(from, reason, operations);

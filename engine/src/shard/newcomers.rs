@@ -1,13 +1,13 @@
 //! A further connection of a peer that has one already: on trial beside it.
 //!
 //! Whoever knows a peer's id can connect in its name. So a new connection does not displace one
-//! that works: it takes its place once it has said something and the other one has been silent, or
-//! is gone. What it said waits in its buffer until then.
+//! that works: it takes its place once it has said something and the other one has been silent, has
+//! answered nothing, or is gone. What it said waits in its buffer until then.
 
 use pontoon_raft::Time;
 use pontoon_transport::ReceiveBuffer;
 
-use super::link::Link;
+use super::link::{Link, Said};
 use super::mutant::Mutant;
 use super::peers::{Disconnected, NEVER, Peer, Peers};
 use crate::port::{Operation, SocketId};
@@ -46,7 +46,7 @@ impl Peers {
         };
         let received = link.connection.on_received(buffer, result);
         match received.and_then(|()| link.connection.has_frame()) {
-            Ok(true) => link.on_heard(now),
+            Ok(true) => link.on_heard(now, Said::There),
             Ok(false) => {}
             Err(error) => {
                 self.dismiss(socket, CloseReason::from(&error), operations);

@@ -20,6 +20,7 @@ use super::receive::Received;
 use super::replica::Replica;
 use super::replicas::Replicas;
 use super::room::Room;
+use super::hand_over::HandOvers;
 use super::space::Space;
 use super::timers::Timers;
 use super::{Shard, ShardConfig};
@@ -100,6 +101,7 @@ impl Shard {
             timers: Timers::default(),
             space: Space::new(),
             room: Room::default(),
+            hand_overs: HandOvers::default(),
             reads: Reads::default(),
             catch_ups: CatchUps::default(),
             outbox: Vec::new(),
@@ -167,7 +169,7 @@ fn reopen(
     };
     let (machine, failure) = match open_machine(machines, &definition, id) {
         Some(Ok(machine)) => (Some(machine), None),
-        Some(Err(error)) => (None, Some(MachineFailure::of_factory(config.node, id, &error))),
+        Some(Err(error)) => (None, Some(MachineFailure::of_factory((config.node, id), now, &error))),
         None => (None, None),
     };
     let held = machine.as_ref().and_then(|machine| machine.durable_index());

@@ -8,7 +8,7 @@ use pontoon_storage::RecordBytes;
 use pontoon_transport::{Connection, FrameLimits, HEAD_BYTES, Head, Reconnect, SendBatch};
 
 use super::ShardConfig;
-use super::link::Link;
+use super::link::{Link, Said};
 use super::mutant::{Mutant, Mutants};
 use super::patience::Patience;
 use super::round_trip::RoundTrip;
@@ -33,10 +33,24 @@ pub(super) struct Peer {
     pub(super) newcomer: Option<Link>,
     /// Of two nodes the one with the smaller id dials.
     dials: bool,
-    /// When to dial; never while a dial is under way or there is a connection.
+    /// When to dial; never while a dial is under way, or there is a connection of use.
     pub(super) dial_at: Time,
+    is_dialling: bool,
     reconnect: Reconnect,
     round_trip: RoundTrip,
+}
+
+impl Peer {
+    /// When another connection is dialled beside one that has never been of use: who holds that one
+    /// in the peer's name would keep the peer out, which does not dial itself.
+    fn wants_another_at(&self) -> Time {
+        let is_free = self.dials && !self.is_dialling && self.dial_at == NEVER;
+        let link = self.link.as_ref().filter(|link| link.only_talks());
+        match link {
+            Some(link) if is_free && self.newcomer.is_none() => link.gives_way_at(),
+            _ => NEVER,
+        }
+    }
 }
 
 /// A connection that ended. What was sent on it may be lost.
@@ -80,6 +94,7 @@ impl Peers {
                 newcomer: None,
                 dials,
                 dial_at: if dials { now } else { NEVER },
+                is_dialling: false,
                 reconnect: Reconnect::new(config.seed ^ id.0, REDIAL_MIN, REDIAL_MAX),
                 round_trip: RoundTrip::default(),
             }
@@ -123,7 +138,7 @@ impl Peers {
                 };
                 newcomer.deadline().min(newcomer.trial_deadline()).min(place)
             });
-            link.min(newcomer).min(peer.dial_at)
+            link.min(newcomer).min(peer.dial_at.min(peer.wants_another_at()))
         };
         self.peers.iter().map(due).min().unwrap_or(NEVER)
     }
@@ -180,9 +195,9 @@ impl Peers {
         Some((link.0, &mut link.1.connection))
     }
 
-    /// Whole frames came from a peer, perhaps with answers in them. Only now is its connection
-    /// known to be good for something: one that breaks before is dialled less and less often.
-    pub(super) fn on_frames(&mut self, now: Time, id: NodeId, answers: bool) {
+    /// Whole frames came from a peer. Only now is its connection known to be good for something:
+    /// one that breaks before is dialled less and less often.
+    pub(super) fn on_frames(&mut self, now: Time, id: NodeId, said: Said) {
         let Some(position) = self.position(id) else {
             return;
         };
@@ -191,10 +206,7 @@ impl Peers {
         let Some(link) = &mut peer.link else {
             return;
         };
-        link.on_heard(now);
-        if answers {
-            link.on_answered();
-        }
+        link.on_heard(now, said);
         if let Some(round_trip) = link.take_round_trip(now) {
             self.on_round_trip(now, position, round_trip);
         }
@@ -291,7 +303,7 @@ impl Peers {
         let sizes = (self.limits, self.patience);
         let link = Link::new(now, socket, sizes, self.queue_bytes_max);
         let peer = &mut self.peers[position];
-        peer.dial_at = NEVER;
+        (peer.dial_at, peer.is_dialling) = (NEVER, false);
         if peer.link.is_some() {
             return self.put_on_trial(position, link, operations);
         }
@@ -304,6 +316,7 @@ impl Peers {
     pub(super) fn on_dial_failed(&mut self, now: Time, id: NodeId) {
         if let Some(position) = self.position(id) {
             let peer = &mut self.peers[position];
+            peer.is_dialling = false;
             if peer.link.is_none() && peer.dials {
                 peer.dial_at = Time(peer.reconnect.on_failed(now.0));
             }
@@ -358,8 +371,11 @@ impl Peers {
         operations: &mut Vec<Operation>,
     ) -> Option<Disconnected> {
         let peer = &mut self.peers[position];
+        if peer.wants_another_at() <= now {
+            peer.dial_at = Time(peer.reconnect.on_failed(now.0));
+        }
         if peer.dial_at <= now {
-            peer.dial_at = NEVER;
+            (peer.dial_at, peer.is_dialling) = (NEVER, true);
             operations.push(Operation::Dial { peer: peer.id });
         }
         let id = peer.id;

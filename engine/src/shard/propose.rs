@@ -44,12 +44,9 @@ impl Groups {
             return;
         }
         inbox.awaited().enter(|table| {
-            for _ in 0..PER_TURN_MAX {
-                let Some(proposal) = inbox.next_proposal() else {
-                    break;
-                };
+            inbox.take_proposals(PER_TURN_MAX, |proposal| {
                 self.take_proposal(proposal, table, inbox.bytes_left());
-            }
+            });
         });
         for (sender, rejection, command) in self.proposing.rejected.drain(..) {
             reject(sender, rejection, command);
@@ -79,7 +76,12 @@ impl Groups {
                 }
                 batch.push(TakenCommand { command, answered });
             }
-            Err(rejection) => self.proposing.rejected.push((sender, rejection, command)),
+            Err(rejection) => {
+                if rejection == Rejection::NoSpace {
+                    self.on_refused();
+                }
+                self.proposing.rejected.push((sender, rejection, command));
+            }
         }
     }
 
@@ -94,9 +96,8 @@ impl Groups {
         let raft = &replica.raft;
         if let Some(message) = replica.machine_error() {
             // Whoever leads now can take it.
-            let leader = raft.leader().filter(|_| !raft.is_leader());
-            return match leader {
-                Some(_) => Err(Rejection::NotLeader { leader }),
+            return match replica.serving_leader() {
+                leader @ Some(_) => Err(Rejection::NotLeader { leader }),
                 None => Err(Rejection::MachineFailed { message }),
             };
         }

@@ -9,6 +9,7 @@ use pontoon_storage::{AppendError, RecordKind, SegmentLog, record};
 use pontoon_transport::Frame;
 
 use super::groups::Groups;
+use super::link::Said;
 use super::mutant::Mutant;
 use super::persist::{STEP_BYTES, Source};
 use super::replicas::ReplicaSlot;
@@ -24,7 +25,7 @@ pub(super) struct Received {
 }
 
 impl Groups {
-    /// Steps every message of a frame. Gives whether an answer was among them.
+    /// Steps every message of a frame. Gives what it had in it.
     ///
     /// # Errors
     /// Why the connection must be closed: what came can't be from a correct peer.
@@ -33,15 +34,18 @@ impl Groups {
         from: NodeId,
         frame: &Frame<'_>,
         received: &mut Received,
-    ) -> Result<bool, FrameError> {
+    ) -> Result<Said, FrameError> {
         let records = frame.records();
-        let (mut at, mut answers) = (0, false);
+        let (mut at, mut said) = (0, Said::There);
         for head in frame.heads() {
             let message = wire::message(&head).ok_or(FrameError::Head)?;
             let group = GroupId(head.group);
             at = received.take(group, &message, records, at)?;
             self.statistics.messages_received += 1;
-            answers |= matches!(message.body, Body::AppendResponse(_) | Body::VoteResponse(_));
+            said = said.max(match message.body {
+                Body::AppendResponse(_) | Body::VoteResponse(_) => Said::Answers,
+                _ => Said::OfGroups,
+            });
             let source = Source::Frame {
                 records,
                 ranges: &received.ranges,
@@ -53,7 +57,7 @@ impl Groups {
             }
         }
         if at == records.len() {
-            Ok(answers)
+            Ok(said)
         } else {
             Err(FrameError::TrailingBytes)
         }

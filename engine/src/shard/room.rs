@@ -7,8 +7,9 @@ use pontoon_raft::{GroupId, LogIndex, NodeId, Time};
 use pontoon_storage::{AppendError, record};
 
 use super::groups::Groups;
+use super::hand_over::Trouble;
 use super::mutant::Mutant;
-use super::persist::{STEP_BYTES, Source};
+use super::persist::STEP_BYTES;
 use super::replicas::ReplicaSlot;
 use super::stall::STALLED_TIMEOUTS;
 
@@ -32,8 +33,8 @@ pub(super) struct Room {
     full_counted: Time,
     /// Since when it takes no commands at all, or its next segment does not come.
     refusing_since: Option<Time>,
-    /// Until then leadership was given away, or nobody could take it.
-    handed_over_until: Time,
+    /// When a command found no room last.
+    refused_at: Option<Time>,
 }
 
 /// A log that members hold up, the leader's or a member's.
@@ -84,11 +85,30 @@ impl Groups {
             }
         }
         self.look_after_refusals();
-        let room = &self.room;
-        let waits = [room.refusing_since, room.writing_since, self.reads.oldest()];
-        if waits.into_iter().any(|since| self.lasts(since)) {
-            self.hand_over();
+        if let Some(trouble) = self.trouble() {
+            self.hand_over(trouble);
         }
+    }
+
+    /// Why this node should not lead, if that has been so for an election timeout.
+    fn trouble(&self) -> Option<Trouble> {
+        let room = &self.room;
+        // Small commands may still fill the rest. Without any it would never be full.
+        let refused_lately = room.refused_at.filter(|_| !self.lasts(room.refused_at));
+        let refuses_large = room.full_since.filter(|_| refused_lately.is_some());
+        let full = if room.full_since.is_some() { Trouble::Full } else { Trouble::NotPrepared };
+        let troubles = [
+            (room.refusing_since, full),
+            (refuses_large, Trouble::FullForLarge),
+            (self.reads.oldest(), Trouble::SlowRead),
+            (room.writing_since, Trouble::SlowWrite),
+        ];
+        troubles.into_iter().find(|(since, _)| self.lasts(*since)).map(|(_, trouble)| trouble)
+    }
+
+    /// A command found no room.
+    pub(super) fn on_refused(&mut self) {
+        self.room.refused_at = Some(self.now);
     }
 
     /// Whether the log takes no commands, for want of space.
@@ -232,32 +252,6 @@ impl Groups {
         }
         if let Err(error) = replica.give_batch(&[], replica.applied, &mut self.replies) {
             self.on_machine_failed(slot, &error);
-        }
-    }
-
-    /// Gives every group that this node leads to the member that is best placed for it.
-    fn hand_over(&mut self) {
-        if self.now < self.room.handed_over_until || self.is(Mutant::StaysWithoutRoom) {
-            return;
-        }
-        let pause = 2 * self.config.election_timeout;
-        self.room.handed_over_until = self.now.after(pause);
-        let leads: Vec<ReplicaSlot> = self.replicas.leading().collect();
-        for slot in leads {
-            let raft = &mut self.replicas[slot].raft;
-            let Some(to) = raft.hand_over(self.now, &mut self.output) else {
-                continue;
-            };
-            let (node, group) = (self.config.node, self.replicas[slot].id);
-            let reason = if self.room.full_since.is_some() {
-                "the log is full"
-            } else if self.room.refusing_since.is_some() {
-                "the log's next segment does not come"
-            } else {
-                "the disk stands still"
-            };
-            tracing::info!(%node, %group, %to, reason, "hands over leadership");
-            self.process_output(slot, Source::None);
         }
     }
 }

@@ -136,3 +136,58 @@ fn a_node_that_stops_in_the_turn_in_which_it_is_elected_hands_over() {
     let next = leader(&cluster);
     assert!(next.is_some_and(|node| node != 0), "{next:?}");
 }
+
+/// The disks of all members are slow, each a write in one and a half election timeouts; gives how
+/// many terms that costs in a hundred of them.
+fn terms_while_all_disks_are_slow(cluster: &mut Cluster) -> u64 {
+    let term = |cluster: &Cluster| {
+        let terms = (0..3).filter_map(|node| cluster.status(node)).map(|it| it.current_term.0);
+        terms.max().expect("they run")
+    };
+    let before = term(cluster);
+    for node in 0..3 {
+        cluster.nodes[node].disk_is_held = true;
+    }
+    for step in 0..1_000 {
+        // At other times each.
+        for node in 0..3 {
+            if (step + 5 * node) % 15 == 0 {
+                cluster.release(node);
+            }
+        }
+        if let Some(leads) = leader(cluster) {
+            drop(cluster.group(leads).propose(b"a little".to_vec()));
+        }
+        cluster.run(100);
+    }
+    term(cluster) - before
+}
+
+/// Nobody was better: the leader gave its office away, and so did the next one, without end.
+#[test]
+fn a_leader_among_members_as_slow_as_itself_stays() {
+    let mut cluster = Cluster::led_by_first(3);
+    cluster.run(300);
+    let terms = terms_while_all_disks_are_slow(&mut cluster);
+    assert!(terms <= 12, "{terms} terms in a hundred election timeouts");
+}
+
+/// Only large commands find no room, and nobody proposes small ones: they were refused for ever.
+#[test]
+fn a_leader_whose_log_takes_no_large_commands_hands_over() {
+    for small in 0..4 {
+        let mut cluster = Cluster::led_by_first_with(3, LARGE_LOG);
+        cluster.run(300);
+        cluster.nodes[0].volume.set_slots_max(3);
+        for _ in 0..small {
+            let proposal = cluster.group(0).propose(vec![7]);
+            cluster.wait(proposal).unwrap();
+        }
+        for _ in 0..400 {
+            let leads = leader(&cluster).unwrap_or(0);
+            drop(cluster.group(leads).propose(vec![7; 4 << 10]));
+            cluster.run(10);
+        }
+        assert!(leader(&cluster).is_some_and(|node| node != 0), "after {small} small ones");
+    }
+}

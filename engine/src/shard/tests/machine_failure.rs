@@ -4,7 +4,7 @@ use pontoon_raft::{GroupId, LogIndex, NodeId};
 
 use super::cluster::{Cluster, GROUP, poll};
 use crate::outcome::{ProposeError, Rejection, Unknown};
-use crate::request::GroupStatus;
+use crate::request::{CampaignError, GroupStatus, RequestError, TransferError};
 
 const OTHER: GroupId = GroupId(8);
 
@@ -186,4 +186,54 @@ fn a_machine_whose_durable_index_can_not_be_has_failed() {
         let error = group_status(&mut cluster, 0).machine_error.expect("it failed");
         assert!(error.contains(told), "{error}");
     }
+}
+
+/// `leader()` of a lone group whose machine had failed waited for ever, however it was asked.
+#[test]
+fn whoever_waits_for_a_leader_that_can_not_be_is_told_that_the_machine_failed() {
+    let mut cluster = cluster(3);
+    for node in [1, 2] {
+        cluster.power_off(node);
+    }
+    // Without the others nothing is committed: the machine fails at its next start.
+    cluster.power_off(0);
+    cluster.nodes[0].journal.borrow_mut().not_made.push(GROUP.0);
+    cluster.power_on(0);
+    every_call_is_told_that_the_machine_failed(&mut cluster);
+}
+
+#[test]
+fn whoever_waits_for_a_lone_group_to_be_led_is_told_that_its_machine_failed() {
+    let mut cluster = cluster(1);
+    let _ = cluster.wait(cluster.group(0).propose(b"bad".to_vec()));
+    every_call_is_told_that_the_machine_failed(&mut cluster);
+}
+
+fn every_call_is_told_that_the_machine_failed(cluster: &mut Cluster) {
+    let failed = RequestError::MachineFailed;
+    for _ in 0..2 {
+        let group = cluster.group(0);
+        let (mut leader, mut campaign) = (group.leader(), group.campaign());
+        let mut transfer = group.transfer_leadership(NodeId(2));
+        cluster.until("whoever waits is told", |_| poll(&mut leader) == Some(Err(failed)));
+        assert_eq!(poll(&mut campaign), Some(Err(CampaignError::Request(failed))));
+        assert_eq!(poll(&mut transfer), Some(Err(TransferError::Request(failed))));
+        assert!(!leads(cluster, 0));
+    }
+}
+
+/// Where others can lead they are waited for, and the one that gives up leadership is not named.
+#[test]
+fn whoever_asks_for_the_leader_when_a_machine_fails_is_told_who_takes_over() {
+    let mut cluster = cluster(3);
+    let told = cluster.wait(cluster.group(0).propose(b"bad".to_vec()));
+    assert_eq!(told, Err(ProposeError::Unknown(Unknown::MachineFailed)));
+    let mut leader = cluster.group(0).leader();
+    let mut told = None;
+    cluster.until("it is told", |_| {
+        told = poll(&mut leader);
+        told.is_some()
+    });
+    let next = told.unwrap().expect("one of the others");
+    assert_ne!(next, NodeId(1));
 }

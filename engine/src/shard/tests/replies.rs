@@ -1,6 +1,6 @@
 //! What machines reply is bounded, and whoever does not get it is told that the command is applied.
 
-use super::cluster::{Cluster, GROUP, poll};
+use super::cluster::{Cluster, GROUP, Settings, poll};
 use crate::outcome::{Outcome, Proposal, ProposeError, Rejection};
 
 fn reply_with(cluster: &Cluster, bytes: usize) {
@@ -47,7 +47,10 @@ fn a_reply_that_is_too_large_is_dropped_and_its_command_said_to_be_applied() {
 /// is room for. Every one of them is applied, and has an outcome that says so.
 #[test]
 fn replies_that_nobody_takes_are_bounded_together() {
-    let mut cluster = Cluster::led_by_first(1);
+    let mut settings = Settings::USUAL;
+    // One group may have half of the places.
+    settings.inbox.proposals_max = 128;
+    let mut cluster = Cluster::led_by_first_with(1, settings);
     reply_with(&cluster, 6_000);
     let mut proposals = propose(&mut cluster, 64);
     cluster.until("all are applied", |cluster| cluster.applied(0).len() == 64);

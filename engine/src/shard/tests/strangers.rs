@@ -3,7 +3,8 @@
 use pontoon_raft::NodeId;
 use pontoon_transport::Connection;
 
-use super::cluster::{Cluster, GROUP, shard_config};
+use super::cluster::{Cluster, GROUP, poll, shard_config};
+use super::room::leader;
 use crate::port::SocketId;
 
 /// The first bytes of a connection: a ping.
@@ -83,4 +84,65 @@ fn a_connection_takes_the_place_of_one_that_fell_silent() {
     cluster.run(2_000);
     assert_eq!(cluster.closed(1, "replaced"), 1);
     assert!(!cluster.wire.is_closed(socket));
+}
+
+/// A stranger that says again and again that it is there.
+struct Talker {
+    socket: SocketId,
+    connection: Connection<Vec<u8>>,
+    /// It answers whoever asks whether it is there.
+    answers: bool,
+}
+
+impl Talker {
+    fn new(socket: SocketId, answers: bool) -> Self {
+        let connection = Connection::new(shard_config(0, 3).frame_limits);
+        Self { socket, connection, answers }
+    }
+
+    fn talk(&mut self, cluster: &mut Cluster) {
+        let heard = cluster.wire.hear(self.socket);
+        if self.answers {
+            self.take(&heard);
+        }
+        self.connection.ping(cluster.now.0);
+        while let Some(batch) = self.connection.send() {
+            let words: Vec<u8> = batch.slices().flatten().copied().collect();
+            cluster.wire.say(self.socket, &words);
+            self.connection.on_sent(batch, Ok(words.len())).expect("it is whole");
+        }
+    }
+
+    /// Pings among these bytes are answered by the connection itself.
+    fn take(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let mut buffer = self.connection.receive().expect("one receive at a time");
+            let count = buffer.free().len().min(bytes.len());
+            buffer.free()[..count].copy_from_slice(&bytes[..count]);
+            bytes = &bytes[count..];
+            self.connection.on_received(buffer, Ok(count)).expect("a frame");
+            while let Ok(Some(_)) = self.connection.next_frame() {}
+        }
+    }
+}
+
+/// Whoever came first in a peer's name kept it out for 30 s, or for good if it answered pings.
+#[test]
+fn connections_that_only_say_that_they_are_there_give_way_to_one_that_answers() {
+    for answers in [false, true] {
+        let mut cluster = Cluster::new(3);
+        let sockets = strangers(&mut cluster, &[]).into_iter();
+        let mut talkers: Vec<_> = sockets.map(|socket| Talker::new(socket, answers)).collect();
+        cluster.create(GROUP);
+        for _ in 0..100 {
+            for talker in &mut talkers {
+                talker.talk(&mut cluster);
+            }
+            cluster.run(100);
+        }
+        let leads = leader(&cluster).expect("ten election timeouts are enough");
+        let mut proposal = cluster.group(leads).propose(b"heard".to_vec());
+        cluster.run(50);
+        assert!(matches!(poll(&mut proposal), Some(Ok(_))), "answers: {answers}");
+    }
 }

@@ -115,6 +115,12 @@ impl Wire {
         end.arrived.extend(bytes);
     }
 
+    /// Takes what has arrived at an end that nobody's shard reads.
+    pub(super) fn hear(&mut self, socket: SocketId) -> Vec<u8> {
+        let end = self.ends.get_mut(&socket).expect("a known socket");
+        end.arrived.drain(..).collect()
+    }
+
     pub(super) fn receive(&mut self, socket: SocketId, buffer: ReceiveBuffer) {
         let end = self.ends.get_mut(&socket).expect("a known socket");
         assert!(end.waiting.is_none(), "one receive at a time");
