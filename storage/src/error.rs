@@ -122,8 +122,8 @@ pub enum PrepareError {
     },
     /// The process, or the system, has no file descriptor left; it can be tried again.
     #[error(
-        "no descriptor for {}: raise the limit of open files (RLIMIT_NOFILE, fs.file-max), or close \
-         some", path.display()
+        "no descriptor for {}: raise the limit of open files (RLIMIT_NOFILE, fs.file-max)",
+        path.display()
     )]
     NoDescriptors {
         /// The segment.
