@@ -343,7 +343,8 @@ impl Node {
     /// Hands over what it leads, stops, and waits for the end. What was acknowledged is durable
     /// already. Takes an election timeout at most where nobody takes over, some 20 s more where a
     /// disk or a state machine hangs, and 10 s where tasks of `spawn_on` do not yield, of however
-    /// many cores. Blocks: not for a thread that runs futures.
+    /// many cores. Where one of them waits for the end of a node itself, this one or another, its
+    /// executor ends after that and is not waited for. Blocks: not for a thread that runs futures.
     ///
     /// # Errors
     /// If a core had failed before, and how; on a core's own thread [`StopError::OnCore`], in a
@@ -415,6 +416,8 @@ struct Ending {
 impl Ending {
     /// Waits for the end of all cores, and ends the bulk lane after them.
     fn wait(self) -> Result<(), StopError> {
+        #[cfg(feature = "glommio")]
+        let _stopping = host::Stopping::begin();
         let mut errors = Vec::new();
         for (number, (core, thread)) in (0_u16..).zip(self.cores.iter().zip(self.threads)) {
             let left = self.deadline.saturating_duration_since(Instant::now());

@@ -68,12 +68,19 @@ pub enum Rejection {
         limit: usize,
     },
     /// The log has no room: its segments are as many as there may be, or another could not be made,
-    /// for want of disk space, descriptors, or the directory. The node's log lines say why.
+    /// for want of disk space or the directory. The node's log lines say why.
     #[error(
         "the log has no free segment: `log.segments_max` is reached, or none could be made, and \
          the node's log lines say why; free disk space, raise the limit, or mend what they name"
     )]
     NoSpace,
+    /// The log has no room, and another segment could not be made: the process, or the system, has
+    /// no file descriptor left. It is tried again every second.
+    #[error(
+        "the log has no free segment, and no descriptor is left for another: raise the limit of \
+         open files, or close some"
+    )]
+    NoDescriptors,
     /// The next segment of the log is not ready yet; try again soon. Where that lasts the disk is
     /// slow to make files, and the node hands over what it leads.
     #[error("the log's next segment is being prepared; try again soon")]

@@ -104,4 +104,9 @@ pub enum Completion {
         /// Whether it is ready.
         ready: bool,
     },
+    /// A segment could not be made, for want of file descriptors.
+    NoDescriptors {
+        /// Its slot.
+        slot: u32,
+    },
 }

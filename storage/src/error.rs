@@ -120,6 +120,15 @@ pub enum PrepareError {
         /// The segment.
         path: PathBuf,
     },
+    /// The process, or the system, has no file descriptor left; it can be tried again.
+    #[error(
+        "no descriptor for {}: raise the limit of open files (RLIMIT_NOFILE, fs.file-max)",
+        path.display()
+    )]
+    NoDescriptors {
+        /// The segment.
+        path: PathBuf,
+    },
     /// The file system can't bypass the page cache.
     #[error("{} is on a file system without O_DIRECT", path.display())]
     NoDirectIo {
@@ -156,6 +165,16 @@ pub enum AppendError {
          none could be made: free disk space, or mend what the node's log lines name"
     )]
     NoSpace {
+        /// Segments there are.
+        segments: u32,
+    },
+    /// No segment is free, and the last one could not be prepared for want of file descriptors. Try
+    /// again when there are some.
+    #[error(
+        "the log's {segments} segments are full, and no descriptor is left for another: raise the \
+         limit of open files, or close some"
+    )]
+    NoDescriptors {
         /// Segments there are.
         segments: u32,
     },
@@ -208,6 +227,14 @@ pub enum AppendError {
     /// The bytes are a record, but not one of an entry.
     #[error("only entries may be appended as whole records")]
     NotAnEntry,
+}
+
+impl AppendError {
+    /// Whether no segment is free and no more can be made, for whatever reason.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::NoSpace { .. } | Self::NoDescriptors { .. })
+    }
 }
 
 /// A write or a sync failed, or what was durable can't be read: nothing more of this log is ever

@@ -170,6 +170,7 @@ impl Volume for FileVolume {
         let file = file.map_err(|error| match error {
             PrepareError::Io { source, .. } => source,
             PrepareError::NoSpace { .. } => io::Error::from_raw_os_error(libc::ENOSPC),
+            PrepareError::NoDescriptors { .. } => io::Error::from_raw_os_error(libc::EMFILE),
             PrepareError::NoDirectIo { .. } => io::Error::from_raw_os_error(libc::EINVAL),
             PrepareError::Stopped { .. } => io::Error::from_raw_os_error(libc::ECANCELED),
         })?;
@@ -281,6 +282,7 @@ pub fn prepare_segment_paced(
     let path = segment_path(directory.path(), slot);
     let refused = |errno: Errno| match errno {
         Errno::NOSPC | Errno::DQUOT => PrepareError::NoSpace { path: path.clone() },
+        Errno::MFILE | Errno::NFILE => PrepareError::NoDescriptors { path: path.clone() },
         Errno::INVAL => PrepareError::NoDirectIo { path: path.clone() },
         Errno::CANCELED => PrepareError::Stopped { path: path.clone() },
         errno => PrepareError::Io {

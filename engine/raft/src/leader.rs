@@ -188,8 +188,8 @@ impl Leader {
     }
 
     /// The member that is best placed to lead instead: a voter that answers, is known to have room
-    /// in its log, `is_better`, and lacks the least. Those that were asked before in vain come last: whatever
-    /// keeps them from leading, nobody is asked twice before everybody was.
+    /// in its log, `is_better`, and lacks the least. Those that were asked before in vain come
+    /// last: whatever keeps them from leading, nobody is asked twice before everybody was.
     pub(crate) fn best_successor(
         &self,
         view: &LeaderView<'_>,

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use pontoon_raft::NodeId;
-use pontoon_storage::LogDirectory;
+use pontoon_storage::{LogDirectory, PrepareError};
 use pontoon_transport::Hello;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -60,7 +60,7 @@ pub(crate) enum BulkEvent {
     /// A segment is ready, or could not be made.
     Prepared {
         slot: u32,
-        file: Option<OwnedFd>,
+        file: Result<OwnedFd, PrepareError>,
     },
 }
 

@@ -37,14 +37,12 @@ impl SegmentPreparer {
                 continue;
             }
             let file = match self.prepare(&directory, slot) {
-                Ok(file) => Some(file),
                 Err(PrepareError::Stopped { .. }) => return,
-                Err(error) => {
+                prepared => prepared.inspect_err(|error| {
                     tracing::warn!(%error, core, "the log gets no further segment");
-                    None
-                }
+                }),
             };
-            made.extend(file.is_some().then_some(slot));
+            made.extend(file.is_ok().then_some(slot));
             self.cores.tell(core, BulkEvent::Prepared { slot, file });
         }
     }

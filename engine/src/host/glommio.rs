@@ -5,6 +5,7 @@
 //! of them runs, it runs none and parks. No setting excludes that, and only a wake-up from another
 //! thread ends it. Hence a keeper, which rings every executor now and then.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt::{self, Display};
 use std::future::{Future, poll_fn};
@@ -14,7 +15,7 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{Builder, JoinHandle, Thread, ThreadId};
+use std::thread::{Builder, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -55,7 +56,6 @@ pub(crate) struct Executor {
 #[derive(Debug)]
 struct Running {
     queue: Arc<Queue>,
-    executor: ThreadId,
     keeper: Thread,
     /// Disconnected once it and its keeper have ended.
     ended: Receiver<()>,
@@ -117,6 +117,51 @@ impl Executor {
     }
 }
 
+impl Running {
+    /// Waits until it has ended. A task may stop its own node, or two tasks each other's: an
+    /// executor that waits in a stop itself ends after that, and is not waited for. False if it
+    /// has not ended in time.
+    fn wait(&self, deadline: Instant) -> bool {
+        loop {
+            let look = Instant::now() + RING_INTERVAL;
+            let waited = self.ended.recv_deadline(look.min(deadline));
+            if waited != Err(RecvTimeoutError::Timeout) || self.queue.stops.load(Ordering::Acquire)
+            {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// Of the executor that runs on this thread.
+    static OWN_QUEUE: RefCell<Option<Arc<Queue>>> = const { RefCell::new(None) };
+}
+
+/// Held while this thread waits for the end of a node: if it is an executor's, all its tasks do.
+pub(crate) struct Stopping(Option<Arc<Queue>>);
+
+impl Stopping {
+    pub(crate) fn begin() -> Self {
+        let own = OWN_QUEUE.with_borrow(Clone::clone);
+        if let Some(queue) = &own {
+            queue.stops.store(true, Ordering::Release);
+        }
+        Self(own)
+    }
+}
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        if let Some(queue) = &self.0 {
+            queue.stops.store(false, Ordering::Release);
+        }
+    }
+}
+
 impl Drop for Executor {
     fn drop(&mut self) {
         self.end();
@@ -139,10 +184,7 @@ pub(crate) fn end(executors: &[Executor]) -> Result<(), StopError> {
         let Some(running) = running else {
             continue;
         };
-        // A task may stop its own node: then its executor ends after it.
-        let on_it = std::thread::current().id() == running.executor;
-        let waited = || running.ended.recv_deadline(deadline);
-        if !on_it && waited() == Err(RecvTimeoutError::Timeout) {
+        if !running.wait(deadline) {
             running.queue.thread.leave_behind();
             cores.push(core);
         }
@@ -160,9 +202,10 @@ fn start(core: u16, cpu: Option<usize>) -> io::Result<Running> {
     let executor = Builder::new().name(format!("pontoon-tasks-{core}"));
     let executor = executor.spawn(move || {
         let _abort = AbortOnPanic;
+        OWN_QUEUE.set(Some(Arc::clone(&of_executor)));
         run(core, cpu, &of_executor);
     })?;
-    let (thread, of_keeper) = (executor.thread().id(), Arc::clone(&queue));
+    let of_keeper = Arc::clone(&queue);
     let keeper = Builder::new().name(format!("pontoon-keep-{core}"));
     let (running, ended) = bounded(0);
     let keeper = keeper.spawn(move || {
@@ -172,7 +215,6 @@ fn start(core: u16, cpu: Option<usize>) -> io::Result<Running> {
     let keeper = keeper.inspect_err(|_| queue.end())?;
     Ok(Running {
         queue,
-        executor: thread,
         keeper: keeper.thread().clone(),
         ended,
     })
@@ -276,6 +318,8 @@ struct Queue {
     waiting: Mutex<WaitingTasks>,
     /// Whoever waits for a task waits for this.
     thread: Unreliable,
+    /// One of its tasks waits for the end of a node.
+    stops: AtomicBool,
 }
 
 #[derive(Default)]

@@ -22,7 +22,7 @@ use crate::shard::Shard;
 
 pub(crate) use self::core_thread::CoreThread;
 #[cfg(feature = "glommio")]
-pub(crate) use self::glommio::{Executor, end as end_executors};
+pub(crate) use self::glommio::{Executor, Stopping, end as end_executors};
 pub(crate) use self::thread::start as start_thread;
 
 /// One core's shard and the driver that carries its operations out. Made and used on the core's

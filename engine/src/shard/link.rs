@@ -149,14 +149,15 @@ impl Link {
         }
     }
 
-    /// When another connection that has said something could take its place. Whoever only says
-    /// that it is there, or only answers that, is of no use to the groups: it may be a stranger, or
-    /// the end of a peer that is gone.
+    /// When another connection that has said something could take its place. One that has been of
+    /// use keeps it while it talks: an answer may wait for a disk. Whoever has only ever said that
+    /// it is there, or answered that, may be a stranger.
     pub(super) fn gives_way_at(&self) -> Time {
         let Some(heard) = self.heard else {
             return self.began;
         };
         let owes = self.owes_since.into_iter().chain(self.owes_groups_since);
+        let owes = owes.filter(|_| !self.has_served);
         owes.fold(heard, Time::min).after(self.patience.gives_way)
     }
 

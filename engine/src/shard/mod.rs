@@ -303,6 +303,7 @@ impl Shard {
             }
             Completion::DialFailed { peer } => self.peers.on_dial_failed(now, peer),
             Completion::Prepared { slot, ready } => self.groups.on_prepared(slot, ready),
+            Completion::NoDescriptors { slot } => self.groups.on_no_descriptors(slot),
         }
     }
 

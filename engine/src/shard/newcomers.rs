@@ -2,7 +2,7 @@
 //!
 //! Whoever knows a peer's id can connect in its name. So a new connection does not displace one
 //! that works: it takes its place once it has said something and the other one has been silent, has
-//! answered nothing, or is gone. What it said waits in its buffer until then.
+//! never been of use, or is gone. What it said waits in its buffer until then.
 
 use pontoon_raft::Time;
 use pontoon_transport::ReceiveBuffer;

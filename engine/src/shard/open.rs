@@ -169,7 +169,10 @@ fn reopen(
     };
     let (machine, failure) = match open_machine(machines, &definition, id) {
         Some(Ok(machine)) => (Some(machine), None),
-        Some(Err(error)) => (None, Some(MachineFailure::of_factory((config.node, id), now, &error))),
+        Some(Err(error)) => {
+            let failure = MachineFailure::of_factory((config.node, id), now, &error);
+            (None, Some(failure))
+        }
         None => (None, None),
     };
     let held = machine.as_ref().and_then(|machine| machine.durable_index());

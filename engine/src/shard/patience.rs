@@ -14,8 +14,8 @@ pub(super) struct Patience {
     /// A new connection says something within this time, or is closed: what it says travels behind
     /// nothing, so this is round trips.
     pub(super) first_words: u64,
-    /// One that has said or answered nothing for so long gives way to another of the same peer that
-    /// has said something.
+    /// One that has said nothing for so long, or has never answered anything but pings, gives way
+    /// to another of the same peer that has said something.
     pub(super) gives_way: u64,
     /// Something must be taken of what waits in every period of this length.
     pub(super) send: u64,

@@ -77,7 +77,7 @@ impl Groups {
                 batch.push(TakenCommand { command, answered });
             }
             Err(rejection) => {
-                if rejection == Rejection::NoSpace {
+                if matches!(rejection, Rejection::NoSpace | Rejection::NoDescriptors) {
                     self.on_refused();
                 }
                 self.proposing.rejected.push((sender, rejection, command));
@@ -123,6 +123,7 @@ impl Groups {
         match self.log.admit(self.proposing.bytes + bytes) {
             Ok(()) => Ok(slot),
             Err(AppendError::NoSpace { .. }) => Err(Rejection::NoSpace),
+            Err(AppendError::NoDescriptors { .. }) => Err(Rejection::NoDescriptors),
             Err(AppendError::Poisoned(_)) => Err(Rejection::Failed),
             Err(AppendError::Preparing { .. }) => Err(Rejection::Preparing),
             Err(_) => Err(Rejection::Overloaded {

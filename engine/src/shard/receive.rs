@@ -146,7 +146,7 @@ fn takes_at_all_times(log: &SegmentLog, entries: &[EntryMeta], bytes: usize) -> 
 fn log_room(admitted: Result<(), AppendError>) -> LogRoom {
     match admitted {
         Ok(()) => LogRoom::Enough,
-        Err(AppendError::NoSpace { .. }) => LogRoom::Full,
+        Err(error) if error.is_full() => LogRoom::Full,
         Err(_) => LogRoom::Short,
     }
 }

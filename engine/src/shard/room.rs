@@ -113,7 +113,7 @@ impl Groups {
 
     /// Whether the log takes no commands, for want of space.
     pub(super) fn is_full(&self) -> bool {
-        matches!(self.log.admit(STEP_BYTES), Err(AppendError::NoSpace { .. }))
+        self.log.admit(STEP_BYTES).is_err_and(|error| error.is_full())
     }
 
     /// Notes since when the log takes no commands: it is full, or its next segment does not come.
@@ -122,7 +122,7 @@ impl Groups {
         let waits = matches!(largest, Err(AppendError::Preparing { .. }));
         let takes_none = waits || self.is_full();
         // Where large commands find no room, small ones may go on for a while.
-        let full = matches!(largest, Err(AppendError::NoSpace { .. }));
+        let full = largest.is_err_and(|error| error.is_full());
         let now = self.now;
         let since = |since: Option<Time>, is_so: bool| is_so.then_some(since.unwrap_or(now));
         let lately = now.since(std::mem::replace(&mut self.room.full_counted, now));

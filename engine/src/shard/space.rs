@@ -174,8 +174,17 @@ impl Groups {
         self.log.on_prepared(slot, ready);
         if ready {
             self.space.prepare_again = PREPARE_AGAIN;
-            return;
+        } else {
+            self.prepare_later(slot);
         }
+    }
+
+    pub(super) fn on_no_descriptors(&mut self, slot: u32) {
+        self.log.on_no_descriptors(slot);
+        self.prepare_later(slot);
+    }
+
+    fn prepare_later(&mut self, slot: u32) {
         let wait = self.space.prepare_again;
         // Said until it has become the usual.
         if wait < PREPARE_AGAIN_MAX {

@@ -82,7 +82,8 @@ fn tasks_that_come_while_another_one_blocks_all_run() {
     const TASKS: usize = 40_000;
     let data = directory();
     let mut config = config(data.path()).host(HostKind::Glommio);
-    config.limits.requests_waiting_max = TASKS;
+    // The one that blocks may still wait itself.
+    config.limits.requests_waiting_max = TASKS + 1;
     let (node, _) = alone(config);
     let (go_on, gate) = mpsc::channel::<()>();
     let blocking = node.spawn_on(0, move || async move { gate.recv().unwrap() });
@@ -193,6 +194,39 @@ fn a_task_may_drop_the_last_handle_to_its_node() {
     go_on.send(()).unwrap();
     dropped.recv_timeout(PATIENCE).unwrap();
     assert!(other.upgrade().is_none());
+}
+
+/// Each waited ten seconds for the other's executor, which waited for it.
+#[test]
+fn two_tasks_may_stop_each_others_nodes() {
+    let barrier = std::sync::Arc::new(std::sync::Barrier::new(2));
+    let (sender, stopped) = mpsc::channel();
+    let (directories, nodes): (Vec<_>, Vec<Node>) = (0..2)
+        .map(|_| {
+            let data = directory();
+            let config = config(data.path()).host(HostKind::Glommio);
+            (data, alone(config).0)
+        })
+        .unzip();
+    let mut give: Vec<mpsc::Sender<Node>> = Vec::new();
+    for node in &nodes {
+        let (giver, given) = mpsc::channel::<Node>();
+        let (sender, barrier) = (sender.clone(), std::sync::Arc::clone(&barrier));
+        drop(node.spawn_on(0, move || async move {
+            let other = given.recv().unwrap();
+            barrier.wait();
+            sender.send(other.stop()).unwrap();
+        }));
+        give.push(giver);
+    }
+    for (node, giver) in nodes.into_iter().zip(give.into_iter().rev()) {
+        giver.send(node).unwrap();
+    }
+    for _ in 0..2 {
+        let stopped = stopped.recv_timeout(PATIENCE).unwrap();
+        assert!(stopped.is_ok(), "{stopped:?}");
+    }
+    drop(directories);
 }
 
 #[test]

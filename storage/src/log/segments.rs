@@ -61,6 +61,8 @@ pub(crate) struct Space {
     pub(super) roll_early: bool,
     /// The last segment that was asked for could not be made.
     preparation_failed: bool,
+    /// That was for want of descriptors.
+    lacks_descriptors: bool,
     segments_max: u32,
     pub(crate) epoch: u64,
     /// Where the next frame goes in the segment that is being written.
@@ -101,6 +103,7 @@ impl Space {
             rolling: None,
             roll_early: false,
             preparation_failed: false,
+            lacks_descriptors: false,
             segments_max,
             epoch,
             offset,
@@ -154,6 +157,8 @@ impl Space {
         let segments = self.segments();
         if self.can_grow() {
             AppendError::Preparing { segments }
+        } else if self.lacks_descriptors && self.segments() < self.segments_max {
+            AppendError::NoDescriptors { segments }
         } else {
             AppendError::NoSpace { segments }
         }
@@ -318,12 +323,19 @@ impl SegmentLog {
         if space.preparing == Some(slot) {
             space.preparing = None;
             space.preparation_failed = !ok;
+            space.lacks_descriptors = false;
         }
         // Asked for once more, it may be there after the first try has failed.
         if ok && space.preparing.is_none() && space.used_slots.insert(slot) {
             space.preparation_failed = false;
             space.free.push_back(slot);
         }
+    }
+
+    /// A segment that was asked for could not be prepared, for want of descriptors.
+    pub fn on_no_descriptors(&mut self, slot: u32) {
+        self.on_prepared(slot, false);
+        self.space.lacks_descriptors = self.space.preparation_failed;
     }
 
     /// Whether more segments can be made, as far as is known.
@@ -371,7 +383,7 @@ impl SegmentLog {
     }
 
     fn is_full(&self) -> bool {
-        matches!(self.admit(0), Err(AppendError::NoSpace { .. }))
+        self.admit(0).is_err_and(|error| error.is_full())
     }
 
     /// Bytes of all segments there may be.

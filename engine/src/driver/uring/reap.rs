@@ -1,6 +1,6 @@
 //! From the ring's completions, and the bulk lane's events, to completions of the port.
 
-use pontoon_storage::DiskOp;
+use pontoon_storage::{DiskOp, PrepareError};
 
 use super::UringDriver;
 use super::in_flight::InFlightOp;
@@ -65,13 +65,14 @@ impl UringDriver {
                     Completion::Connected { peer, socket }
                 }
                 BulkEvent::DialFailed { peer } => Completion::DialFailed { peer },
-                BulkEvent::Prepared { slot, file } => {
-                    let ready = file.is_some();
-                    if let Some(file) = file {
+                BulkEvent::Prepared { slot, file } => match file {
+                    Ok(file) => {
                         self.volume.add(slot, file);
+                        Completion::Prepared { slot, ready: true }
                     }
-                    Completion::Prepared { slot, ready }
-                }
+                    Err(PrepareError::NoDescriptors { .. }) => Completion::NoDescriptors { slot },
+                    Err(_) => Completion::Prepared { slot, ready: false },
+                },
             });
         }
     }

@@ -112,6 +112,8 @@ pub(super) struct TestNode {
     pub(super) reads_are_held: bool,
     /// Segments that are asked for do not come.
     pub(super) prepares_are_held: bool,
+    /// There is no file descriptor for another.
+    pub(super) lacks_descriptors: bool,
     /// So many were asked for in vain.
     pub(super) held_prepares: usize,
     /// So many reads fail from now on.
@@ -149,6 +151,7 @@ impl TestNode {
             held_reads: Vec::new(),
             reads_are_held: false,
             prepares_are_held: false,
+            lacks_descriptors: false,
             held_prepares: 0,
             reads_to_fail: 0,
             journal,
@@ -308,6 +311,9 @@ impl Cluster {
             Operation::Prepare { .. } if self.nodes[node].prepares_are_held => {
                 self.nodes[node].held_prepares += 1;
                 return;
+            }
+            Operation::Prepare { slot } if self.nodes[node].lacks_descriptors => {
+                Completion::NoDescriptors { slot }
             }
             Operation::Prepare { slot } => {
                 let ready = self.nodes[node].volume.prepare(slot).is_ok();

@@ -416,3 +416,19 @@ fn a_core_whose_log_failed_sleeps() {
     let turn = shard.turn(now, &mut Vec::new(), &mut Vec::new());
     assert!(!turn.more && turn.deadline > now, "{turn:?}");
 }
+
+/// It was told as if the disk were full: only the node's log lines said what was lacking.
+#[test]
+fn a_log_that_gets_no_descriptor_says_so_until_it_does() {
+    let mut cluster = Cluster::led_by_first(1);
+    cluster.nodes[0].lacks_descriptors = true;
+    let refused = (0..400).find_map(|number| {
+        let proposal = cluster.group(0).propose(numbered(number));
+        cluster.wait(proposal).err()
+    });
+    assert_eq!(refused, Some(Rejection::NoDescriptors.into()));
+    cluster.nodes[0].lacks_descriptors = false;
+    cluster.run(1_100);
+    let again = cluster.group(0).propose(numbered(1));
+    cluster.wait(again).expect("there is another segment");
+}
