@@ -41,9 +41,13 @@ impl World {
         }
         let silent = self.random.happens(self.swarm.stranger);
         let talks = !silent && self.random.happens(self.swarm.talker);
-        if !silent && !talks {
-            return;
+        if silent || talks {
+            self.add_stranger(place, acceptor, talks);
         }
+    }
+
+    /// A stranger connects to a core in a node's name, and talks or says nothing.
+    pub(crate) fn add_stranger(&mut self, place: usize, acceptor: usize, talks: bool) {
         self.injected(if talks {
             Fault::Talker
         } else {
@@ -70,7 +74,7 @@ impl World {
 
     /// A stranger says once more that it is there, and is gone when nothing goes wrong any more.
     pub(crate) fn talk(&mut self, position: usize, socket: SocketId) {
-        let goes_on = self.may_fail();
+        let goes_on = self.may_fail() || self.strangers_stay;
         let mut held = self.places[position].strangers.held.iter_mut();
         let held = held.find(|held| held.socket == socket);
         let Some(voice) = held.and_then(|held| held.voice.as_mut()) else {
