@@ -13,7 +13,7 @@ use crate::group::Group;
 use crate::inbox::{CoreHandle, InboxLimits, channel};
 use crate::machine::Machines;
 use crate::pending::Pending;
-use crate::port::{Completion, Operation};
+use crate::port::{Completion, Operation, SocketId};
 use crate::request::CreateError;
 use crate::shard::{Shard, ShardConfig, ShardOpenError, Turn};
 use crate::statistics::CoreStatistics;
@@ -73,6 +73,12 @@ impl SimulatedCore {
         }
         let shard = Shard::open(config, log, recovery, machines, inbox, now)?;
         Ok(Self { shard, core })
+    }
+
+    /// The connection by which it hears of a peer.
+    #[must_use]
+    pub fn connection(&self, peer: NodeId) -> Option<SocketId> {
+        self.shard.connection(peer)
     }
 
     /// One turn of the shard.
@@ -148,16 +154,28 @@ impl SimulatedCore {
         self.shard.is_short_of_room()
     }
 
-    /// Whether the log takes no commands, for want of space.
+    /// Whether the log takes no commands: it is full, or its next segment has not come.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.shard.is_full()
+    pub fn takes_no_commands(&self) -> bool {
+        self.shard.takes_no_commands()
     }
 
     /// Why the log is closed, so that nothing is acknowledged any more, if it is.
     #[must_use]
     pub fn failure(&self) -> Option<&Poisoned> {
         self.shard.failure()
+    }
+
+    /// The connection to another node that messages pass, and none that is on trial.
+    #[must_use]
+    pub fn connection_to(&self, node: NodeId) -> Option<SocketId> {
+        self.shard.connection_to(node)
+    }
+
+    /// Bytes of a group's entries in the log that are not committed, as far as it knows.
+    #[must_use]
+    pub fn uncommitted_bytes(&self, group: GroupId) -> u64 {
+        self.shard.uncommitted_bytes(group)
     }
 
     /// What every queue holds between two turns, and the most that it may.

@@ -218,7 +218,8 @@ impl Progress {
     /// lead, and takes what it may lack.
     pub(crate) fn may_take_over(&self, view: &LeaderView<'_>) -> bool {
         let answers = view.now.since(self.responded_at) < view.config.election_timeout;
-        let sound = self.repair.is_none() && !self.renounced;
+        let can_lead = !self.renounced || view.config.is(Mutant::HandsOverToRenounced);
+        let sound = self.repair.is_none() && can_lead;
         answers && sound && !self.left_behind && !self.is_full()
     }
 }

@@ -32,8 +32,12 @@ pub enum Mutant {
     SendsProbeTwice,
     /// The response to a heartbeat waits for the disk.
     HeartbeatsAwaitDisk,
+    /// Entries that left put off the heartbeat of a follower that does not answer them.
+    EntriesDelayHeartbeats,
     /// Asking again for a leadership transfer begins it anew.
     TransferExtends,
+    /// Leadership is handed over to members that said that they can't lead.
+    HandsOverToRenounced,
     /// The epoch that a peer named is remembered when its connection breaks.
     EpochOutlivesConnection,
     /// Whatever term is named is adopted, up to the last there is.

@@ -2,6 +2,10 @@
 
 use crate::output::Output;
 use crate::raft::Raft;
+#[cfg(feature = "mutants")]
+use crate::role::Role;
+#[cfg(feature = "mutants")]
+use pontoon_types::NodeId;
 use pontoon_types::Time;
 
 impl Raft {
@@ -17,6 +21,17 @@ impl Raft {
         self.abandon_campaign();
         self.hand_over(now, output);
         self.resign_if_renounced(output);
+    }
+
+    /// The followers that said to this leader that they have renounced.
+    #[cfg(feature = "mutants")]
+    pub fn renounced_peers(&self) -> impl Iterator<Item = NodeId> {
+        let progress = match &self.role {
+            Role::Leader(leader) => Some(&leader.progress),
+            _ => None,
+        };
+        let peers = progress.into_iter().flatten();
+        peers.filter_map(|(&peer, progress)| progress.renounced.then_some(peer))
     }
 
     /// Nobody is to take over, or nobody did in time.

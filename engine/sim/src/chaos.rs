@@ -6,8 +6,8 @@ use pontoon::port::SocketId;
 use crate::clock;
 use crate::coverage::RareEvent;
 use crate::faults::Fault;
+use crate::impairment::Impairment;
 use crate::settings::MILLISECOND;
-use crate::steady::Impairment;
 use crate::trace::TraceKind;
 use crate::world::{Event, World};
 
@@ -53,6 +53,8 @@ impl World {
                 self.injected(Fault::DiskFull);
             }
         }
+        self.hold_up_disks();
+        self.hand_over_beside_renounced();
         self.disturb_links();
         self.drift_clocks();
         self.rot_while_running();

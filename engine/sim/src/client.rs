@@ -36,7 +36,7 @@ pub(crate) struct Outstanding {
 }
 
 impl Outstanding {
-    fn poll(&mut self) -> Poll<Outcome> {
+    pub(crate) fn poll(&mut self) -> Poll<Outcome> {
         let mut context = Context::from_waker(Waker::noop());
         std::pin::Pin::new(&mut self.proposal).poll(&mut context)
     }
@@ -121,24 +121,33 @@ impl World {
             false => self.random.below(PADDING.len()),
         };
         let padding = PADDING[choice];
-        let Some(shard) = &self.places[place].shard else {
+        let Some(outstanding) = self.propose((place, GroupId(group)), command, padding) else {
             *self.clients[number].hint(group) = self.random.below(self.swarm.nodes);
             return;
-        };
-        let generation = self.places[place].generation;
-        let group_handle = shard.group(GroupId(group));
-        let outstanding = Outstanding {
-            proposal: group_handle.propose(command.encode(padding)),
-            _handle: group_handle,
-            place,
-            generation,
-            group,
-            command,
-            invoked: self.now,
         };
         self.tell(number, &outstanding, Moment::Invoke, None);
         self.clients[number].outstanding = Some(outstanding);
         self.wake_soon(place);
+    }
+
+    /// Gives a place a command for a group, if its node runs.
+    pub(crate) fn propose(
+        &mut self,
+        (place, group): (usize, GroupId),
+        command: Command,
+        padding: usize,
+    ) -> Option<Outstanding> {
+        let shard = self.places[place].shard.as_ref()?;
+        let handle = shard.group(group);
+        Some(Outstanding {
+            proposal: handle.propose(command.encode(padding)),
+            _handle: handle,
+            place,
+            generation: self.places[place].generation,
+            group: group.0,
+            command,
+            invoked: self.now,
+        })
     }
 
     fn client_looks(&mut self, number: usize) {

@@ -68,6 +68,12 @@ pub enum RareEvent {
     WindowSlowTurns,
     /// A node was told to stop when a window began.
     WindowStops,
+    /// A node's disks stood still for the whole of a window.
+    WindowStill,
+    /// The disks of all nodes but one stood still for the whole of a window.
+    WindowOthersStill,
+    /// A node was given no segments for the whole of a window.
+    WindowWithheld,
     /// A core that was told to stop has ended.
     CoreStopped,
     /// A call beside proposals was made.
@@ -123,6 +129,12 @@ pub const RARE_EVENTS: &[(RareEvent, &str)] = &[
     (RareEvent::WindowDrip, "window with a dripping node"),
     (RareEvent::WindowSlowTurns, "window with a slow machine"),
     (RareEvent::WindowStops, "window with a stop"),
+    (RareEvent::WindowStill, "window with a still disk"),
+    (
+        RareEvent::WindowOthersStill,
+        "window with one disk that moves",
+    ),
+    (RareEvent::WindowWithheld, "window without segments"),
     (RareEvent::CoreStopped, "core stopped"),
     (RareEvent::CallAsked, "call beside proposals"),
 ];

@@ -46,7 +46,12 @@ impl World {
                 let after = self.random.delay(5 * MILLISECOND);
                 let ready = self.places[place].disk.volume.prepare(slot).is_ok();
                 let completion = Completion::Prepared { slot, ready };
-                self.schedule_completion(after, place, completion);
+                let prepared = Event::Complete {
+                    place,
+                    generation,
+                    completion,
+                };
+                self.schedule_segment(after, place, prepared);
             }
         }
     }
@@ -76,20 +81,23 @@ impl World {
                     "the log writes where it may: {submitted:?}"
                 );
                 self.plan_fault(place, id);
-                self.schedule(
-                    after,
-                    Event::WriteDone {
-                        place,
-                        generation,
-                        id,
-                    },
-                );
+                let done = Event::WriteDone {
+                    place,
+                    generation,
+                    id,
+                };
+                self.schedule_disk(after, place, done);
             }
             DiskOp::Read { id, mut buffer, .. } => {
                 self.coverage.mark(RareEvent::EntriesReadBack);
                 let result = submitted.and_then(|()| self.read_result((place, after), &mut buffer));
                 let completion = Completion::Read { id, buffer, result };
-                self.schedule_completion(after, place, completion);
+                let done = Event::Complete {
+                    place,
+                    generation,
+                    completion,
+                };
+                self.schedule_disk(after, place, done);
             }
         }
     }

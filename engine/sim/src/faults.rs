@@ -44,6 +44,10 @@ pub enum Fault {
     WriteError,
     /// A disk operation took far longer than usual.
     DiskStall,
+    /// The disks of a node stood still for a while, whatever they were asked.
+    DiskStill,
+    /// The segments that a node's logs asked for did not come for long.
+    SegmentWithheld,
     /// No further segment found space on a disk.
     DiskFull,
     /// No further segment found space on a node's disks when it started, and for a while after.
@@ -54,6 +58,10 @@ pub enum Fault {
     MachineFailed,
     /// A state machine could not be made at a start.
     MachineNotMade,
+    /// A state machine took long to make.
+    SlowFactory,
+    /// The state machine of a follower failed, and its leader was made to hand over.
+    FollowerRenounced,
     /// A write completed before one that was submitted earlier.
     Reordered,
     /// A connection was cut at both ends, with what was on its way.
@@ -113,11 +121,18 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::ReadErrorInRecovery, "read failed in recovery"),
     (Fault::WriteError, "write failed"),
     (Fault::DiskStall, "disk stalled"),
+    (Fault::DiskStill, "disks of a node stood still"),
+    (Fault::SegmentWithheld, "segment did not come for long"),
     (Fault::DiskFull, "disk full"),
     (Fault::DiskFullAtStart, "disk full at a start"),
     (Fault::DiskFullLeader, "disk full on the leader alone"),
     (Fault::MachineFailed, "state machine failed"),
     (Fault::MachineNotMade, "state machine not made"),
+    (Fault::SlowFactory, "state machine slow to make"),
+    (
+        Fault::FollowerRenounced,
+        "hand-over beside a failed machine",
+    ),
     (Fault::Reordered, "writes completed out of order"),
     (Fault::Cut, "connection cut"),
     (Fault::Duplication, "connection cut for its sender alone"),

@@ -2,8 +2,8 @@
 
 use pontoon::port::SocketId;
 
+use crate::impairment::Impairment;
 use crate::settings::{HEARTBEAT_INTERVAL, MILLISECOND};
-use crate::steady::Impairment;
 use crate::world::World;
 
 impl World {

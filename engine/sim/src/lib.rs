@@ -38,6 +38,7 @@
 //! notices.
 #![forbid(unsafe_code)]
 
+mod answers;
 mod calls;
 mod chaos;
 mod check;
@@ -49,6 +50,7 @@ mod disk;
 mod drive_faults;
 mod driver;
 mod edn;
+mod factories;
 mod faults;
 mod flaky;
 pub mod fuzz;
@@ -57,21 +59,27 @@ mod gone_leader;
 mod history;
 mod hostile;
 mod idle;
+mod impairment;
+mod light_load;
 mod links;
 mod liveness;
+mod lone;
 mod machine;
 mod machine_failure;
 mod mutants;
 mod network;
 mod random;
 mod recording;
+mod renounced;
 mod replica;
 mod resends;
+mod return_among;
 mod room;
 mod settings;
 mod sim_core;
 mod start;
 mod steady;
+mod still;
 mod stops;
 mod strangers;
 mod swarm;

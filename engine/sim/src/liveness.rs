@@ -29,6 +29,7 @@ impl World {
         self.steady.impaired = None;
         self.repair();
         self.network.links.widen();
+        self.return_among_strangers();
         self.swarm.way = 0;
         let (until, long) = (self.now + HEALING, self.now + HEALING_TIME_MIN);
         let (mut asked_at, mut made_at) = (0, 0);

@@ -1,7 +1,7 @@
 //! The state machine of every simulated group: registers, watched by an oracle that knows what
 //! every replica has ever applied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pontoon::{Batch, GroupId, LogIndex, MachineError, Machines, StateMachine};
@@ -69,6 +69,10 @@ pub(crate) struct Oracle {
     pub(crate) failures: u64,
     /// How many could not be made at a start.
     pub(crate) not_made: u64,
+    /// How many were asked for since that was last looked at.
+    pub(crate) asked_for: u64,
+    /// Machines that fail at the next command, by node and group.
+    pub(crate) doomed: BTreeSet<(usize, u64)>,
     /// The first thing that went wrong.
     pub(crate) violation: Option<String>,
 }
@@ -117,7 +121,8 @@ impl Replica {
     fn fails(&self, oracle: &Oracle, index: LogIndex) -> bool {
         let place = (self.node as u64) << 48 ^ self.group << 32 ^ index.0;
         let draw = || Random::new(place ^ oracle.now.rotate_left(20)).happens(self.failure);
-        oracle.may_fail && self.failure > 0 && draw()
+        let doomed = oracle.doomed.contains(&(self.node, self.group));
+        oracle.may_fail && (doomed || self.failure > 0 && draw())
     }
 
     /// Whether its state is to be made durable now.
@@ -157,6 +162,7 @@ impl StateMachine for Replica {
             if self.fails(&oracle, index) {
                 let now = oracle.now;
                 oracle.failed.insert((self.node, self.group), now);
+                oracle.doomed.remove(&(self.node, self.group));
                 oracle.failures += 1;
                 return Err("as it was drawn".into());
             }
@@ -204,6 +210,7 @@ pub(crate) fn machines(oracle: &SharedOracle, node: usize, swarm: &Swarm) -> Mac
     let oracle = Arc::clone(oracle);
     let swarm = swarm.clone();
     Machines::new().register("registers", move |group: GroupId| {
+        lock(&oracle).asked_for += 1;
         if is_not_made(&mut lock(&oracle), node, group.0, &swarm) {
             return Err("as it was drawn".into());
         }

@@ -5,9 +5,9 @@ use pontoon::{GroupId, Outcome, ProposeError, Rejection, Unknown};
 
 use crate::client::Outstanding;
 use crate::faults::Fault;
+use crate::impairment::Impairment;
 use crate::machine::lock;
 use crate::settings::{ELECTION_TIMEOUT, MILLISECOND};
-use crate::steady::Impairment;
 use crate::world::{World, raft_of};
 
 /// What waited when a machine failed is answered within this, pauses and stalls included.

@@ -87,8 +87,16 @@ pub const MUTANTS: &[NamedMutant] = &[
         RaftMutant::HeartbeatsAwaitDisk,
     ),
     core(
+        "entries delay heartbeats although answers stay out",
+        RaftMutant::EntriesDelayHeartbeats,
+    ),
+    core(
         "a hand-over asked for again begins anew",
         RaftMutant::TransferExtends,
+    ),
+    core(
+        "a hand-over to a member that can't lead",
+        RaftMutant::HandsOverToRenounced,
     ),
     core(
         "a forged epoch outlives its connection",
@@ -106,6 +114,10 @@ pub const MUTANTS: &[NamedMutant] = &[
     shard("a full log is deaf", ShardMutant::FullLogIsDeaf),
     shard("a leader without room stays", ShardMutant::StaysWithoutRoom),
     shard(
+        "a leader whose next segment does not come stays",
+        ShardMutant::WaitsForSegments,
+    ),
+    shard(
         "a dead member pins the log for ever",
         ShardMutant::WaitsForDead,
     ),
@@ -120,6 +132,10 @@ pub const MUTANTS: &[NamedMutant] = &[
     shard(
         "a group leads without its machine",
         ShardMutant::LeadsWithoutMachine,
+    ),
+    shard(
+        "all ordered groups are made in one turn",
+        ShardMutant::MakesAllAtOnce,
     ),
     shard(
         "a stop without hand-over",
@@ -137,6 +153,14 @@ pub const MUTANTS: &[NamedMutant] = &[
     shard(
         "an idle connection displaces a talking one",
         ShardMutant::IdleDisplaces,
+    ),
+    shard(
+        "whoever says anything owes no answer",
+        ShardMutant::WordsAreAnswers,
+    ),
+    shard(
+        "a group that commits nothing takes more",
+        ShardMutant::StuckTakesMore,
     ),
     storage(
         "every damage is taken for a torn tail",

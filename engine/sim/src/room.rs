@@ -3,9 +3,9 @@
 use pontoon::GroupId;
 use pontoon::raft::Raft;
 
+use crate::impairment::Impairment;
 use crate::machine::lock;
 use crate::settings::{ELECTION_TIMEOUT, MILLISECOND};
-use crate::steady::Impairment;
 use crate::world::{World, raft_of};
 
 /// A log could not grow so long ago at most when its core says that it is full: what it says may
@@ -31,7 +31,7 @@ impl World {
             place.whole_at = Some(now);
         }
         let since = place.roomless_since.unwrap_or(now);
-        place.roomless_since = shard.is_full().then_some(since);
+        place.roomless_since = shard.takes_no_commands().then_some(since);
     }
 
     /// A core says that its log is full: not for want of memory, which comes back by itself.

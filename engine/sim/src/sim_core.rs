@@ -15,6 +15,7 @@ use crate::flaky::{Flaky, Mishap};
 use crate::machine::{SharedOracle, machines};
 use crate::replica::Seen;
 use crate::settings::{CLUSTER, ELECTION_TIMEOUT, HEARTBEAT_INTERVAL, LIMITS, SEGMENT_BYTES};
+use crate::still::Held;
 use crate::stops::Stopping;
 use crate::strangers::Strangers;
 use crate::swarm::Swarm;
@@ -57,6 +58,11 @@ pub(crate) struct SimCore {
     pub(crate) whole_at: Option<u64>,
     pub(crate) short_at: Option<u64>,
     pub(crate) roomless_since: Option<u64>,
+    /// Members that said to it, as their leader in a term, that they can't lead.
+    pub(crate) renounced: Vec<(GroupId, Term, NodeId)>,
+    /// What its disk does not do now, and the segments that do not come.
+    pub(crate) still: Held,
+    pub(crate) withheld: Held,
     /// What it asked of its disk since that was last looked at.
     pub(crate) usage: Usage,
 }
@@ -110,6 +116,9 @@ impl SimCore {
             whole_at: None,
             short_at: None,
             roomless_since: None,
+            renounced: Vec::new(),
+            still: Held::default(),
+            withheld: Held::default(),
             usage: Usage::default(),
         }
     }

@@ -53,6 +53,7 @@ impl World {
             self.wake_soon(position);
         }
         self.hostile.elections += 1;
+        self.take_time_for_machines(node);
         self.make_groups(node);
     }
 
@@ -67,6 +68,7 @@ impl World {
                 drop(shard.create_group(group, "registers", &members));
             }
         }
+        self.make_lone_group(node);
     }
 
     /// A node that does not start for a reason that passes is started again.
@@ -219,6 +221,9 @@ impl World {
         place.completions.clear();
         place.interrupted = None;
         place.roomless_since = None;
+        place.renounced.clear();
+        place.still.events.clear();
+        place.withheld.events.clear();
         place.leads_without.clear();
         place.strangers = Strangers::default();
         place.stopping = None;

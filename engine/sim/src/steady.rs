@@ -10,9 +10,9 @@ use pontoon::{GroupId, LogIndex};
 use crate::client::Outstanding;
 use crate::clock;
 use crate::coverage::RareEvent;
-use crate::faults::Fault;
-use crate::random::Random;
+use crate::impairment::Impairment;
 use crate::settings::{ELECTION_TIMEOUT, MILLISECOND};
+use crate::sim_core::SimCore;
 use crate::trace::TraceKind;
 use crate::world::{Event, World, raft_of};
 
@@ -39,51 +39,6 @@ const DISK_RATE: u64 = 4 << 20;
 /// A disk that was full is tried again after this at most.
 const PREPARED_AGAIN: u64 = 1_100 * MILLISECOND;
 
-/// What is wrong with the one node that is not repaired before a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Impairment {
-    /// It is not there.
-    Down,
-    /// No further segment finds space on its disks.
-    Full,
-    /// Its disks take hundreds of milliseconds for each operation.
-    SlowDisk,
-    /// Nothing passes its links.
-    Hung,
-    /// Nothing passes the links to it.
-    Deaf,
-    /// A few bytes a second pass the links to it.
-    Drips,
-    /// Each of its turns takes many milliseconds.
-    SlowTurns,
-    /// It is told to stop when the window opens.
-    Stops,
-}
-
-/// How often each is drawn, against the others: what needs more of a coincidence more often.
-const IMPAIRMENTS: [(Impairment, RareEvent, usize); 8] = [
-    (Impairment::Down, RareEvent::WindowNodeDown, 4),
-    (Impairment::Full, RareEvent::WindowDiskFull, 6),
-    (Impairment::SlowDisk, RareEvent::WindowSlowDisk, 2),
-    (Impairment::Hung, RareEvent::WindowHung, 2),
-    (Impairment::Deaf, RareEvent::WindowDeaf, 2),
-    (Impairment::Drips, RareEvent::WindowDrip, 2),
-    (Impairment::SlowTurns, RareEvent::WindowSlowTurns, 2),
-    (Impairment::Stops, RareEvent::WindowStops, 3),
-];
-
-fn draw_impairment(random: &mut Random) -> (Impairment, RareEvent) {
-    let all: usize = IMPAIRMENTS.iter().map(|(.., weight)| weight).sum();
-    let mut left = random.below(all);
-    let chosen = IMPAIRMENTS.iter().find(|(.., weight)| {
-        let is_this = left < *weight;
-        left = left.saturating_sub(*weight);
-        is_this
-    });
-    let (kind, mark, _) = chosen.expect("below the sum of the weights");
-    (*kind, *mark)
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Storm,
@@ -101,13 +56,15 @@ pub(crate) struct Steady {
     quiet_from: u64,
     pub(crate) impaired: Option<(usize, Impairment)>,
     /// Nodes that a quiet window says nothing of: they were started again within it.
-    disturbed: Vec<usize>,
+    pub(crate) disturbed: Vec<usize>,
     /// By group: what was committed when the window began.
     targets: Vec<LogIndex>,
     /// By group: the latest term of any replica when the window began.
-    terms: Vec<Term>,
+    pub(crate) terms: Vec<Term>,
     /// By group: its leader was slow when the window began.
     led_by_slow: Vec<bool>,
+    /// Who is to lead until the window is over, and in what term: nobody else could.
+    pub(crate) offices: Vec<(GroupId, usize, Term)>,
     /// By group: when it was last led, and when it last answered a client.
     led_at: Vec<u64>,
     pub(crate) answered_at: Vec<u64>,
@@ -128,6 +85,7 @@ impl Steady {
             targets: Vec::new(),
             terms: Vec::new(),
             led_by_slow: Vec::new(),
+            offices: Vec::new(),
             led_at: vec![0; groups],
             answered_at: vec![0; groups],
             owed: Vec::new(),
@@ -178,6 +136,8 @@ impl World {
             Stage::Window => {
                 self.restart_failed();
                 self.note_leaders();
+                self.check_answers();
+                self.look_at_lone_group();
                 if now >= self.steady.until {
                     self.judge();
                     self.close_window();
@@ -221,11 +181,16 @@ impl World {
     /// Whatever is wrong from outside ends.
     pub(crate) fn repair(&mut self) {
         self.end_stopping();
+        self.release_all();
         self.network.blocked.clear();
         self.network.links.repair();
         self.paused_until.fill(0);
         for position in 0..self.places.len() {
             self.places[position].disk.set_full(false);
+            if self.places[position].interrupted.is_some() {
+                // It goes on now: what it has taken would wait until its pause is over.
+                self.wake(position, self.now + 1_000);
+            }
         }
         for clock in &mut self.clocks {
             clock.set_rate(self.now, clock::within_bound(&mut self.random));
@@ -245,46 +210,6 @@ impl World {
         }
     }
 
-    /// Something is wrong with one node for as long as the window lasts.
-    fn impair(&mut self) {
-        let (kind, mark) = draw_impairment(&mut self.random);
-        let group = GroupId(1 + self.random.number() % self.swarm.groups);
-        let leads = |place: &_| raft_of(place, group).is_some_and(Raft::is_leader);
-        let leader = self.places.iter().find(|place| leads(place));
-        let leader = leader.map(|place| place.node);
-        let node = match leader.filter(|_| self.random.happens(700_000)) {
-            Some(leader) => leader,
-            None => self.random.below(self.swarm.nodes),
-        };
-        let limited = self.swarm.slowest_link > 0;
-        let by_link = matches!(
-            kind,
-            Impairment::Hung | Impairment::Deaf | Impairment::Drips
-        );
-        if by_link && !limited {
-            return;
-        }
-        self.coverage.mark(mark);
-        self.steady.impaired = Some((node, kind));
-        match kind {
-            Impairment::Down if self.runs(node) => self.crash(node),
-            Impairment::Down | Impairment::SlowDisk | Impairment::SlowTurns | Impairment::Stops => {
-            }
-            Impairment::Full => self.fill_disks(node),
-            Impairment::Hung => self.hang_node(node, u64::MAX, true),
-            Impairment::Deaf => self.hang_node(node, u64::MAX, false),
-            Impairment::Drips => self.drip_node(node, u64::MAX),
-        }
-    }
-
-    fn fill_disks(&mut self, node: usize) {
-        self.injected(Fault::DiskFull);
-        for core in 0..self.swarm.cores {
-            let place = self.place(node, core);
-            self.places[place].disk.set_full(true);
-        }
-    }
-
     /// Whether a node is to be down until the window is over.
     pub(crate) fn stays_down(&self, node: usize) -> bool {
         let stops = self.is_impaired(node, Impairment::Stops);
@@ -295,19 +220,6 @@ impl World {
     /// Whether a majority of the members of a group is well.
     pub(crate) fn has_sound_majority(&self, group: GroupId) -> bool {
         self.sound_members(group).len() > self.swarm.nodes / 2
-    }
-
-    pub(crate) fn is_impaired(&self, node: usize, kind: Impairment) -> bool {
-        self.steady.impaired == Some((node, kind))
-    }
-
-    /// How much longer each disk operation of a node takes.
-    pub(crate) fn disk_is_slow(&mut self, node: usize) -> u64 {
-        if self.is_impaired(node, Impairment::SlowDisk) {
-            self.random.between(50, 600) * MILLISECOND
-        } else {
-            0
-        }
     }
 
     /// A core whose log has failed stays as it is until somebody starts its node again.
@@ -332,7 +244,10 @@ impl World {
 
     /// Nodes that are well, and were so since the window began.
     pub(crate) fn is_sound(&self, node: usize) -> bool {
-        let impaired = self.steady.impaired.is_some_and(|(other, _)| other == node);
+        let impaired = self
+            .steady
+            .impaired
+            .is_some_and(|(other, kind)| (other == node) != (kind == Impairment::OthersStill));
         !impaired && self.runs(node) && !self.steady.disturbed.contains(&node)
     }
 
@@ -360,8 +275,19 @@ impl World {
         self.steady.stage = Stage::Window;
         self.steady.since = self.now;
         // Where a log is full, who holds it up is waited for over ten election timeouts.
-        let full = matches!(self.steady.impaired, Some((_, Impairment::Full)));
-        let window = if full { 2 * WINDOW } else { WINDOW };
+        let full = matches!(
+            self.steady.impaired,
+            Some((
+                _,
+                Impairment::Full
+                    | Impairment::Still
+                    | Impairment::OthersStill
+                    | Impairment::Withheld
+            ))
+        );
+        // Over slow links votes are split more often.
+        let unled = self.swarm.slowest_link > 0 && self.has_unled_group();
+        let window = if full || unled { 2 * WINDOW } else { WINDOW };
         self.steady.until = self.now + window + self.transfer_time().min(EXTRA_MAX);
         let groups = 1..=self.swarm.groups;
         let targets = groups.map(|group| self.committed_index(GroupId(group)));
@@ -375,6 +301,8 @@ impl World {
         self.steady.led_by_slow = slow.collect();
         self.steady.led_at.fill(self.now);
         self.steady.answered_at.fill(self.now);
+        self.note_offices();
+        self.lone.clear();
         self.count_from_here();
         self.coverage.mark(RareEvent::WindowOpened);
         if let Some((node, Impairment::Stops)) = self.steady.impaired
@@ -382,6 +310,12 @@ impl World {
         {
             self.begin_stop(node);
         }
+    }
+
+    fn has_unled_group(&self) -> bool {
+        let leads = |place: &SimCore, group| raft_of(place, group).is_some_and(Raft::is_leader);
+        let mut groups = (1..=self.swarm.groups).map(GroupId);
+        groups.any(|group| !self.places.iter().any(|place| leads(place, group)))
     }
 
     fn latest_term(&self, group: GroupId) -> Term {
@@ -434,8 +368,10 @@ impl World {
         }
         for place in &self.places {
             for (group, raft) in place.shard.iter().flat_map(SimulatedCore::replicas) {
-                if raft.is_leader() {
-                    self.steady.led_at[group.0 as usize - 1] = self.now;
+                if raft.is_leader()
+                    && let Some(led_at) = self.steady.led_at.get_mut(group.0 as usize - 1)
+                {
+                    *led_at = self.now;
                 }
             }
         }
@@ -447,6 +383,7 @@ impl World {
         for group in 1..=self.swarm.groups {
             self.judge_group(GroupId(group));
         }
+        self.judge_offices();
         self.judge_proposals();
         self.check_costs();
     }

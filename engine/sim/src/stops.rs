@@ -5,8 +5,8 @@ use pontoon::raft::{PeerStatus, Raft};
 
 use crate::coverage::RareEvent;
 use crate::faults::Fault;
+use crate::impairment::Impairment;
 use crate::settings::{ELECTION_TIMEOUT, MILLISECOND};
-use crate::steady::Impairment;
 use crate::trace::TraceKind;
 use crate::world::{World, raft_of};
 

@@ -1,9 +1,9 @@
 //! Strangers who know the ids: they connect in a peer's name, say nothing, and displace nobody.
 //! Some talk: they say again and again that they are there, and answer nothing.
 
+use pontoon::NodeId;
 use pontoon::port::{Completion, SocketId};
 use pontoon::transport::Connection;
-use pontoon::{CloseReason, NodeId};
 
 use crate::faults::Fault;
 use crate::settings::{LIMITS, MILLISECOND};
@@ -16,14 +16,10 @@ const TALK_INTERVAL: u64 = 30 * MILLISECOND;
 #[derive(Default)]
 pub(crate) struct Strangers {
     held: Vec<Held>,
-    /// Connections whose place others had taken when that was looked at.
-    replaced: u64,
 }
 
 /// One connection of a stranger.
 struct Held {
-    /// In whose name.
-    name: NodeId,
     /// The core's own end.
     socket: SocketId,
     /// What it says, if it talks.
@@ -41,9 +37,13 @@ impl World {
         }
         let silent = self.random.happens(self.swarm.stranger);
         let talks = !silent && self.random.happens(self.swarm.talker);
-        if !silent && !talks {
-            return;
+        if silent || talks {
+            self.add_stranger(place, acceptor, talks);
         }
+    }
+
+    /// A stranger connects to a core in a node's name, and talks or says nothing.
+    pub(crate) fn add_stranger(&mut self, place: usize, acceptor: usize, talks: bool) {
         self.injected(if talks {
             Fault::Talker
         } else {
@@ -56,7 +56,6 @@ impl World {
         let held = &mut self.places[acceptor].strangers.held;
         let voice = talks.then(|| Box::new(Connection::new(LIMITS)));
         held.push(Held {
-            name: peer,
             socket,
             voice,
         });
@@ -70,7 +69,7 @@ impl World {
 
     /// A stranger says once more that it is there, and is gone when nothing goes wrong any more.
     pub(crate) fn talk(&mut self, position: usize, socket: SocketId) {
-        let goes_on = self.may_fail();
+        let goes_on = self.may_fail() || self.strangers_stay;
         let mut held = self.places[position].strangers.held.iter_mut();
         let held = held.find(|held| held.socket == socket);
         let Some(voice) = held.and_then(|held| held.voice.as_mut()) else {
@@ -102,20 +101,16 @@ impl World {
         let other = other.and_then(|other| self.network.end(other));
         let peer = other.map(|other| NodeId(self.places[other.place].node as u64 + 1));
         let place = &mut self.places[position];
-        let Some(shard) = &place.shard else {
+        let (Some(shard), Some(peer)) = (&place.shard, peer) else {
             return;
         };
-        let closed = shard.statistics().connections_closed;
-        let replaced = closed.get(&CloseReason::Replaced).copied().unwrap_or(0);
-        let strangers = &mut place.strangers;
-        let is_news = replaced > std::mem::replace(&mut strangers.replaced, replaced);
-        let known = strangers.held.len();
-        strangers.held.retain(|held| held.socket != socket);
-        let is_strangers = strangers.held.len() < known;
-        let silent = |held: &Held| Some(held.name) == peer && held.voice.is_none();
-        let beside_silent = strangers.held.iter().any(silent);
-        if is_news && !is_strangers && beside_silent && heard && !ended {
-            let peer = peer.unwrap_or_default();
+        let taken_by = shard.connection(peer);
+        let held = &mut place.strangers.held;
+        let known = held.len();
+        held.retain(|held| held.socket != socket);
+        let is_strangers = held.len() < known;
+        let silent = |held: &Held| Some(held.socket) == taken_by && held.voice.is_none();
+        if held.iter().any(silent) && !is_strangers && heard && !ended {
             self.fail(format!(
                 "place {position} gave up a connection to node {peer} for one that says nothing"
             ));

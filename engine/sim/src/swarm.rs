@@ -1,7 +1,7 @@
 //! What exists in one run: drawn from its seed, so that a campaign visits many worlds.
 
 use crate::random::Random;
-use crate::settings::{ELECTION_TIMEOUT, MILLISECOND};
+use crate::settings::{ELECTION_TIMEOUT, HEARTBEAT_INTERVAL, MILLISECOND};
 
 /// Of so many runs one is steady: its clients never stop. They are worth, and cost, many others.
 const STEADY_ONE_IN: usize = 10;
@@ -111,6 +111,24 @@ pub struct Swarm {
     pub(crate) talker: u64,
     /// How long every message travels at least, in nanoseconds.
     pub(crate) way: u64,
+    /// Of all moments at which something may go wrong: a node's disks stand still for a while; the
+    /// next segments of its logs do not come.
+    pub(crate) still: u64,
+    pub(crate) withheld: u64,
+    /// Of quiet windows with something wrong: one of these, and not what is drawn otherwise.
+    pub(crate) still_window: u64,
+    /// Between two commands of whoever asks little, and always; 0: there is nobody.
+    pub(crate) light_load: u64,
+    /// A state machine takes so many nanoseconds to make, at most; 0: none.
+    pub(crate) slow_factory: u64,
+    /// Of all moments at which something may go wrong: a follower's machine fails, or a leader is
+    /// made to hand over beside one that did.
+    pub(crate) renounced: u64,
+    /// Of all runs with long ways: a node is started again when all else is repaired, and strangers
+    /// talk in its name.
+    pub(crate) returns_among_strangers: bool,
+    /// Nodes have a group of their own beside the first, which has members on all.
+    pub(crate) lone: bool,
 }
 
 impl Swarm {
@@ -142,8 +160,31 @@ impl Swarm {
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let random = &mut Random::new(seed ^ 0x5357_4152_4d00_0000);
-        let swarm = Self::draw_first(random);
-        swarm.draw_rest(random)
+        let swarm = Self::draw_first(random).draw_rest(random);
+        // By a chance of its own: what was drawn before stays as it is.
+        swarm.draw_later(&mut Random::new(!seed ^ 0x4c41_5445_5200_0000))
+    }
+
+    fn draw_later(mut self, random: &mut Random) -> Self {
+        let maybe = |random: &mut Random, rate: u64| {
+            if random.happens(250_000) { rate } else { 0 }
+        };
+        self.still = maybe(random, 30_000);
+        self.withheld = maybe(random, 30_000);
+        self.still_window = 300_000;
+        // Before the next heartbeat is due.
+        let light_load = random.between(HEARTBEAT_INTERVAL / 10, HEARTBEAT_INTERVAL);
+        self.light_load = maybe(random, light_load);
+        let slow_factory = random.between(1, 100) * MILLISECOND;
+        self.slow_factory = maybe(random, slow_factory);
+        self.renounced = maybe(random, 150_000);
+        self.returns_among_strangers = random.happens(25_000) && self.way > 0;
+        let lone = self.steady && self.nodes >= 3 && self.groups == 1 && self.releases();
+        self.lone = random.happens(600_000) && lone;
+        if self.lone {
+            self.light_load = light_load;
+        }
+        self
     }
 
     /// What came later is drawn behind the rest.
@@ -259,6 +300,14 @@ impl Swarm {
             driver_failure: 0,
             way: 0,
             talker: 0,
+            still: 0,
+            withheld: 0,
+            still_window: 0,
+            light_load: 0,
+            slow_factory: 0,
+            renounced: 0,
+            returns_among_strangers: false,
+            lone: false,
         }
     }
 }

@@ -11,7 +11,7 @@ use pontoon::{CloseReason, GroupId, NodeId};
 
 use crate::calls::Asked;
 use crate::check::Checks;
-use crate::client::Client;
+use crate::client::{Client, Outstanding};
 use crate::clock::{self, Clock};
 use crate::costs::Costs;
 use crate::coverage::{Coverage, RareEvent};
@@ -19,6 +19,7 @@ use crate::edn::HistoryEvent;
 use crate::faults::{Fault, Faults};
 use crate::history::Call;
 use crate::hostile::Hostile;
+use crate::impairment::Impairment;
 use crate::links::Links;
 use crate::machine::{Oracle, SharedOracle, lock};
 use crate::network::Network;
@@ -27,7 +28,7 @@ use crate::recording::Recorder;
 use crate::resends::Resends;
 use crate::settings::MILLISECOND;
 use crate::sim_core::SimCore;
-use crate::steady::{Impairment, Steady};
+use crate::steady::Steady;
 use crate::swarm::Swarm;
 use crate::trace::{Trace, TraceKind};
 
@@ -144,6 +145,10 @@ pub(crate) enum Event {
     Chaos,
     /// There is space on a node's disks again.
     Space(usize),
+    /// A node's disks stood still, or its segments did not come: until now, perhaps.
+    Release(usize),
+    /// Whoever asks little asks again.
+    LightLoad,
     /// A steady run is looked at.
     Look,
 }
@@ -151,6 +156,8 @@ pub(crate) enum Event {
 pub(crate) struct World {
     pub(crate) swarm: Swarm,
     pub(crate) random: Random,
+    /// Decides what came later: what the seeds before meant stays as it is.
+    pub(crate) later: Random,
     pub(crate) mutant: Option<Mutant>,
     pub(crate) now: u64,
     queue: BTreeMap<(u64, u64), Event>,
@@ -174,6 +181,8 @@ pub(crate) struct World {
     /// Calls beside proposals that were not answered yet.
     pub(crate) calls: Vec<Asked>,
     pub(crate) steady: Steady,
+    /// What the lone group was asked in this window and has not answered.
+    pub(crate) lone: Vec<Outstanding>,
     pub(crate) coverage: Coverage,
     faults: Faults,
     pub(crate) trace: Trace,
@@ -181,6 +190,8 @@ pub(crate) struct World {
     pub(crate) history: Option<Vec<HistoryEvent>>,
     /// The second phase has begun: nothing goes wrong any more.
     pub(crate) healed: bool,
+    /// Strangers that talk go on all the same.
+    pub(crate) strangers_stay: bool,
     pub(crate) failure: Option<String>,
     /// Keeps what fuzz targets can use.
     pub(crate) recorder: Option<Recorder>,
@@ -246,6 +257,7 @@ impl World {
         Self {
             clocks,
             random,
+            later: Random::new(!options.seed ^ 0x4b49_4e44_5300_0000),
             mutant: options.mutant,
             now: MILLISECOND,
             queue: BTreeMap::new(),
@@ -267,11 +279,13 @@ impl World {
             resends: Resends::default(),
             calls: Vec::new(),
             steady: Steady::new(swarm.groups),
+            lone: Vec::new(),
             coverage: Coverage::default(),
             faults: Faults::default(),
             trace: Trace::new(options.keep_trace),
             history: options.keep_history.then(Vec::new),
             healed: false,
+            strangers_stay: false,
             failure: None,
             recorder: None,
             swarm,
@@ -347,6 +361,9 @@ impl World {
             self.schedule_client(client, 100 * MILLISECOND);
         }
         self.schedule(crate::chaos::CHAOS_INTERVAL, Event::Chaos);
+        if self.swarm.light_load > 0 {
+            self.schedule(100 * MILLISECOND, Event::LightLoad);
+        }
         let mut events = events;
         if self.swarm.steady {
             events *= STEADY_EVENTS;
@@ -428,6 +445,9 @@ impl World {
             Event::Rejoin(node) => self.rejoin(node),
             Event::Chaos if self.healed => {}
             Event::Space(node) => self.give_space(node),
+            Event::Release(node) => self.release_due(node),
+            Event::LightLoad if self.healed => {}
+            Event::LightLoad => self.ask_little(),
             Event::Look if self.healed => {}
             Event::Look => self.look(),
             Event::Chaos => {
@@ -462,6 +482,7 @@ impl World {
         }
         let local = self.local_time(node);
         self.prepare_machines(position);
+        self.count_machines();
         let place = &mut self.places[position];
         let Some(shard) = &mut place.shard else {
             return;
@@ -486,6 +507,8 @@ impl World {
         self.check_place(position);
         self.note_room(position);
         self.check_machines(position, local);
+        self.check_factories(position);
+        self.check_successors(position, clock);
         self.check_gauges(position, operations.len());
         self.check_spinning(position, operations.is_empty(), turn);
         self.check_calls(position);

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use pontoon_raft::GroupId;
 
 use super::groups::Groups;
+use super::mutant::Mutant;
 use crate::definition::Definition;
 use crate::inbox::REQUESTS_MAX;
 use crate::request::{CreateError, RequestError};
@@ -54,7 +55,7 @@ impl Groups {
         while let Some(creation) = self.creations.0.pop_front() {
             let is_new = self.slot(creation.group).is_none();
             self.create_group(creation);
-            if is_new {
+            if is_new && !self.is(Mutant::MakesAllAtOnce) {
                 break;
             }
         }

@@ -62,7 +62,8 @@ impl Durability {
     }
 
     /// Holds a response until a frame is durable. It takes the place of an earlier one of the same
-    /// kind, to the same member; `held` are those of its replica.
+    /// kind, to the same member, also of an earlier term: while all disks stand still each attempt
+    /// to be elected is another. `held` are those of its replica.
     pub(super) fn hold(
         &mut self,
         frame: u64,
@@ -76,10 +77,7 @@ impl Durability {
         let earlier = held.iter_mut().find(of_kind);
         let position = responses.len();
         match earlier {
-            Some(earlier)
-                if earlier.frame == frame
-                    && responses[earlier.position].2.term == message.term =>
-            {
+            Some(earlier) if earlier.frame == frame => {
                 let earlier = &mut responses[earlier.position].2;
                 *earlier = newer(*earlier, message);
                 return;
@@ -154,9 +152,12 @@ impl Durability {
     }
 }
 
-/// What two responses of the same kind and term say together: the later one, but an accepted
-/// request's entries are held whatever came after.
+/// What two responses of the same kind say together: the later one, but an accepted request's
+/// entries are held whatever came after in its term.
 fn newer(earlier: Message, later: Message) -> Message {
+    if earlier.term != later.term {
+        return later;
+    }
     let accepted = |message: &Message| match message.body {
         Body::AppendResponse(response) => match response.outcome {
             AppendOutcome::Accepted { match_index } => Some(match_index),
@@ -167,5 +168,31 @@ fn newer(earlier: Message, later: Message) -> Message {
     match (accepted(&earlier), accepted(&later)) {
         (Some(before), Some(after)) if before > after => earlier,
         _ => later,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pontoon_raft::{Term, VoteKind, VoteResponse};
+
+    use super::*;
+
+    /// All disks stand still, so that nobody is elected and each attempt is another term: what was
+    /// to be said in an earlier one is of no use to anybody.
+    #[test]
+    fn responses_of_many_terms_take_each_others_places() {
+        let (mut durability, mut held) = (Durability::new(0), Vec::new());
+        let slot = ReplicaSlot::first_at(0);
+        let vote = VoteResponse {
+            granted: true,
+            kind: VoteKind::Vote,
+        };
+        for term in 1..=100 {
+            let message = Message::new(Term(term), vote);
+            durability.hold(1, &mut held, (slot, NodeId(2), message));
+        }
+        let waiting = durability.pop(1).expect("it is durable").responses;
+        let terms: Vec<Term> = waiting.iter().map(|(.., message)| message.term).collect();
+        assert_eq!(terms, [Term(100)]);
     }
 }

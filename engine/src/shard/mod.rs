@@ -242,6 +242,12 @@ impl Shard {
         replica.is_some_and(|replica| replica.last_frame <= durable)
     }
 
+    /// The connection by which it hears of a peer.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn connection(&self, peer: NodeId) -> Option<SocketId> {
+        self.peers.connection(peer)
+    }
+
     /// Whether the log has at most one more segment for entries.
     #[cfg(feature = "simulation")]
     pub(crate) fn is_nearly_full(&self) -> bool {
@@ -260,10 +266,25 @@ impl Shard {
         self.groups.log.is_short_of_room()
     }
 
-    /// Whether the log takes no commands, for want of space.
+    /// Whether the log takes no commands: it is full, or its next segment has not come.
     #[cfg(feature = "simulation")]
-    pub(crate) fn is_full(&self) -> bool {
-        self.groups.is_full()
+    pub(crate) fn takes_no_commands(&self) -> bool {
+        self.groups.awaits_segment() || self.groups.is_full()
+    }
+
+    /// The connection to another node that messages pass.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn connection_to(&self, node: NodeId) -> Option<SocketId> {
+        let peer = self.peers.peers.iter().find(|peer| peer.id == node)?;
+        Some(peer.link.as_ref()?.socket)
+    }
+
+    /// Bytes of a group's entries that are not committed, as far as it knows.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn uncommitted_bytes(&self, group: GroupId) -> u64 {
+        let replica = self.groups.replica(group);
+        let first = replica.map(|replica| replica.raft.commit_index().next());
+        first.map_or(0, |first| self.groups.log.bytes_from(group, first))
     }
 
     /// Why the log is closed, if it is.

@@ -20,6 +20,8 @@ pub enum Mutant {
     FullLogIsDeaf,
     /// A leader whose log is full, or whose disk stands still, stays leader.
     StaysWithoutRoom,
+    /// A leader whose next segment does not come stays leader.
+    WaitsForSegments,
     /// Responses that wait for the disk do not take each other's places.
     HoldsEveryResponse,
     /// Whoever proposed to a group whose machine failed is never answered.
@@ -32,12 +34,18 @@ pub enum Mutant {
     QueuesWithoutLimit,
     /// A new connection takes the place of one that works before it has said anything.
     IdleDisplaces,
+    /// A peer that says anything owes no answer.
+    WordsAreAnswers,
+    /// A group that commits nothing takes commands as ever.
+    StuckTakesMore,
     /// The log waits for a member that does not answer, whatever room is left.
     WaitsForDead,
     /// Entries that find no room before a connection are taken for lost.
     FullQueueIsUnreachable,
     /// A follower without memory for entries says that its log is full.
     ShortIsFull,
+    /// All groups that were asked for are made in one turn.
+    MakesAllAtOnce,
     /// A core that is told to stop ends at once, and leads until then.
     StopsWithoutHandOver,
     /// What waits in the inbox when a core ends is left there.

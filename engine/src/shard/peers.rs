@@ -164,6 +164,13 @@ impl Peers {
         unsent.max().unwrap_or(0)
     }
 
+    /// The connection to a peer.
+    #[cfg(feature = "simulation")]
+    pub(super) fn connection(&self, id: NodeId) -> Option<SocketId> {
+        let link = self.peers[self.position(id)?].link.as_ref();
+        link.map(|link| link.socket)
+    }
+
     fn position(&self, id: NodeId) -> Option<usize> {
         self.peers.binary_search_by_key(&id, |peer| peer.id).ok()
     }
@@ -206,7 +213,8 @@ impl Peers {
         let Some(link) = &mut peer.link else {
             return;
         };
-        link.on_heard(now, said);
+        let is_answer = said == Said::There && self.mutants.is(Mutant::WordsAreAnswers);
+        link.on_heard(now, if is_answer { Said::Answers } else { said });
         if let Some(round_trip) = link.take_round_trip(now) {
             self.on_round_trip(now, position, round_trip);
         }

@@ -116,13 +116,21 @@ impl Groups {
         self.log.admit(STEP_BYTES).is_err_and(|error| error.is_full())
     }
 
+    /// Whether the largest command waits for the log's next segment.
+    pub(super) fn awaits_segment(&self) -> bool {
+        matches!(self.admits_largest(), Err(AppendError::Preparing { .. }))
+    }
+
+    fn admits_largest(&self) -> Result<(), AppendError> {
+        self.log.admit(record::encoded_bytes(self.config.command_bytes_max))
+    }
+
     /// Notes since when the log takes no commands: it is full, or its next segment does not come.
     fn look_after_refusals(&mut self) {
-        let largest = self.log.admit(record::encoded_bytes(self.config.command_bytes_max));
-        let waits = matches!(largest, Err(AppendError::Preparing { .. }));
+        let waits = self.awaits_segment() && !self.is(Mutant::WaitsForSegments);
         let takes_none = waits || self.is_full();
         // Where large commands find no room, small ones may go on for a while.
-        let full = largest.is_err_and(|error| error.is_full());
+        let full = self.admits_largest().is_err_and(|error| error.is_full());
         let now = self.now;
         let since = |since: Option<Time>, is_so: bool| is_so.then_some(since.unwrap_or(now));
         let lately = now.since(std::mem::replace(&mut self.room.full_counted, now));

@@ -7,6 +7,7 @@
 use pontoon_raft::{LogIndex, Raft, Term, Time};
 
 use super::groups::Groups;
+use super::mutant::Mutant;
 use super::replica::Replica;
 use super::replicas::ReplicaSlot;
 use crate::outcome::Unknown;
@@ -59,7 +60,8 @@ impl Replica {
 impl Groups {
     /// Whether more commands of a group would only fill the log.
     pub(super) fn is_stuck(&self, replica: &Replica) -> bool {
-        replica.is_stalled() || self.lasts(replica.stall.majority_full_since)
+        let takes_more = self.is(Mutant::StuckTakesMore);
+        !takes_more && (replica.is_stalled() || self.lasts(replica.stall.majority_full_since))
     }
 
     /// Gives proposals that are old, of groups that commit nothing for long, the outcome that can
