@@ -38,6 +38,7 @@
 //! notices.
 #![forbid(unsafe_code)]
 
+mod agenda;
 mod calls;
 mod chaos;
 mod check;
