@@ -117,7 +117,7 @@ impl SegmentHeader {
     /// Decodes and checks a header. The identity is left to the caller to compare.
     pub(crate) fn decode(block: &[u8]) -> Result<Self, HeaderFault> {
         let block = &block[..BLOCK_BYTES_MIN];
-        if block.iter().all(|byte| *byte == 0) {
+        if *block == [0; BLOCK_BYTES_MIN] {
             return Err(HeaderFault::Blank);
         }
         let checksum = crc32c::crc32c(&block[..SEGMENT_CHECKSUM_AT]);

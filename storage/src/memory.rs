@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use crate::disk::{DiskOp, Volume};
 
@@ -46,8 +47,10 @@ struct Pending {
 pub struct MemoryVolume {
     block_bytes: usize,
     segment_bytes: u64,
-    /// What is durable.
-    durable: BTreeMap<u32, Vec<u8>>,
+    /// What is durable. Clones share a segment until one of them changes it.
+    durable: BTreeMap<u32, Arc<Vec<u8>>>,
+    /// A segment that was prepared and never written to: all of these are one.
+    blank: Arc<Vec<u8>>,
     pending: Vec<Pending>,
     /// No further slot can be prepared beyond this many.
     slots_max: usize,
@@ -61,6 +64,7 @@ impl MemoryVolume {
             block_bytes: 4096,
             segment_bytes,
             durable: BTreeMap::new(),
+            blank: Arc::new(vec![0; segment_bytes as usize]),
             pending: Vec::new(),
             slots_max: usize::MAX,
         }
@@ -74,12 +78,13 @@ impl MemoryVolume {
     /// The durable bytes of a slot.
     #[must_use]
     pub fn image(&self, slot: u32) -> Option<&[u8]> {
-        self.durable.get(&slot).map(Vec::as_slice)
+        self.durable.get(&slot).map(|image| image.as_slice())
     }
 
     /// The durable bytes of a slot, to damage them.
     pub fn image_mut(&mut self, slot: u32) -> Option<&mut [u8]> {
-        self.durable.get_mut(&slot).map(Vec::as_mut_slice)
+        let image = self.durable.get_mut(&slot)?;
+        Some(Arc::make_mut(image).as_mut_slice())
     }
 
     /// Submits an operation: a write becomes pending; a read is carried out at once.
@@ -152,19 +157,22 @@ impl MemoryVolume {
         for pending in std::mem::take(&mut self.pending) {
             for (position, new) in pending.bytes.chunks(SECTOR_BYTES).enumerate() {
                 let fate = fate(number);
+                number += 1;
+                if fate == SectorFate::Old {
+                    continue;
+                }
                 let copied = self.sector_of(&fate);
                 let start = pending.offset as usize + position * SECTOR_BYTES;
-                let image = self.durable.get_mut(&pending.slot);
+                let image = self.image_mut(pending.slot);
                 let image = image.expect("checked when it was submitted");
                 let sector = &mut image[start..start + new.len()];
                 match fate {
                     SectorFate::Written => sector.copy_from_slice(new),
-                    SectorFate::Old => {}
+                    SectorFate::Old => unreachable!("it stays as it is"),
                     SectorFate::Zero => sector.fill(0),
                     SectorFate::Garbage(seed) => fill_with_garbage(sector, seed),
                     SectorFate::Copied { .. } => sector.copy_from_slice(&copied),
                 }
-                number += 1;
             }
         }
     }
@@ -180,10 +188,8 @@ impl MemoryVolume {
 
     fn apply(&mut self, pending: &Pending) {
         let start = pending.offset as usize;
-        let image = self
-            .durable
-            .get_mut(&pending.slot)
-            .expect("checked when submitted");
+        let image = self.image_mut(pending.slot);
+        let image = image.expect("checked when it was submitted");
         image[start..start + pending.bytes.len()].copy_from_slice(&pending.bytes);
     }
 
@@ -270,8 +276,7 @@ impl Volume for MemoryVolume {
             if self.durable.len() >= self.slots_max {
                 return Err(io::Error::from_raw_os_error(libc::ENOSPC));
             }
-            self.durable
-                .insert(slot, vec![0; self.segment_bytes as usize]);
+            self.durable.insert(slot, Arc::clone(&self.blank));
         }
         Ok(())
     }

@@ -151,19 +151,25 @@ impl World {
     }
 
     fn client_looks(&mut self, number: usize) {
-        let Some(mut waiting) = self.clients[number].outstanding.take() else {
-            return;
-        };
         let patience = match self.swarm.steady {
             true => STEADY_PATIENCE,
             false => PATIENCE,
         };
-        match waiting.poll() {
+        let outstanding = &mut self.clients[number].outstanding;
+        let Some(polled) = outstanding.as_mut().map(Outstanding::poll) else {
+            return;
+        };
+        let late = |waiting: &mut Outstanding| self.now - waiting.invoked > patience;
+        let Some(waiting) = outstanding.take_if(|waiting| polled.is_ready() || late(waiting))
+        else {
+            return;
+        };
+        match polled {
             Poll::Ready(outcome) => {
                 self.check_refusal(&waiting, &outcome);
                 self.client_answered(number, &waiting, outcome);
             }
-            Poll::Pending if self.now - waiting.invoked > patience => {
+            Poll::Pending => {
                 self.check_answered(&waiting);
                 self.record(number, &waiting, None, None);
                 *self.clients[number].hint(waiting.group) = self.random.below(self.swarm.nodes);
@@ -171,7 +177,6 @@ impl World {
                     self.steady.owed.push(waiting);
                 }
             }
-            Poll::Pending => self.clients[number].outstanding = Some(waiting),
         }
     }
 

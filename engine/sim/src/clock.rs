@@ -52,6 +52,13 @@ fn signed(parts: u64) -> i64 {
 }
 
 fn scale(time: u64, by: i64, of: i64) -> u64 {
+    // Division of 128 bits is slow, and hardly any time needs it.
+    if let Some(product) = i64::try_from(time)
+        .ok()
+        .and_then(|time| time.checked_mul(by))
+    {
+        return u64::try_from(product / of).unwrap_or(u64::MAX);
+    }
     let scaled = i128::from(time) * i128::from(by) / i128::from(of);
     u64::try_from(scaled).unwrap_or(u64::MAX)
 }

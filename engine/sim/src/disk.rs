@@ -96,7 +96,10 @@ impl Disk {
             let (start, end) = (*offset, *offset + bytes.len() as u64);
             let over =
                 |write: &Write| write.slot == *slot && write.start < end && start < write.end;
-            self.writes.retain(|write| !over(write));
+            // One by one: they are the oldest, and few, and `retain` would move all behind them.
+            while let Some(position) = self.writes.iter().position(over) {
+                self.writes.remove(position);
+            }
             if self.writes.len() == WRITES_MAX {
                 self.writes.pop_front();
             }
@@ -127,7 +130,7 @@ impl Disk {
             return false;
         };
         let image = self.volume.image(*slot);
-        image.is_some_and(|image| image.iter().any(|byte| *byte != 0))
+        image.is_some_and(|image| !is_zero(image))
     }
 
     /// Whether an earlier write is still under way.
@@ -140,7 +143,7 @@ impl Disk {
     pub(crate) fn finish(&mut self, id: u64) -> Option<usize> {
         self.version += 1;
         let open = |write: &&mut Write| write.id == id && !write.durable;
-        if let Some(write) = self.writes.iter_mut().find(open) {
+        if let Some(write) = self.writes.iter_mut().rfind(open) {
             write.durable = true;
             self.used |= write.start > 0;
             if write.fault != WriteFault::Misdirected {
@@ -237,4 +240,10 @@ impl Disk {
         self.volume
             .set_slots_max(if full { slots } else { usize::MAX });
     }
+}
+
+/// Whether there is no byte but zeros. It is asked of whole segments, so it takes many at once.
+fn is_zero(bytes: &[u8]) -> bool {
+    let mut chunks = bytes.chunks(256);
+    chunks.all(|chunk| chunk.iter().fold(0, |sum, byte| sum | byte) == 0)
 }

@@ -1,6 +1,6 @@
 //! What clients saw, and whether it could have come from one register at a time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, VecDeque};
 
 use todc_utils::linearizability::WGLChecker;
 use todc_utils::linearizability::history::{Action, History};
@@ -51,13 +51,29 @@ impl Specification for Register {
 /// never have taken effect, and each such write doubles what the checker has to try.
 #[must_use]
 pub fn is_linearizable(calls: &[Call]) -> bool {
-    let seen: BTreeSet<u64> = calls.iter().filter_map(|call| call.read).collect();
+    let seen = reads(calls);
+    is_explained_in_passing(calls, &seen) || is_explained_by_search(calls, &seen)
+}
+
+/// When each value was asked for last by who read it.
+fn reads(calls: &[Call]) -> BTreeMap<u64, u64> {
+    let mut seen = BTreeMap::new();
+    for call in calls {
+        if let Some(value) = call.read {
+            let last = seen.entry(value).or_insert(call.invoked);
+            *last = call.invoked.max(*last);
+        }
+    }
+    seen
+}
+
+/// Whether the checker finds an order, among all.
+fn is_explained_by_search(calls: &[Call], seen: &BTreeMap<u64, u64>) -> bool {
     let mut actions = Vec::new();
     for (process, call) in calls.iter().enumerate() {
         let (asked, answer) = match call.write {
-            Some(value) if call.answered.is_none() && !seen.contains(&value) => continue,
+            _ if !counts(call, seen) => continue,
             Some(value) => (Operation::Write(value), Operation::Write(value)),
-            None if call.answered.is_none() => continue,
             None => (Operation::Read(None), Operation::Read(call.read)),
         };
         actions.push(((call.invoked, 0, process), Action::Call(asked)));
@@ -71,6 +87,50 @@ pub fn is_linearizable(calls: &[Call]) -> bool {
     let actions = actions.into_iter();
     let actions = actions.map(|((_, _, process), action)| (process, action));
     WGLChecker::<Register>::is_linearizable(History::from_actions(actions.collect()))
+}
+
+/// Whether an order that is found without a search explains every read. Each time the first of
+/// these goes that may: a read that fits; a write that no later read has seen, which is in nobody's
+/// way any more; what is answered first, and if that is a read, the write that it has seen. This
+/// takes a hundredth of the checker's time. Of a history that it does not explain it says nothing.
+fn is_explained_in_passing(calls: &[Call], seen: &BTreeMap<u64, u64>) -> bool {
+    let answered = |call: &Call| call.answered.unwrap_or(u64::MAX);
+    let mut left: Vec<&Call> = calls.iter().filter(|call| counts(call, seen)).collect();
+    left.sort_by_key(|call| call.invoked);
+    let mut left = VecDeque::from(left);
+    let mut state = Register::init();
+    while let Some(mut first) = left.front().copied() {
+        // These may go: they were sent before anything that is left was answered.
+        let mut may_go = 0;
+        while let Some(call) = left
+            .get(may_go)
+            .filter(|call| call.invoked <= answered(first))
+        {
+            if answered(call) < answered(first) {
+                first = call;
+            }
+            may_go += 1;
+        }
+        let find = |goes: &dyn Fn(&Call) -> bool| left.range(..may_go).position(|call| goes(call));
+        let fits = |call: &Call| call.write.is_none() && call.read == Some(state);
+        let was_seen = |value| seen.get(&value).is_some_and(|read| *read > answered(first));
+        let passes = |call: &Call| call.write.is_some_and(|value| !was_seen(value));
+        let is_due = |call: &Call| call.write.is_some() && call.write == first.write.or(first.read);
+        let next = find(&fits)
+            .or_else(|| find(&passes))
+            .or_else(|| find(&is_due));
+        let Some(next) = next.and_then(|next| left.remove(next)) else {
+            return false;
+        };
+        state = next.write.unwrap_or(state);
+    }
+    true
+}
+
+/// Whether a call says anything: see above.
+fn counts(call: &Call, seen: &BTreeMap<u64, u64>) -> bool {
+    let of_use = call.write.is_some_and(|value| seen.contains_key(&value));
+    call.answered.is_some() || of_use
 }
 
 #[cfg(test)]
@@ -139,5 +199,32 @@ mod tests {
             ..write(1, 1, 7)
         };
         assert!(!is_linearizable(&[open, read(2, 3, 7), read(4, 5, 0)]));
+    }
+
+    #[test]
+    fn what_is_explained_in_passing_is_what_the_search_explains() {
+        let mut random = crate::random::Random::new(7);
+        let mut explained = [0; 2];
+        for _ in 0..2_000 {
+            let call = |number| {
+                let invoked = random.between(0, 20);
+                let answered = (random.below(10) > 0).then(|| invoked + random.between(1, 10));
+                let write = (random.below(2) > 0).then_some(number);
+                let read = answered.filter(|_| write.is_none());
+                let read = read.map(|_| random.between(0, 5));
+                Call {
+                    invoked,
+                    answered,
+                    write,
+                    read,
+                }
+            };
+            let calls: Vec<Call> = (1..=5).map(call).collect();
+            let seen = reads(&calls);
+            let search = is_explained_by_search(&calls, &seen);
+            assert_eq!(is_explained_in_passing(&calls, &seen), search, "{calls:?}");
+            explained[usize::from(search)] += 1;
+        }
+        assert!(explained.iter().all(|times| *times > 100), "{explained:?}");
     }
 }

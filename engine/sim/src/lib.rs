@@ -38,6 +38,7 @@
 //! notices.
 #![forbid(unsafe_code)]
 
+mod agenda;
 mod answers;
 mod calls;
 mod chaos;

@@ -2,7 +2,7 @@
 
 use pontoon::raft::Raft;
 use pontoon::simulation::SimulatedCore;
-use pontoon::{GroupId, NodeId};
+use pontoon::{GroupId, LogIndex, NodeId};
 
 use crate::history::is_linearizable;
 use crate::machine::lock;
@@ -113,26 +113,9 @@ impl World {
                 continue;
             }
             let target = *probe.get_or_insert(committed.0);
-            for (&place, raft) in places.iter().zip(&rafts) {
-                if raft.last_index() < compacted && !raft.is_tainted() {
-                    // It was left behind: until there are snapshots, it stays out.
-                    continue;
-                }
-                let status = raft.status();
-                // A machine with its own state may need entries that all others have compacted:
-                // until there are snapshots, its replica then stays out.
-                let repairable =
-                    !self.swarm.durable_machines && !status.membership.voters.is_empty();
-                let lacks_compacted = raft.compacted().index < compacted;
-                // A log that nothing is released from may be full a few entries earlier than its
-                // leader's, and one that takes again what it lost is full sooner.
-                let full = self.has_full_log(place);
-                if status.tainted {
-                    all &= !repairable || lacks_compacted || full;
-                } else {
-                    all &= full || status.last_applied.0 >= target;
-                }
-            }
+            let mut replicas = places.iter().zip(&rafts);
+            all =
+                all && replicas.all(|(place, raft)| self.is_level(*place, raft, compacted, target));
         }
         all
     }
@@ -141,6 +124,28 @@ impl World {
     fn majority_is_full(&self, places: &[usize]) -> bool {
         let full = places.iter().filter(|place| self.has_full_log(**place));
         full.count() > self.swarm.nodes / 2
+    }
+
+    /// Whether a replica has applied everything up to the target, or can't. Its leader has
+    /// compacted so far.
+    fn is_level(&self, place: usize, raft: &Raft, compacted: LogIndex, target: u64) -> bool {
+        if raft.last_index() < compacted && !raft.is_tainted() {
+            // It was left behind: until there are snapshots, it stays out.
+            return true;
+        }
+        // A log that nothing is released from may be full a few entries earlier than its leader's,
+        // and one that takes again what it lost is full sooner.
+        if self.has_full_log(place) {
+            return true;
+        }
+        let status = raft.status();
+        if !status.tainted {
+            return status.last_applied.0 >= target;
+        }
+        // A machine with its own state may need entries that all others have compacted: until there
+        // are snapshots, its replica then stays out.
+        let repairable = !self.swarm.durable_machines && !status.membership.voters.is_empty();
+        !repairable || raft.compacted().index < compacted
     }
 
     /// Whether entries find room for at most one more segment on a core.

@@ -50,6 +50,9 @@ impl World {
         let leads_without =
             |group: &u64| raft_of(place, GroupId(*group)).is_some_and(Raft::is_leader);
         let oracle = lock(&self.oracle);
+        if oracle.failed.is_empty() && place.leads_without.is_empty() {
+            return;
+        }
         let failed = oracle.failed.range((node, 0)..=(node, u64::MAX));
         let failed = failed.map(|((_, group), _)| *group).filter(leads_without);
         let failed: Vec<u64> = failed.collect();

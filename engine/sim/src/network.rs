@@ -1,6 +1,7 @@
 //! Connections as the shards see them: streams of bytes that are slow, cut, blocked and flipped.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::Read;
 
 use pontoon::port::{Completion, SocketId};
 use pontoon::storage::RecordBytes;
@@ -101,7 +102,8 @@ impl Network {
         if let Some(end) = self.ends.get_mut(&socket).filter(|end| !end.ended) {
             end.held.extend(bytes);
             if passes {
-                end.arrived.extend(end.held.drain(..));
+                end.arrived.extend(&end.held);
+                end.held.clear();
             }
         }
     }
@@ -140,8 +142,9 @@ impl Network {
         let Some(end) = self.ends.get_mut(&socket) else {
             return Vec::new();
         };
-        let count = count.min(end.queue.len());
-        end.queue.drain(..count).collect()
+        let mut bytes = vec![0; count.min(end.queue.len())];
+        end.queue.read_exact(&mut bytes).expect("so many wait");
+        bytes
     }
 
     /// Bytes that were sent towards this end, and that its owner has not received.

@@ -50,12 +50,25 @@ impl Seen {
         let undurable = before.replaced && before.durable.0 < before.last.0;
         replaced || undurable
     }
+
+    /// Whether it held the same to be committed, and was believed.
+    fn is_committed_as(&self, now: &Self) -> bool {
+        !self.tainted && self.commit == now.commit
+    }
+
+    /// Whether it led in the same term.
+    fn leads_as(&self, now: &Self) -> bool {
+        self.leads && self.term == now.term
+    }
 }
 
 impl World {
     /// After a turn.
     pub(crate) fn check_place(&mut self, position: usize) {
-        let mut seen = Vec::new();
+        let place = &mut self.places[position];
+        let before = std::mem::take(&mut place.seen);
+        let mut seen = std::mem::take(&mut place.seen_before);
+        seen.clear();
         let mut votes = std::mem::take(&mut self.places[position].votes);
         let place = &mut self.places[position];
         if let Some(shard) = &place.shard {
@@ -73,23 +86,30 @@ impl World {
             }
             for now in seen.iter().filter(|now| now.voted_for.is_some()) {
                 if shard.is_settled(now.group) && !now.tainted {
-                    votes.retain(|(of, _)| *of != now.group);
+                    if let Some(known) = votes.iter().position(|(of, _)| *of == now.group) {
+                        votes.remove(known);
+                    }
                     votes.push((now.group, now.term));
                 }
             }
         }
         self.places[position].votes = votes;
         for now in &seen {
-            let before = self.places[position].seen.iter();
-            let before = before.copied().find(|before| before.group == now.group);
+            let before = before.iter().find(|before| before.group == now.group);
             if let Some(before) = before {
-                self.check_steps(position, &before, now);
+                self.check_steps(position, before, now);
             }
-            self.check_committed(position, now);
-            self.check_leader(position, now);
+            // What is known of an entry or a term stays: it was looked at when this was new.
+            if before.is_none_or(|before| !before.is_committed_as(now)) {
+                self.check_committed(position, now);
+            }
+            if before.is_none_or(|before| !before.leads_as(now)) {
+                self.check_leader(position, now);
+            }
             self.check_durable(position, now);
         }
-        self.places[position].seen = seen;
+        let place = &mut self.places[position];
+        (place.seen, place.seen_before) = (seen, before);
         self.check_bounds(position);
     }
 
@@ -147,7 +167,8 @@ impl World {
         last.map_or(LogIndex(0), |((_, index), _)| *index)
     }
 
-    /// Leader Completeness and State Machine Safety, for the terms of entries.
+    /// Leader Completeness and State Machine Safety, for the terms of entries: of what is newly
+    /// held to be committed.
     fn check_committed(&mut self, position: usize, now: &Seen) {
         let (index, Some(term)) = now.commit else {
             return;
@@ -166,7 +187,7 @@ impl World {
         }
     }
 
-    /// Election Safety, over all time.
+    /// Election Safety, over all time: of a replica that did not lead in its term before.
     fn check_leader(&mut self, position: usize, now: &Seen) {
         if !now.leads {
             return;
@@ -179,11 +200,7 @@ impl World {
                 "nodes {known} and {node} both led {group} in term {term}"
             ));
         }
-        let seen = self.places[position].seen.iter();
-        let mut before = seen.filter(|before| before.group == group);
-        if !before.any(|before| before.leads && before.term == term) {
-            self.on_new_leader(position, group, term);
-        }
+        self.on_new_leader(position, group, term);
     }
 
     fn on_new_leader(&mut self, position: usize, group: GroupId, term: Term) {

@@ -33,6 +33,8 @@ pub(crate) struct SimCore {
     pub(crate) wake_at: Option<u64>,
     /// Its replicas after its last turn; none just after a start.
     pub(crate) seen: Vec<Seen>,
+    /// Memory for the next look.
+    pub(crate) seen_before: Vec<Seen>,
     /// For each group that was found damaged at the last start, what was committed by then.
     pub(crate) reported: Vec<(GroupId, LogIndex)>,
     /// It was noted that its log is closed.
@@ -103,6 +105,7 @@ impl SimCore {
             generation: 0,
             wake_at: None,
             seen: Vec::new(),
+            seen_before: Vec::new(),
             reported: Vec::new(),
             closed: false,
             interrupted: None,

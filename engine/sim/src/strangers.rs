@@ -55,10 +55,7 @@ impl World {
         let peer = NodeId(self.places[place].node as u64 + 1);
         let held = &mut self.places[acceptor].strangers.held;
         let voice = talks.then(|| Box::new(Connection::new(LIMITS)));
-        held.push(Held {
-            socket,
-            voice,
-        });
+        held.push(Held { socket, voice });
         let connected = Completion::Connected { peer, socket };
         self.complete(acceptor, generation, connected);
         if talks {

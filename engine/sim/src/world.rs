@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
-use pontoon::port::{Completion, SocketId};
+use pontoon::port::{Completion, Operation, SocketId};
 use pontoon::raft::{Raft, Time};
 use pontoon::simulation::Mutant;
 use pontoon::{CloseReason, GroupId, NodeId};
 
+use crate::agenda::Agenda;
 use crate::calls::Asked;
 use crate::check::Checks;
 use crate::client::{Client, Outstanding};
@@ -160,8 +161,7 @@ pub(crate) struct World {
     pub(crate) later: Random,
     pub(crate) mutant: Option<Mutant>,
     pub(crate) now: u64,
-    queue: BTreeMap<(u64, u64), Event>,
-    sequence: u64,
+    agenda: Agenda,
     pub(crate) events: u64,
     pub(crate) places: Vec<SimCore>,
     pub(crate) network: Network,
@@ -170,6 +170,8 @@ pub(crate) struct World {
     pub(crate) clocks: Vec<Clock>,
     pub(crate) clients: Vec<Client>,
     pub(crate) operations: u64,
+    /// Memory for what a turn asks for.
+    asked_for: Vec<Operation>,
     pub(crate) histories: BTreeMap<(u64, u64), Vec<Call>>,
     /// Group, index, operation.
     pub(crate) acknowledged: Vec<(u64, u64, u64)>,
@@ -260,8 +262,7 @@ impl World {
             later: Random::new(!options.seed ^ 0x4b49_4e44_5300_0000),
             mutant: options.mutant,
             now: MILLISECOND,
-            queue: BTreeMap::new(),
-            sequence: 0,
+            agenda: Agenda::default(),
             events: 0,
             places,
             network: Network::new(links),
@@ -270,6 +271,7 @@ impl World {
                 .map(|number| Client::new(number, &swarm))
                 .collect(),
             operations: 0,
+            asked_for: Vec::new(),
             histories: BTreeMap::new(),
             acknowledged: Vec::new(),
             oracle: Arc::new(Mutex::new(Oracle::default())),
@@ -310,8 +312,7 @@ impl World {
     }
 
     pub(crate) fn schedule(&mut self, after: u64, event: Event) {
-        self.sequence += 1;
-        self.queue.insert((self.now + after, self.sequence), event);
+        self.agenda.schedule(self.now + after, event);
     }
 
     /// The core hears of an operation's end after so many nanoseconds, unless it ends before.
@@ -394,18 +395,13 @@ impl World {
     fn settle(&mut self) {
         // The groups are there before anything goes wrong.
         let until = self.now + 60 * MILLISECOND;
-        while self
-            .queue
-            .keys()
-            .next()
-            .is_some_and(|(time, _)| *time < until)
-        {
+        while self.agenda.next_time().is_some_and(|time| time < until) {
             self.step();
         }
     }
 
     pub(crate) fn step(&mut self) {
-        let Some(((time, _), event)) = self.queue.pop_first() else {
+        let Some((time, event)) = self.agenda.pop() else {
             self.fail("nothing is left to happen".to_owned());
             return;
         };
@@ -488,7 +484,7 @@ impl World {
             return;
         };
         place.usage.turns += 1;
-        let mut operations = Vec::new();
+        let mut operations = std::mem::take(&mut self.asked_for);
         // It goes on with the clock and the completions that it had when it was stopped.
         let interrupted = place.interrupted.take();
         let clock = interrupted.as_ref().map_or(local, |(clock, _)| *clock);
@@ -519,9 +515,10 @@ impl World {
             let lasts = self.random.between(2, 15) * MILLISECOND;
             self.paused_until[node] = self.now + lasts;
         }
-        for operation in operations {
+        for operation in operations.drain(..) {
             self.carry_out(position, operation);
         }
+        self.asked_for = operations;
         self.clients_look(position);
         self.look_at_stop(position, clock);
         if turn.more {
