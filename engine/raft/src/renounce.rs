@@ -34,6 +34,14 @@ impl Raft {
         peers.filter_map(|(&peer, progress)| progress.renounced.then_some(peer))
     }
 
+    /// Gives up leadership for now: the others elect one of them, or this replica again.
+    pub fn resign(&mut self, now: Time, output: &mut Output) {
+        self.now = now;
+        if self.is_leader() {
+            self.become_follower(self.current_term, None, output);
+        }
+    }
+
     /// Nobody is to take over, or nobody did in time.
     pub(crate) fn resign_if_renounced(&mut self, output: &mut Output) {
         let transfers = self.leading().map(|(leader, _)| leader.transfer.is_some());

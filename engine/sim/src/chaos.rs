@@ -8,6 +8,7 @@ use crate::coverage::RareEvent;
 use crate::faults::Fault;
 use crate::impairment::Impairment;
 use crate::settings::MILLISECOND;
+use crate::steady::PREPARED_AGAIN;
 use crate::trace::TraceKind;
 use crate::world::{Event, World};
 
@@ -178,9 +179,17 @@ impl World {
     pub(crate) fn give_space(&mut self, node: usize) {
         if !self.is_impaired(node, Impairment::Full) {
             for core in 0..self.swarm.cores {
-                let place = self.place(node, core);
-                self.places[place].disk.set_full(false);
+                self.give_space_to(self.place(node, core));
             }
+        }
+    }
+
+    /// There is space on a disk again. Its core tries that a while later.
+    pub(crate) fn give_space_to(&mut self, position: usize) {
+        let disk = &mut self.places[position].disk;
+        if disk.is_full() {
+            disk.set_full(false);
+            self.steady.lasts_until(self.now + PREPARED_AGAIN);
         }
     }
 

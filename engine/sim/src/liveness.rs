@@ -107,7 +107,7 @@ impl World {
             let committed = leader.commit_index();
             let in_term = leader.term_at(committed) == Some(leader.current_term());
             // Where nothing is ever released, the last that a leader took may find no room elsewhere.
-            let leaders_own = self.swarm.hoarders && self.majority_is_full(&places);
+            let leaders_own = !self.swarm.releases() && self.majority_is_full(&places);
             if !in_term || committed != leader.last_index() && !leaders_own {
                 all = false;
                 continue;

@@ -80,8 +80,8 @@ impl World {
             for (group, raft) in shard.replicas() {
                 raft.check_invariants();
                 let mut now = Seen::of(group, raft);
-                let before = place.seen.iter().find(|before| before.group == group);
-                now.replaced = before.is_some_and(|before| Seen::replaced_since(before, raft));
+                let known = before.iter().find(|before| before.group == group);
+                now.replaced = known.is_some_and(|before| Seen::replaced_since(before, raft));
                 seen.push(now);
             }
             for now in seen.iter().filter(|now| now.voted_for.is_some()) {

@@ -37,7 +37,7 @@ const EXTRA_MAX: u64 = 4_000 * MILLISECOND;
 const DISK_RATE: u64 = 4 << 20;
 
 /// A disk that was full is tried again after this at most.
-const PREPARED_AGAIN: u64 = 1_100 * MILLISECOND;
+pub(crate) const PREPARED_AGAIN: u64 = 1_100 * MILLISECOND;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -162,9 +162,7 @@ impl World {
         self.steady.stage = Stage::Settling;
         self.steady.since = self.now;
         self.steady.disturbed.clear();
-        if let Some((_, Impairment::Full)) = self.steady.impaired.take() {
-            self.steady.lasts_until(self.now + PREPARED_AGAIN);
-        }
+        self.steady.impaired = None;
         self.repair();
         if impairs && self.swarm.nodes >= 3 {
             self.impair();
@@ -186,7 +184,7 @@ impl World {
         self.network.links.repair();
         self.paused_until.fill(0);
         for position in 0..self.places.len() {
-            self.places[position].disk.set_full(false);
+            self.give_space_to(position);
             if self.places[position].interrupted.is_some() {
                 // It goes on now: what it has taken would wait until its pause is over.
                 self.wake(position, self.now + 1_000);
@@ -461,7 +459,7 @@ impl World {
         let position = group.0 as usize - 1;
         let (before, term) = (self.steady.terms[position], self.latest_term(group));
         let lasted = self.now - self.steady.since;
-        if term.0 - before.0 > lasted / ELECTION_TIMEOUT {
+        if term.0.saturating_sub(before.0) > lasted / ELECTION_TIMEOUT {
             let state = self.describe();
             self.fail(format!(
                 "group {group} came from term {before} to {term} in {} ms of a quiet window, \

@@ -17,7 +17,6 @@ use super::propose::Proposing;
 use super::reads::Reads;
 use super::replica::Replica;
 use super::replicas::{ReplicaSlot, Replicas};
-use super::hand_over::HandOvers;
 use super::room::Room;
 use super::space::Space;
 use super::timers::Timers;
@@ -43,7 +42,6 @@ pub(super) struct Groups {
     pub(super) timers: Timers,
     pub(super) space: Space,
     pub(super) room: Room,
-    pub(super) hand_overs: HandOvers,
     pub(super) durability: Durability,
     pub(super) reads: Reads,
     pub(super) catch_ups: CatchUps,

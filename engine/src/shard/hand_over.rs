@@ -3,9 +3,11 @@
 //!
 //! A log without room is given up for one that is known to have some. A slow disk is worse than
 //! those of the others only if they are faster: a leader among members as slow as itself stays, and
-//! one that is given its groups back, and is slow again, gives them away less and less often.
+//! one that is given a group back, and is slow again, gives it away less and less often. Where the
+//! disk stands still, and with it what a successor lacks, the leader resigns: the others elect one
+//! among them.
 
-use pontoon_raft::Time;
+use pontoon_raft::{LogIndex, Term, Time};
 
 use super::groups::Groups;
 use super::mutant::Mutant;
@@ -18,13 +20,18 @@ const PAUSE_TIMEOUTS: u64 = 2;
 /// At most so many, where it is in vain again and again.
 const PAUSE_TIMEOUTS_MAX: u64 = 64;
 
-/// When this core gives leadership away again.
+/// An own campaign is put off for so many election timeouts while the disk stands still.
+const DEFERRED_TIMEOUTS: u64 = 4;
+
+/// When leadership of a group is given away again.
 #[derive(Debug, Default)]
 pub(super) struct HandOvers {
     /// Until then it was given away, or nobody could take it.
     pause_until: Time,
     /// How long that was last, in election timeouts.
     pause: u64,
+    /// In which term that was, because of a disk, and what was committed.
+    begun: Option<(Term, LogIndex)>,
 }
 
 /// Why a leader can't go on as it should.
@@ -43,6 +50,10 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
+    fn is_of_disk(self) -> bool {
+        matches!(self, Self::SlowRead | Self::SlowWrite)
+    }
+
     fn label(self) -> &'static str {
         match self {
             Self::Full => "the log is full",
@@ -81,30 +92,48 @@ impl Groups {
     /// Gives every group that this node leads to the member that is best placed for it, if one is
     /// known to be better off.
     pub(super) fn hand_over(&mut self, trouble: Trouble) {
-        if self.now < self.hand_overs.pause_until || self.is(Mutant::StaysWithoutRoom) {
+        if self.is(Mutant::StaysWithoutRoom) {
             return;
         }
         let leads: Vec<ReplicaSlot> = self.replicas.leading().collect();
-        let mut begun = false;
         for slot in leads {
-            let raft = &mut self.replicas[slot].raft;
-            let to = match trouble {
-                Trouble::SlowWrite => raft.hand_over_to_faster(self.now, &mut self.output),
-                _ => raft.hand_over(self.now, &mut self.output),
-            };
-            let Some(to) = to else {
-                continue;
-            };
-            begun = true;
-            let (node, group) = (self.config.node, self.replicas[slot].id);
-            tracing::info!(%node, %group, %to, reason = trouble.label(), "hands over leadership");
-            self.process_output(slot, Source::None);
+            if self.now >= self.replicas[slot].hand_overs.pause_until {
+                self.hand_over_group(slot, trouble);
+            }
         }
-        if begun {
-            self.hand_overs.begin(self.now, trouble, self.config.election_timeout);
-        } else {
-            self.hand_overs.pause_until = self.now.after(self.config.heartbeat_interval);
+    }
+
+    fn hand_over_group(&mut self, slot: ReplicaSlot, trouble: Trouble) {
+        let replica = &mut self.replicas[slot];
+        let (node, group) = (self.config.node, replica.id);
+        let raft = &mut replica.raft;
+        let seen = (raft.current_term(), raft.commit_index());
+        let waits = raft.last_index() > raft.commit_index();
+        if trouble.is_of_disk() && waits && replica.hand_overs.begun == Some(seen) {
+            let reason = trouble.label();
+            tracing::info!(%node, %group, reason, "resigns: nobody could take over, nothing moves");
+            raft.resign(self.now, &mut self.output);
+            return self.process_output(slot, Source::None);
         }
+        let to = match trouble {
+            Trouble::SlowWrite => raft.hand_over_to_faster(self.now, &mut self.output),
+            _ => raft.hand_over(self.now, &mut self.output),
+        };
+        let Some(to) = to else {
+            replica.hand_overs.pause_until = self.now.after(self.config.heartbeat_interval);
+            return;
+        };
+        replica.hand_overs.begin(self.now, trouble, self.config.election_timeout);
+        replica.hand_overs.begun = Some(seen).filter(|_| trouble.is_of_disk());
+        tracing::info!(%node, %group, %to, reason = trouble.label(), "hands over leadership");
+        self.process_output(slot, Source::None);
+    }
+
+    /// Whether a replica whose time has come is not to campaign yet: its vote would not become
+    /// durable, or what others lack would not be read. Not for ever, for all may be as slow.
+    pub(super) fn defers_campaign(&self, deadline: Time) -> bool {
+        let stands_still = self.trouble().is_some_and(Trouble::is_of_disk);
+        stands_still && self.now.since(deadline) < DEFERRED_TIMEOUTS * self.config.election_timeout
     }
 }
 

@@ -20,7 +20,6 @@ use super::receive::Received;
 use super::replica::Replica;
 use super::replicas::Replicas;
 use super::room::Room;
-use super::hand_over::HandOvers;
 use super::space::Space;
 use super::timers::Timers;
 use super::{Shard, ShardConfig};
@@ -101,7 +100,6 @@ impl Shard {
             timers: Timers::default(),
             space: Space::new(),
             room: Room::default(),
-            hand_overs: HandOvers::default(),
             reads: Reads::default(),
             catch_ups: CatchUps::default(),
             outbox: Vec::new(),

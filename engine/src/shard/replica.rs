@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use pontoon_raft::{GroupId, LogIndex, NodeId, Raft, Term};
 
 use super::durability::HeldResponse;
+use super::hand_over::HandOvers;
 use super::machine_failure::MachineFailure;
 use super::stall::Stall;
 use crate::awaited::Awaited;
@@ -27,6 +28,8 @@ pub(super) struct Replica {
     pub(super) proposals: Proposals,
     /// What was seen of its commits while it leads.
     pub(super) stall: Stall,
+    /// When it was given away to others.
+    pub(super) hand_overs: HandOvers,
     /// Commands taken in this turn, not yet in the log.
     pub(super) batch: Vec<TakenCommand>,
     /// Last entry given to the machine.
@@ -70,6 +73,7 @@ impl Replica {
             last_command: durable.unwrap_or_default(),
             proposals: Proposals::new(awaited),
             stall: Stall::default(),
+            hand_overs: HandOvers::default(),
             batch: Vec::new(),
             applied,
             queued_to_apply: false,

@@ -91,7 +91,7 @@ impl Groups {
     }
 
     /// Why this node should not lead, if that has been so for an election timeout.
-    fn trouble(&self) -> Option<Trouble> {
+    pub(super) fn trouble(&self) -> Option<Trouble> {
         let room = &self.room;
         // Small commands may still fill the rest. Without any it would never be full.
         let refused_lately = room.refused_at.filter(|_| !self.lasts(room.refused_at));

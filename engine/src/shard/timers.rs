@@ -70,20 +70,28 @@ impl Groups {
             let Some(slot) = self.timers.pop_due(self.now) else {
                 return false;
             };
-            let Some(replica) = self.replicas.get_mut(slot) else {
+            if self.replicas.get(slot).is_none() {
                 continue;
-            };
-            if replica.takes_part()
-                && replica.raft.next_deadline() <= self.now
-                && (replica.raft.is_leader() || self.log.admit_reserved(STEP_BYTES).is_ok())
-            {
-                replica.raft.tick(self.now, &mut self.output);
+            }
+            if self.is_due(slot) {
+                let raft = &mut self.replicas[slot].raft;
+                raft.tick(self.now, &mut self.output);
                 self.process_output(slot, Source::None);
             } else {
                 self.arm(slot);
             }
         }
         self.timers.next() <= self.now
+    }
+
+    /// Whether a replica has something to do that can be done now.
+    fn is_due(&self, slot: ReplicaSlot) -> bool {
+        let replica = &self.replicas[slot];
+        let deadline = replica.raft.next_deadline();
+        let may_campaign =
+            || self.log.admit_reserved(STEP_BYTES).is_ok() && !self.defers_campaign(deadline);
+        let has_come = replica.takes_part() && deadline <= self.now;
+        has_come && (replica.raft.is_leader() || may_campaign())
     }
 
     /// Sees to it that the group is looked at when it has something to do.

@@ -1,6 +1,6 @@
 //! Hand-overs that are asked for in vain, and called off. The election timeout is 1,000 rounds.
 
-use pontoon_raft::{NodeId, TransferRejection};
+use pontoon_raft::{GroupId, NodeId, RoleName, TransferRejection};
 
 use super::cluster::{Cluster, GROUP, poll};
 use super::room::{LARGE_LOG, leader, numbered};
@@ -190,4 +190,51 @@ fn a_leader_whose_log_takes_no_large_commands_hands_over() {
         }
         assert!(leader(&cluster).is_some_and(|node| node != 0), "after {small} small ones");
     }
+}
+
+/// Seed 3992 of the simulator: each group was given away when somebody was known to be faster, one
+/// after the other, and the pause after each was that of all, and twice as long as before.
+#[test]
+fn groups_are_given_away_when_each_could_be_however_many_were_before() {
+    let mut cluster = Cluster::led_by_first(3);
+    let others: Vec<GroupId> = (20..26).map(GroupId).collect();
+    for group in &others {
+        cluster.create(*group);
+        drop(cluster.other_group(0, *group).campaign());
+    }
+    cluster.run(300);
+    cluster.nodes[0].disk_is_held = true;
+    for group in &others {
+        drop(cluster.other_group(0, *group).propose(b"known to be durable elsewhere".to_vec()));
+        cluster.run(3_500);
+        let leads = |node: usize| {
+            let status = cluster.status_of(node, *group);
+            status.is_some_and(|status| status.role == RoleName::Leader)
+        };
+        assert!(leads(1) || leads(2), "{group} is led by node 1, whose disk stands still");
+    }
+}
+
+/// Seed 9306: all that its members lack lies on the disk that stands still, so that nobody could
+/// take over, and what they have is enough for one of them.
+#[test]
+fn a_leader_whose_successors_wait_for_its_disk_resigns() {
+    let mut cluster = Cluster::led_by_first_with(3, LARGE_LOG);
+    for node in 0..3 {
+        cluster.nodes[node].journal.borrow_mut().releases = false;
+    }
+    cluster.run(300);
+    cluster.wire.cut = vec![(0, 1), (1, 0), (0, 2), (2, 0)];
+    for number in 0..40 {
+        drop(cluster.group(0).propose(numbered(number)));
+        cluster.run(5);
+    }
+    cluster.nodes[0].reads_are_held = true;
+    cluster.nodes[0].disk_is_held = true;
+    cluster.wire.cut.clear();
+    cluster.run(12_000);
+    let leads = leader(&cluster);
+    assert!(leads.is_some_and(|node| node != 0), "{leads:?}");
+    let proposal = cluster.group(leads.unwrap()).propose(b"goes on".to_vec());
+    cluster.wait(proposal).expect("two members are sound");
 }
