@@ -39,8 +39,19 @@ impl World {
         }
         let silent = self.random.happens(self.swarm.stranger);
         let talks = !silent && self.random.happens(self.swarm.talker);
-        if silent || talks {
+        if silent && self.later.happens(500_000) {
+            // When that node and the core have talked to each other for a while.
+            let after = self.later.between(20, 400) * MILLISECOND;
+            self.schedule(after, Event::Stranger { place, acceptor });
+        } else if silent || talks {
             self.add_stranger(place, acceptor, talks);
+        }
+    }
+
+    /// A stranger comes later, if the core is still there.
+    pub(crate) fn stranger_comes(&mut self, place: usize, acceptor: usize) {
+        if self.may_fail() && self.places[acceptor].shard.is_some() {
+            self.add_stranger(place, acceptor, false);
         }
     }
 

@@ -133,6 +133,11 @@ pub(crate) enum Event {
     Transmitted {
         socket: SocketId,
     },
+    /// A stranger connects in the name of a place's node, and says nothing.
+    Stranger {
+        place: usize,
+        acceptor: usize,
+    },
     /// A stranger that talks goes on.
     Talk {
         place: usize,
@@ -432,6 +437,7 @@ impl World {
             } => self.dialled(place, generation, peer),
             Event::Transmitted { socket } => self.transmitted(socket),
             Event::Talk { place, socket } => self.talk(place, socket),
+            Event::Stranger { place, acceptor } => self.stranger_comes(place, acceptor),
             Event::Client(number) => self.client_acts(number),
             Event::Restart(node) if self.stays_down(node) => {}
             Event::Restart(node) => self.start(node),
