@@ -9,6 +9,7 @@ use pontoon::{GroupId, LogIndex, NodeId};
 
 use crate::check::Sniffed;
 use crate::coverage::RareEvent;
+use crate::impairment::Impairment;
 use crate::settings::{MILLISECOND, SEGMENT_BYTES};
 use crate::world::World;
 
@@ -206,6 +207,11 @@ impl World {
                     self.steady.impaired
                 ));
             }
+        }
+        let impairment = self.steady.impaired.map(|(_, kind)| kind);
+        if impairment == Some(Impairment::OthersStill) {
+            // Whoever has no memory left is tried once in every round of heartbeats.
+            return;
         }
         for position in 0..self.places.len() {
             self.check_reads(position);

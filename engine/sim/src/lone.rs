@@ -50,8 +50,19 @@ impl World {
     /// The node beside which all others are stuck, if it has a group of its own.
     fn lone_node(&self) -> Option<usize> {
         let (node, kind) = self.steady.impaired?;
-        let stuck = kind == Impairment::OthersStill && self.swarm.lone;
-        (stuck && !self.may_lose(node)).then_some(node)
+        let stuck = kind == Impairment::OthersStill && self.swarm.lone && self.has_room_for_both();
+        let shard = self.places[self.lone_place(node)].shard.as_ref();
+        let made = shard.is_some_and(|shard| {
+            let group = self.lone_group(node);
+            shard.replicas().any(|(id, _)| id == group)
+        });
+        (stuck && made && !self.may_lose(node)).then_some(node)
+    }
+
+    /// Whether a log holds what a stuck group may keep in it until its members are left behind,
+    /// which takes ten election timeouts, and what others write meanwhile.
+    fn has_room_for_both(&self) -> bool {
+        self.swarm.segments_max > 8
     }
 
     /// How much beside the command itself is given to whom little is asked of.
