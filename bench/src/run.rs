@@ -23,7 +23,7 @@ const LOADS: [(u64, usize); 3] = [(1, 1), (1, 256), (64, 256)];
 
 /// One repetition of a load.
 pub(crate) struct Repetition {
-    loaded: Loaded,
+    pub(crate) loaded: Loaded,
     pub(crate) latencies: Latencies,
     usage: Usage,
 }

@@ -106,7 +106,7 @@ impl World {
             // The empty entry of its term is committed, so that everything before it is.
             let committed = leader.commit_index();
             let in_term = leader.term_at(committed) == Some(leader.current_term());
-            // Where nothing is ever released, the last that a leader took may find no room elsewhere.
+            // Where nothing is ever released, what a leader took last may find no room elsewhere.
             let leaders_own = !self.swarm.releases() && self.majority_is_full(&places);
             if !in_term || committed != leader.last_index() && !leaders_own {
                 all = false;

@@ -5,7 +5,7 @@
 
 use std::task::Poll;
 
-use pontoon::{GroupId, NodeId};
+use pontoon::{GroupId, NodeId, ProposeError, Rejection};
 
 use crate::impairment::Impairment;
 use crate::machine::Command;
@@ -85,7 +85,8 @@ impl World {
         let now = self.now;
         let mut broken = None;
         self.lone.retain_mut(|asked| match asked.poll() {
-            Poll::Ready(Ok(_)) => false,
+            // Whoever is told that the next segment is on its way tries again.
+            Poll::Ready(Ok(_) | Err(ProposeError::Rejected(Rejection::Preparing { .. }))) => false,
             Poll::Ready(Err(error)) => {
                 broken = Some(format!("{error}"));
                 false

@@ -65,12 +65,20 @@ impl World {
         if !roomless(leader) {
             return;
         }
+        let last = |node: usize| {
+            let raft = raft_of(&self.places[self.place(node, core)], group);
+            raft.map(Raft::last_index)
+        };
+        let committed = raft_of(&self.places[self.place(leader, core)], group);
+        let committed = committed.map(Raft::commit_index);
+        // Over a slow link it takes longer than a window until another has what it lacks.
+        let is_level = |node: usize| self.swarm.slowest_link == 0 || last(node) >= committed;
         let has_room = |node: usize| {
             let place = &self.places[self.place(node, core)];
             let short = |at: u64| self.now - at < ROOMLESS_MAX;
             node != leader && !place.short_at.is_some_and(short)
         };
-        let stays = sound.iter().any(|node| has_room(*node));
+        let stays = sound.iter().any(|node| has_room(*node) && is_level(*node));
         let impairment = self.steady.impaired.map(|(_, impairment)| impairment);
         let dead = impairment == Some(Impairment::Down) && self.swarm.releases();
         if stays || dead {

@@ -176,13 +176,24 @@ impl World {
         );
     }
 
+    /// Nodes that stand still go on at once, also if nothing new comes for them.
+    fn end_pauses(&mut self) {
+        for position in 0..self.places.len() {
+            let node = self.places[position].node;
+            if self.paused_until[node] > self.now {
+                self.wake(position, self.now + 1);
+            }
+        }
+        self.paused_until.fill(0);
+    }
+
     /// Whatever is wrong from outside ends.
     pub(crate) fn repair(&mut self) {
         self.end_stopping();
         self.release_all();
         self.network.blocked.clear();
         self.network.links.repair();
-        self.paused_until.fill(0);
+        self.end_pauses();
         for position in 0..self.places.len() {
             self.give_space_to(position);
             if self.places[position].interrupted.is_some() {

@@ -20,7 +20,7 @@ pub(crate) enum MachineKind {
 }
 
 /// The world of one run. Rates are per million of whatever they apply to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Swarm {
     /// Nodes.
     pub nodes: usize,
@@ -283,31 +283,8 @@ impl Swarm {
             think: [5, 20, 60][random.below(3)] * MILLISECOND,
             isolate_new_leader: maybe(random, 700_000),
             writes_in_flight: [1, 1, 2, 3][random.below(4)],
-            steady: false,
-            slowest_link: 0,
-            hang: 0,
-            drip: 0,
-            deaf: 0,
-            full_at_start: 0,
-            full_leader: 0,
-            late_machines: false,
-            hoarders: false,
-            machine_failure: 0,
             segments_max: 64,
-            stranger: 0,
-            stop: 0,
-            calls: 0,
-            driver_failure: 0,
-            way: 0,
-            talker: 0,
-            still: 0,
-            withheld: 0,
-            still_window: 0,
-            light_load: 0,
-            slow_factory: 0,
-            renounced: 0,
-            returns_among_strangers: false,
-            lone: false,
+            ..Self::default()
         }
     }
 }

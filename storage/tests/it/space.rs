@@ -243,8 +243,8 @@ fn a_segment_that_the_second_try_made_is_used() {
     }
 }
 
-/// Seed 457240638 of the simulator: a disk that had been full since the start, one segment, of which
-/// half was left. The next one was to be begun early, time and again, and nothing was written.
+/// Seed 457240638 of the simulator: a disk that had been full since the start, and one segment. The
+/// next one was to be begun early, time and again, and nothing was written.
 #[test]
 fn a_log_without_another_segment_writes_what_it_has_taken() {
     let mut volume = MemoryVolume::new(SEGMENT_BYTES);
