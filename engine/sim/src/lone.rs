@@ -86,7 +86,7 @@ impl World {
         let mut broken = None;
         self.lone.retain_mut(|asked| match asked.poll() {
             // Whoever is told that the next segment is on its way tries again.
-            Poll::Ready(Ok(_) | Err(ProposeError::Rejected(Rejection::Preparing { .. }))) => false,
+            Poll::Ready(Ok(_) | Err(ProposeError::Rejected(Rejection::Preparing))) => false,
             Poll::Ready(Err(error)) => {
                 broken = Some(format!("{error}"));
                 false
