@@ -42,7 +42,8 @@ impl CoreBuilder {
     pub(crate) fn build(self, inbox: Inbox) -> Result<CoreLoop<UringDriver>, StartError> {
         let core = self.core;
         let directory = self.config.directory(core);
-        let log_config = self.config.log_config(core);
+        let mut log_config = self.config.log_config(core);
+        log_config.nonce = random()?;
         let log_error = |source| StartError::Log { core, source };
         let mut volume =
             FileVolume::open(&directory, log_config.segment_bytes).map_err(log_error)?;
@@ -77,6 +78,17 @@ impl CoreBuilder {
             spin,
         ))
     }
+}
+
+/// A number that no other life of a log has.
+fn random() -> Result<u64, StartError> {
+    let mut bytes = [0; 8];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    filled.map_err(|errno| StartError::System {
+        what: "drawing a random number",
+        source: errno.into(),
+    })?;
+    Ok(u64::from_le_bytes(bytes))
 }
 
 /// A group that lives on another core would be made there anew, without what it has promised.

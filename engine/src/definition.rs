@@ -50,6 +50,11 @@ impl Definition {
         self.voters.is_empty()
     }
 
+    /// Whether it has no more than one member.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.voters.len() <= 1 && self.voters_outgoing.is_empty() && self.learners.is_empty()
+    }
+
     /// Whether a node receives the group's log or votes.
     pub(crate) fn has_member(&self, node: NodeId) -> bool {
         let lists = [&self.voters, &self.voters_outgoing, &self.learners];

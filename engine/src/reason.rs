@@ -24,6 +24,9 @@ pub enum FrameError {
     /// There are more bytes than the heads announced.
     #[error("bytes follow the last record")]
     TrailingBytes,
+    /// It came before the introduction of its sender, or contradicts what that said before.
+    #[error("its sender has not introduced itself")]
+    NotIntroduced,
 }
 
 impl FrameError {
@@ -36,6 +39,7 @@ impl FrameError {
             Self::RecordKind => "bad_record_kind",
             Self::RecordMismatch => "record_mismatch",
             Self::TrailingBytes => "trailing_bytes",
+            Self::NotIntroduced => "not_introduced",
         }
     }
 }
@@ -85,6 +89,8 @@ pub enum CloseReason {
     SendTimeout,
     /// The peer took everything, owed an answer for long and said nothing.
     Silent,
+    /// This node has forgotten what it had promised, and introduces itself anew.
+    Forgot,
     /// A frame was refused.
     Frame(FrameError),
     /// The transport ended it. Holds the label of its [`ConnectionError`].
@@ -101,6 +107,7 @@ impl CloseReason {
             Self::Mute => "mute",
             Self::SendTimeout => "send_timeout",
             Self::Silent => "silent",
+            Self::Forgot => "forgot",
             Self::Frame(error) => error.label(),
             Self::Transport(label) => label,
         }

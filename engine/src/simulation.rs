@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use pontoon_raft::{GroupId, Message, NodeId, Raft, Time};
-use pontoon_storage::{Poisoned, Recovery, SegmentLog};
+use pontoon_storage::{Life, Poisoned, Recovery, SegmentLog};
 use pontoon_transport::Head;
 
 use crate::doorbell::Doorbell;
@@ -17,6 +17,7 @@ use crate::port::{Completion, Operation, SocketId};
 use crate::request::CreateError;
 use crate::shard::{Shard, ShardConfig, ShardOpenError, Turn};
 use crate::statistics::CoreStatistics;
+use crate::wire::Greeting;
 
 pub use crate::shard::Gauge;
 pub use crate::shard::Mutant as ShardMutant;
@@ -73,6 +74,17 @@ impl SimulatedCore {
         }
         let shard = Shard::open(config, log, recovery, machines, inbox, now)?;
         Ok(Self { shard, core })
+    }
+
+    /// Which life of its log it is in, once peers may be told.
+    #[must_use]
+    pub fn life(&self) -> Option<Life> {
+        self.shard.life()
+    }
+
+    /// The peers whose words of groups it believes, and the life each is in.
+    pub fn believed(&self) -> impl Iterator<Item = (NodeId, Life)> {
+        self.shard.believed()
     }
 
     /// The connection by which it hears of a peer.
@@ -201,6 +213,14 @@ pub fn message(head: &Head) -> Option<Message> {
 #[must_use]
 pub fn head(group: GroupId, message: &Message) -> Head {
     crate::wire::head(group, message)
+}
+
+/// What a core that was never met before, or knows nothing of the other end, says of itself on a
+/// connection: each head is a frame of its own.
+#[must_use]
+pub fn greetings(own: Life) -> [Head; 2] {
+    let introduction = Greeting::Introduction { own, met: None };
+    [introduction, Greeting::Recognised].map(crate::wire::greeting_head)
 }
 
 /// The core that a group lives on.

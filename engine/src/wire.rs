@@ -4,6 +4,7 @@ use pontoon_raft::{
     AppendEntries, AppendOutcome, AppendResponse, Body, EntryId, GroupId, LogIndex, LogRoom,
     Message, Repaired, RequestVote, Term, VoteKind, VoteResponse,
 };
+use pontoon_storage::Life;
 use pontoon_transport::Head;
 
 const REQUEST_VOTE: u8 = 1;
@@ -12,6 +13,8 @@ const APPEND_ENTRIES: u8 = 3;
 const APPEND_RESPONSE: u8 = 4;
 const TIMEOUT_NOW: u8 = 5;
 const REPAIRED: u8 = 6;
+const INTRODUCTION: u8 = 7;
+const RECOGNISED: u8 = 8;
 
 /// The vote was given, or the logs matched.
 const FLAG_YES: u8 = 1;
@@ -24,6 +27,68 @@ const FLAG_SHORT: u8 = 8;
 /// The follower has renounced: it can't lead.
 const FLAG_RENOUNCED: u8 = 16;
 const KIND_SHIFT: u8 = 1;
+
+/// What a core says of itself before anything of its groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Greeting {
+    /// Which life of its log it is in, and in which one it last met the other end.
+    Introduction {
+        /// Its own.
+        own: Life,
+        /// The other end's.
+        met: Option<Life>,
+    },
+    /// The other end knows nothing of it that it has forgotten.
+    Recognised,
+}
+
+/// The head that says so.
+pub(crate) fn greeting_head(greeting: Greeting) -> Head {
+    match greeting {
+        Greeting::Introduction { own, met } => {
+            let met = met.unwrap_or_default();
+            Head {
+                kind: INTRODUCTION,
+                term: own.generation,
+                index: own.epoch,
+                log_term: own.nonce,
+                second_index: met.epoch,
+                round: met.nonce,
+                extra: met.generation,
+                ..Head::default()
+            }
+        }
+        Greeting::Recognised => Head {
+            kind: RECOGNISED,
+            ..Head::default()
+        },
+    }
+}
+
+/// What a head says of its sender; `None` if it is a group's.
+pub(crate) fn greeting(head: &Head) -> Option<Greeting> {
+    if head.group != 0 || head.count != 0 {
+        return None;
+    }
+    match head.kind {
+        INTRODUCTION => {
+            let own = Life {
+                generation: head.term,
+                epoch: head.index,
+                nonce: head.log_term,
+            };
+            let met = Life {
+                generation: head.extra,
+                epoch: head.second_index,
+                nonce: head.round,
+            };
+            let met = Some(met).filter(|met| met.generation > 0);
+            Some(Greeting::Introduction { own, met })
+        }
+        RECOGNISED => Some(Greeting::Recognised),
+        _ => None,
+    }
+}
 
 /// The head that says this about a group.
 pub(crate) fn head(group: GroupId, message: &Message) -> Head {
@@ -249,6 +314,23 @@ mod tests {
         }
         comes_back(Body::TimeoutNow);
         comes_back(Repaired { log_epoch: 6 }.into());
+    }
+
+    #[test]
+    fn every_greeting_comes_back_as_it_was_and_is_no_message() {
+        let life = |generation| Life {
+            generation,
+            epoch: 2,
+            nonce: 3,
+        };
+        let introduction = |met| Greeting::Introduction { own: life(1), met };
+        let known = introduction(Some(life(4)));
+        for said in [introduction(None), known, Greeting::Recognised] {
+            let head = greeting_head(said);
+            assert_eq!((greeting(&head), message(&head)), (Some(said), None));
+        }
+        let message = Message::new(Term(1), Body::TimeoutNow);
+        assert_eq!(greeting(&head(GroupId(0), &message)), None);
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub struct LogConfig {
     /// Most bytes of repeated group state in one frame while a checkpoint is written; a longer
     /// state still goes whole into one frame. Default: 32 KiB.
     pub state_bytes_per_frame: usize,
+    /// A random number for the life that begins with this opening. Default: 0, which is as good as
+    /// any where no peer is told of it.
+    pub nonce: u64,
     /// A rule to break.
     #[cfg(feature = "mutants")]
     pub mutant: Option<Mutant>,
@@ -63,6 +66,7 @@ impl LogConfig {
             read_bytes: 4 << 20,
             segments_max: 64,
             state_bytes_per_frame: 32 << 10,
+            nonce: 0,
             #[cfg(feature = "mutants")]
             mutant: None,
         }

@@ -4,7 +4,10 @@ use crate::identity::LogIdentity;
 use crate::record::{u32_at, u64_at};
 
 /// Version of everything this crate writes.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+pub(crate) const FORMAT_VERSION: u32 = 3;
+
+/// The oldest version that it reads: without the lives of the log, and goes on in the newest.
+pub(crate) const FORMAT_VERSION_MIN: u32 = 2;
 
 /// Bytes of a frame's header.
 pub(crate) const FRAME_HEADER_BYTES: usize = 64;
@@ -124,7 +127,7 @@ impl SegmentHeader {
         if u64_at(block, 0) != SEGMENT_MAGIC || u32_at(block, SEGMENT_CHECKSUM_AT) != checksum {
             return Err(HeaderFault::Damaged);
         }
-        if u32_at(block, 8) != FORMAT_VERSION {
+        if !(FORMAT_VERSION_MIN..=FORMAT_VERSION).contains(&u32_at(block, 8)) {
             return Err(HeaderFault::Version(u32_at(block, 8)));
         }
         let count = u32_at(block, 96) as usize;
@@ -257,7 +260,8 @@ impl FrameHeader {
     /// The header names its own epoch and segment: the caller compares them.
     pub(crate) fn decode(bytes: &[u8], salt: Salt, offset: u64) -> Option<(Self, u32)> {
         let bytes = bytes.get(..FRAME_HEADER_BYTES)?;
-        if u32_at(bytes, 0) != FRAME_MAGIC || bytes[4] != FORMAT_VERSION as u8 {
+        let known = FORMAT_VERSION_MIN..=FORMAT_VERSION;
+        if u32_at(bytes, 0) != FRAME_MAGIC || !known.contains(&bytes[4].into()) {
             return None;
         }
         let kind = match bytes[5] {

@@ -73,9 +73,14 @@
 //! over the wire); 16 hard state (vote u64, then 1 if there is one u64); 17 group state; 18
 //! truncate: entries above `index` are gone; 19 compacted to (`index`, `term`); 20 snapshot mark;
 //! 21 group dropped (incarnation u64); 22 epoch begun (at most 64 ends: epoch, sequence, frame and
-//! checksum, all u64), alone in its frame. A group state is incarnation, vote, commit, compacted
-//! index, compacted term, last index, last term, all u64; flags u32 (1 voted, 2 tainted);
-//! definition length u32; definition; the current term is in the record's header.
+//! checksum, all u64), first in its frame, with a record of kind 23 behind it where there is room;
+//! 23 lives (generation u64; own count u32, met count u32; own lives: epoch u64, nonce u64; peers
+//! met: node, generation, epoch and nonce, all u64). A group state is incarnation, vote, commit,
+//! compacted index, compacted term, last index, last term, all u64; flags u32 (1 voted, 2 tainted,
+//! 4: the generation follows the definition); definition length u32; definition; generation u64;
+//! the current term is in the record's header.
+//!
+//! Version 2 had no lives, and no generation in group states: such a log goes on in version 3.
 //!
 //! The *salt* of a frame is the checksum of cluster u128, node u64, core u16, epoch u64, sequence
 //! u64 and offset u64: bytes of a frame that turn up anywhere else (in a payload, in a recycled
@@ -95,6 +100,9 @@
 //! - In the last epoch, a frame that is missing was durable if a later frame's *durable frame*
 //!   covers it: that is damage, reported and never truncated. Otherwise it was never acknowledged:
 //!   it and what follows are dropped.
+//! - **A life** begins with each epoch, with a random nonce. The log remembers its latest ones, and
+//!   for each peer the last one it was met in. A life that a peer remembers and the log does not is
+//!   lost: a new *generation* begins, and every group has forgotten until it is repaired.
 //! - When the log falls idle, [`SegmentLog::idle`] appends a mark that witnesses the last frame.
 //!   **Until a mark or a later frame is durable, rot of the last frame can't be told from a torn
 //!   write.**
@@ -125,6 +133,7 @@ mod error;
 mod file;
 mod identity;
 mod layout;
+mod life;
 mod log;
 mod measure;
 pub mod memory;
@@ -140,6 +149,7 @@ pub use disk::{DiskOp, SyncMethod, Volume};
 pub use error::{AppendError, OpenError, Poisoned, PrepareError, ReadError, WriteFailure};
 pub use file::{FileVolume, prepare_segment, prepare_segment_paced, segment_path};
 pub use identity::LogIdentity;
+pub use life::Life;
 pub use log::{CacheRead, LogStatistics, SegmentLog};
 pub use measure::{DriveMethod, measure_drive};
 #[cfg(feature = "mutants")]

@@ -16,6 +16,8 @@ pub enum Mutant {
     OpensForeign,
     /// A place that can't be read is read again and again.
     ReadsInVain,
+    /// A life of the log is known again by its epoch alone.
+    IgnoresNonces,
     /// Reads for peers leave no buffer for those of entries that are to be applied.
     PeersTakeAllBuffers,
 }

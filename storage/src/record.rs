@@ -39,6 +39,8 @@ pub enum RecordKind {
     GroupDropped = 21,
     /// An epoch begins in the rest of a segment; says where the epochs before it ended.
     EpochBegun = 22,
+    /// What the log remembers beside its groups: its own lives, and those of its peers.
+    Lives = 23,
 }
 
 impl RecordKind {
@@ -60,6 +62,7 @@ impl RecordKind {
             20 => Self::SnapshotMark,
             21 => Self::GroupDropped,
             22 => Self::EpochBegun,
+            23 => Self::Lives,
             _ => return None,
         })
     }

@@ -12,7 +12,12 @@
 //!   when rejected    previous entry   term of hint   index of hint   echoed   epoch of the log
 //! 5 timeout now
 //! 6 repaired         epoch of the log
+//! 7 introduction     own epoch        own nonce      epoch met      nonce    generation met
+//! 8 recognised
 //! ```
+//!
+//! The last two are of no group: an introduction says which life of its log the sender is in, its
+//! generation in `term`, and in which one it last met the receiver (all 0 if never).
 //!
 //! `count` is the number of records and not 0 in append entries only; fields left blank are 0.
 

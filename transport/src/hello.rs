@@ -11,13 +11,14 @@ pub const HELLO_BYTES: usize = 80;
 ///
 /// A version is more than a layout: it is what both ends count on. Since 3 they ping each other, so
 /// that one that says nothing is not there, and a group lives on the core that its mixed id says.
-pub const WIRE_VERSION: u16 = 3;
+/// Since 4 they introduce themselves before anything else.
+pub const WIRE_VERSION: u16 = 4;
 
 /// The oldest version of the wire that this build speaks.
-pub const WIRE_VERSION_MIN: u16 = 3;
+pub const WIRE_VERSION_MIN: u16 = 4;
 
 /// Changes whenever the layout of a hello, a frame or a head changes.
-pub const FORMAT_FINGERPRINT: u64 = 0x5054_4e66_0000_0003;
+pub const FORMAT_FINGERPRINT: u64 = 0x5054_4e66_0000_0004;
 
 const MAGIC: [u8; 8] = *b"PONTOON\0";
 

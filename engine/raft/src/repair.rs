@@ -14,9 +14,21 @@ use crate::output::Output;
 use crate::progress::Repair;
 use crate::raft::Raft;
 use crate::role::{Leader, Role};
-use pontoon_types::{LogIndex, NodeId};
+use pontoon_types::{LogIndex, NodeId, Time};
 
 impl Raft {
+    /// The node has learnt that its disk forgot what this replica may have promised: it is as
+    /// damaged as one whose disk lost it, and its log is of another epoch, later than any before.
+    ///
+    /// Whatever of it has not left yet must not leave any more.
+    pub fn forget(&mut self, now: Time, log_epoch: u64, output: &mut Output) {
+        self.now = now;
+        self.log_epoch = log_epoch;
+        self.verified = self.verified.max(self.commit_index);
+        self.tainted = true;
+        self.become_follower(self.current_term, None, output);
+    }
+
     /// A leader's first look at a response: whether it is of the latest epoch of the follower's
     /// log that is known of, and whether it reports damage.
     pub(crate) fn observe_response(

@@ -10,6 +10,7 @@ use crate::settings::{EIO, SEGMENT_BYTES};
 use crate::write_fault::WriteFault;
 
 /// A write, by the order of submission.
+#[derive(Clone)]
 pub(crate) struct Write {
     pub(crate) number: u64,
     id: u64,
@@ -38,6 +39,7 @@ impl Write {
 const WRITES_MAX: usize = 256;
 
 /// One core's disk.
+#[derive(Clone)]
 pub(crate) struct Disk {
     pub(crate) volume: MemoryVolume,
     /// Grows with every change of what is durable.

@@ -94,6 +94,10 @@ pub enum Fault {
     LeaderIsolated,
     /// Somebody said something in the name of a member that it would never say.
     Lie,
+    /// The disks of a node were replaced by empty ones.
+    DiskEmptied,
+    /// A node got an old copy of its disks back.
+    DiskRestored,
 }
 
 /// All kinds, with their names.
@@ -149,6 +153,8 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::OneWayPartition, "network partitioned one way"),
     (Fault::LeaderIsolated, "leader isolated"),
     (Fault::Lie, "liar connected as a member"),
+    (Fault::DiskEmptied, "disks emptied"),
+    (Fault::DiskRestored, "old copy of disks restored"),
 ];
 
 /// How often each kind of fault was injected.

@@ -67,13 +67,18 @@ impl World {
             return;
         }
         let message = forged(dice, raft.current_term());
+        let far = self.place(other, self.places[place].core);
+        let life = self.places[far].life;
         let mut liar = Connection::<Vec<u8>>::new(LIMITS);
+        for head in pontoon::simulation::greetings(life) {
+            liar.push_head(&head);
+            liar.finish_frame();
+        }
         liar.push_head(&pontoon::simulation::head(group, &message));
         liar.finish_frame();
         let sent = liar.send().expect("a frame");
         let bytes: Vec<u8> = sent.slices().flatten().copied().collect();
         let generation = self.places[place].generation;
-        let far = self.place(other, self.places[place].core);
         // A liar is heard once the member itself is not.
         for socket in self.network.of_place(place) {
             let end = self.network.end(socket).expect("one of its own");

@@ -54,6 +54,7 @@ mod edn;
 mod factories;
 mod faults;
 mod flaky;
+mod forgetting;
 pub mod fuzz;
 mod gauges;
 mod gone_leader;

@@ -155,6 +155,12 @@ pub const MUTANTS: &[NamedMutant] = &[
         ShardMutant::IdleDisplaces,
     ),
     shard(
+        "what was forgotten is not noticed",
+        ShardMutant::ForgetsUnnoticed,
+    ),
+    shard("peers are met in passing", ShardMutant::MeetsInPassing),
+    storage("nonces are ignored", StorageMutant::IgnoresNonces),
+    shard(
         "whoever says anything owes no answer",
         ShardMutant::WordsAreAnswers,
     ),

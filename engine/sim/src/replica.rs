@@ -110,6 +110,7 @@ impl World {
         }
         let place = &mut self.places[position];
         (place.seen, place.seen_before) = (seen, before);
+        self.note_believed(position);
         self.check_bounds(position);
     }
 

@@ -6,7 +6,7 @@ use pontoon::port::Completion;
 use pontoon::raft::Term;
 use pontoon::shard::{Mutants, ShardConfig, ShardOpenError};
 use pontoon::simulation::{Mutant, SimulatedCore};
-use pontoon::storage::{LogConfig, LogIdentity, OpenError, Recovery, SegmentLog};
+use pontoon::storage::{Life, LogConfig, LogIdentity, OpenError, Recovery, SegmentLog};
 use pontoon::{GroupId, LogIndex, NodeId};
 
 use crate::costs::Usage;
@@ -60,6 +60,12 @@ pub(crate) struct SimCore {
     pub(crate) whole_at: Option<u64>,
     pub(crate) short_at: Option<u64>,
     pub(crate) roomless_since: Option<u64>,
+    /// In which life of its log it was last known to others.
+    pub(crate) life: Life,
+    /// In which life it believed each peer last.
+    pub(crate) believed: BTreeMap<NodeId, Life>,
+    /// A copy of its disk, and in which life that was made.
+    pub(crate) copy: Option<(Disk, Life)>,
     /// Members that said to it, as their leader in a term, that they can't lead.
     pub(crate) renounced: Vec<(GroupId, Term, NodeId)>,
     /// What its disk does not do now, and the segments that do not come.
@@ -119,6 +125,9 @@ impl SimCore {
             whole_at: None,
             short_at: None,
             roomless_since: None,
+            life: Life::default(),
+            believed: BTreeMap::new(),
+            copy: None,
             renounced: Vec::new(),
             still: Held::default(),
             withheld: Held::default(),
@@ -154,6 +163,8 @@ impl SimCore {
         let config = shard_config(self.node, swarm);
         let mut log_config = self.log_config(swarm.cores);
         log_config.segments_max = swarm.segments_max;
+        // No start of any core draws the same.
+        log_config.nonce = (self.generation << 8) + u64::from(self.core) + 1;
         if let Some(Mutant::Storage(mutant)) = mutant {
             log_config.mutant = Some(mutant);
         }

@@ -39,6 +39,7 @@ impl World {
         if again && self.fill_for_a_while(node, self.swarm.full_at_start) {
             self.injected(Fault::DiskFullAtStart);
         }
+        self.maybe_forget(node);
         for core in 0..self.swarm.cores {
             let position = self.place(node, core);
             if self.refuses_foreign_disk(position) {

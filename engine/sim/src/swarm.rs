@@ -109,6 +109,8 @@ pub struct Swarm {
     pub(crate) driver_failure: u64,
     /// Of all connections: a stranger makes another in the same name, and talks.
     pub(crate) talker: u64,
+    /// Of all starts of a node: its disks are empty, or an old copy of them is back.
+    pub(crate) forgetting: u64,
     /// How long every message travels at least, in nanoseconds.
     pub(crate) way: u64,
     /// Of all moments at which something may go wrong: a node's disks stand still for a while; the
@@ -234,6 +236,7 @@ impl Swarm {
             self.way = way;
         }
         self.talker = maybe(random, 200_000);
+        self.forgetting = maybe(random, 300_000);
         self
     }
 

@@ -143,6 +143,13 @@ impl Durability {
         }
     }
 
+    /// The responses that wait must not leave any more.
+    pub(super) fn drop_responses(&mut self) {
+        for frame in &mut self.frames {
+            frame.responses.clear();
+        }
+    }
+
     /// Nothing becomes durable here any more: no acknowledgement leaves, and whoever waits for a
     /// group is told why.
     pub(super) fn abandon(&mut self, reason: RequestError) {

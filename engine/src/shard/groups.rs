@@ -66,6 +66,8 @@ pub(super) struct Groups {
     pub(super) output: Output,
     /// Entries as they lie in memory, for a send or a machine. Keeps its memory.
     pub(super) pieces: Vec<RecordBytes>,
+    /// The frame with which this life of the log is durable.
+    pub(super) life_by: Option<u64>,
     /// The log failed: nothing is acknowledged any more.
     pub(super) failed: bool,
     /// It is to stop, at the latest then.
@@ -195,8 +197,8 @@ impl Groups {
         })?;
         self.log.create_group(group, &definition.encode())?;
         let frame = self.log.open_frame();
-        let held = machine.durable_index().filter(|_| self.log.is_damaged());
         let raft = new_raft(&self.config, group, &definition, &self.log, self.now);
+        let held = machine.durable_index().filter(|_| raft.is_tainted());
         let replica = Replica::new(
             group,
             definition,

@@ -9,9 +9,11 @@ use pontoon_raft::Time;
 use pontoon_storage::RecordBytes;
 use pontoon_transport::{Connection, FrameLimits, Head, ReceiveBuffer, SendBatch};
 
+use super::greeting::Acquaintance;
 use super::patience::Patience;
 use crate::port::{Operation, SocketId};
 use crate::reason::CloseReason;
+use crate::wire::{self, Greeting};
 
 /// A peer must take so many bytes of what waits, or all of it, in every period of `Patience::send`.
 /// Otherwise it is cut off: what it pins in memory is needed elsewhere.
@@ -45,6 +47,8 @@ pub(super) enum Said {
 pub(super) struct Link {
     pub(super) socket: SocketId,
     pub(super) connection: Connection<RecordBytes>,
+    /// How far both ends know each other.
+    pub(super) acquaintance: Acquaintance,
     /// Bytes that may wait for the peer, heads and entries alike.
     queue_bytes_max: usize,
     /// Bytes that wait, above which entries are held back.
@@ -84,6 +88,7 @@ impl Link {
         Self {
             socket,
             connection: Connection::new(limits),
+            acquaintance: Acquaintance::default(),
             queue_bytes_max,
             window: WINDOW_FIRST.min(records_window_max(queue_bytes_max)),
             sending_since: None,
@@ -125,12 +130,12 @@ impl Link {
         self.gives_way_at() <= now
     }
 
-    /// Whether it was made long ago and has said nothing at all.
+    /// Whether it was made long ago, and has said nothing at all or not who it is.
     pub(super) fn is_mute(&self, now: Time) -> bool {
-        self.heard.is_none() && self.trial_deadline() <= now
+        !self.acquaintance.is_introduced() && self.trial_deadline() <= now
     }
 
-    /// Until when it must have said something, and then, on trial, have found a place.
+    /// Until when it must have said something, and then who it is, and have found a place.
     pub(super) fn trial_deadline(&self) -> Time {
         let first_words = self.began.after(self.patience.first_words);
         match self.heard {
@@ -143,9 +148,10 @@ impl Link {
     pub(super) fn deadline(&self) -> Time {
         let progress = self.progress.map_or(self.ping_at, |(deadline, _)| deadline);
         let quiet = progress.min(self.ping_at);
-        match self.heard {
-            Some(_) => quiet,
-            None => quiet.min(self.trial_deadline()),
+        if self.acquaintance.is_introduced() {
+            quiet
+        } else {
+            quiet.min(self.trial_deadline())
         }
     }
 
@@ -212,6 +218,13 @@ impl Link {
 
     pub(super) fn push_head(&mut self, head: &Head) {
         self.connection.push_head(head);
+    }
+
+    /// Sends a greeting, in a frame of its own.
+    pub(super) fn push_greeting(&mut self, greeting: Greeting) {
+        self.connection.finish_frame();
+        self.connection.push_head(&wire::greeting_head(greeting));
+        self.connection.finish_frame();
     }
 
     pub(super) fn push_piece(&mut self, mut piece: RecordBytes) {

@@ -15,6 +15,7 @@ mod creations;
 mod durability;
 #[cfg(feature = "simulation")]
 mod gauges;
+mod greeting;
 mod groups;
 mod hand_over;
 mod link;
@@ -42,6 +43,7 @@ mod timers;
 #[cfg(feature = "simulation")]
 use pontoon_raft::GroupId;
 use pontoon_raft::{NodeId, Time};
+use pontoon_storage::Life;
 use pontoon_transport::{FrameLimits, ReceiveBuffer};
 
 #[cfg(any(test, feature = "simulation"))]
@@ -142,6 +144,7 @@ impl Shard {
             self.complete(completion, operations);
         }
         self.decide_trials(operations);
+        self.greet_peers(operations);
         let timers_left = self.groups.fire_timers();
         let requests_left = self.take_requests();
         self.groups.maintain_log(operations);
@@ -242,6 +245,18 @@ impl Shard {
         replica.is_some_and(|replica| replica.last_frame <= durable)
     }
 
+    /// Which life of its log it is in, once peers may be told.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn life(&self) -> Option<Life> {
+        self.groups.told_life()
+    }
+
+    /// The peers whose words of groups it believes, and the life each is in.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn believed(&self) -> impl Iterator<Item = (NodeId, Life)> {
+        self.peers.believed()
+    }
+
     /// The connection by which it hears of a peer.
     #[cfg(feature = "simulation")]
     pub(crate) fn connection(&self, peer: NodeId) -> Option<SocketId> {
@@ -340,10 +355,10 @@ impl Shard {
         let Some((buffer, result)) = of_link else {
             return;
         };
-        let Some((from, connection)) = self.peers.by_socket(socket) else {
+        let Some((from, link)) = self.peers.link(socket) else {
             return;
         };
-        match connection.on_received(buffer, result) {
+        match link.connection.on_received(buffer, result) {
             Ok(()) => self.take_frames(socket, operations),
             Err(error) => self.disconnect(from, (&error).into(), operations),
         }
@@ -351,21 +366,29 @@ impl Shard {
 
     /// Steps every whole frame that came on a connection, in place.
     fn take_frames(&mut self, socket: SocketId, operations: &mut Vec<Operation>) {
-        let Some((from, connection)) = self.peers.by_socket(socket) else {
+        let Some((from, link)) = self.peers.link(socket) else {
             return;
         };
+        let (connection, acquaintance) = (&mut link.connection, &mut link.acquaintance);
         let (taken, mut said) = (connection.taken_frames(), link::Said::There);
         let reason: Option<CloseReason> = loop {
-            match connection.next_frame() {
+            if acquaintance.waits() {
+                break None;
+            }
+            let stepped = match connection.next_frame() {
                 Ok(None) => break None,
+                Ok(Some(frame)) if acquaintance.is_believed() => {
+                    self.groups.receive_frame(from, &frame, &mut self.received)
+                }
                 Ok(Some(frame)) => {
-                    let stepped = self.groups.receive_frame(from, &frame, &mut self.received);
-                    match stepped {
-                        Ok(in_frame) => said = said.max(in_frame),
-                        Err(error) => break Some(error.into()),
-                    }
+                    let taken = acquaintance.take(&frame, &self.groups);
+                    taken.map(|()| link::Said::There)
                 }
                 Err(error) => break Some((&error).into()),
+            };
+            match stepped {
+                Ok(in_frame) => said = said.max(in_frame),
+                Err(error) => break Some(error.into()),
             }
         };
         if connection.taken_frames() > taken {
@@ -380,6 +403,33 @@ impl Shard {
         let now = self.groups.now;
         let ended = self.peers.disconnect(now, peer, reason, operations);
         self.disconnected(ended);
+    }
+
+    /// Lets both ends of each connection get to know each other before it carries anything else.
+    fn greet_peers(&mut self, operations: &mut Vec<Operation>) {
+        self.groups.save_life();
+        for position in 0..self.peers.len() {
+            let Some((peer, link)) = self.peers.unacquainted(position) else {
+                continue;
+            };
+            if let Some(remembered) = link.acquaintance.forgotten() {
+                return self.forget(peer, remembered, operations);
+            }
+            let socket = link.socket;
+            match self.groups.greet(peer, link) {
+                Ok(true) => self.take_frames(socket, operations),
+                Ok(false) => {}
+                Err(error) => self.disconnect(peer, error.into(), operations),
+            }
+        }
+    }
+
+    /// This node has forgotten what it had promised, as a peer says: it introduces itself anew.
+    fn forget(&mut self, peer: NodeId, remembered: Life, operations: &mut Vec<Operation>) {
+        self.groups.forget(peer, remembered);
+        for peer in self.groups.config.peers.clone() {
+            self.disconnect(peer, CloseReason::Forgot, operations);
+        }
     }
 
     /// Connections on trial take the places of those that are silent or gone.

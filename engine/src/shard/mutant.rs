@@ -48,6 +48,10 @@ pub enum Mutant {
     MakesAllAtOnce,
     /// A core that is told to stop ends at once, and leads until then.
     StopsWithoutHandOver,
+    /// What a peer remembers of this node, and it does not, changes nothing.
+    ForgetsUnnoticed,
+    /// In which life a peer was met is kept in memory alone.
+    MeetsInPassing,
     /// What waits in the inbox when a core ends is left there.
     #[cfg(feature = "simulation")]
     LeavesInboxFull,

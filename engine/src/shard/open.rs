@@ -110,6 +110,7 @@ impl Shard {
             awaiting_leader: AwaitingLeader::default(),
             output: Output::default(),
             pieces: Vec::new(),
+            life_by: None,
             failed: false,
             stop_by: None,
             stopped: false,
@@ -176,8 +177,9 @@ fn reopen(
     let held = machine.as_ref().and_then(|machine| machine.durable_index());
     let held = held.unwrap_or(LogIndex(0));
     let last_index = group.last_index;
+    let tainted = group.tainted || group.forgot && !definition.is_alone();
     // A damaged log may have lost what the machine applied; the others give it back.
-    if held > last_index && !group.tainted {
+    if held > last_index && !tainted {
         return Err(ShardOpenError::MachineAhead {
             group: id,
             machine: held,
@@ -199,8 +201,8 @@ fn reopen(
         terms: group.terms.clone(),
         last_index,
         sizes: entry_runs.collect(),
-        log_epoch: log.epoch(),
-        tainted: group.tainted,
+        log_epoch: log.life().number(),
+        tainted,
     };
     let raft = Raft::new(raft_config(config, id), boot, now);
     let applied = held.max(compacted.index);
@@ -230,10 +232,11 @@ pub(super) fn new_raft(
     now: Time,
 ) -> Raft {
     let membership: Membership = definition.membership();
+    let forgot = log.has_forgotten(group) && !definition.is_alone();
     let boot = Boot {
         membership,
-        log_epoch: log.epoch(),
-        tainted: log.is_tainted(group),
+        log_epoch: log.life().number(),
+        tainted: log.is_tainted(group) || forgot,
         ..Boot::default()
     };
     Raft::new(raft_config(config, group), boot, now)

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pontoon_raft::{NodeId, Time};
+#[cfg(feature = "simulation")]
+use pontoon_storage::Life;
 use pontoon_storage::RecordBytes;
-use pontoon_transport::{Connection, FrameLimits, HEAD_BYTES, Head, Reconnect, SendBatch};
+use pontoon_transport::{FrameLimits, HEAD_BYTES, Head, Reconnect, SendBatch};
 
 use super::ShardConfig;
 use super::link::{Link, Said};
@@ -164,6 +166,12 @@ impl Peers {
         unsent.max().unwrap_or(0)
     }
 
+    #[cfg(feature = "simulation")]
+    pub(super) fn believed(&self) -> impl Iterator<Item = (NodeId, Life)> {
+        let links = self.peers.iter().filter_map(|peer| Some((peer.id, peer.link.as_ref()?)));
+        links.filter_map(|(id, link)| Some((id, link.acquaintance.believed_life()?)))
+    }
+
     /// The connection to a peer.
     #[cfg(feature = "simulation")]
     pub(super) fn connection(&self, id: NodeId) -> Option<SocketId> {
@@ -175,14 +183,27 @@ impl Peers {
         self.peers.binary_search_by_key(&id, |peer| peer.id).ok()
     }
 
+    /// The connection by which a peer may be told of groups.
     fn link_to(&mut self, id: NodeId) -> Option<&mut Link> {
         let position = self.position(id)?;
-        self.peers[position].link.as_mut()
+        let link = self.peers[position].link.as_mut();
+        link.filter(|link| link.acquaintance.may_send())
     }
 
     pub(super) fn is_connected(&self, id: NodeId) -> bool {
-        let position = self.position(id);
-        position.is_some_and(|position| self.peers[position].link.is_some())
+        let Some(position) = self.position(id) else {
+            return false;
+        };
+        let link = self.peers[position].link.as_ref();
+        link.is_some_and(|link| link.acquaintance.may_send())
+    }
+
+    /// The connection to a peer by its place in the list, if its ends do not know each other yet.
+    pub(super) fn unacquainted(&mut self, position: usize) -> Option<(NodeId, &mut Link)> {
+        let peer = &mut self.peers[position];
+        let link = peer.link.as_mut();
+        let link = link.filter(|link| !link.acquaintance.is_believed());
+        link.map(|link| (peer.id, link))
     }
 
     /// Bytes of entries that a peer may be sent now: at most what one frame takes beside heads.
@@ -193,14 +214,6 @@ impl Peers {
         Some(room.min(most))
     }
 
-    /// Who is at the other end of a socket, and the connection; `None` if it was closed since.
-    pub(super) fn by_socket(
-        &mut self,
-        socket: SocketId,
-    ) -> Option<(NodeId, &mut Connection<RecordBytes>)> {
-        let link = self.link(socket)?;
-        Some((link.0, &mut link.1.connection))
-    }
 
     /// Whole frames came from a peer. Only now is its connection known to be good for something:
     /// one that breaks before is dialled less and less often.
@@ -248,7 +261,8 @@ impl Peers {
         }
     }
 
-    fn link(&mut self, socket: SocketId) -> Option<(NodeId, &mut Link)> {
+    /// Who is at the other end of a socket, and the connection; `None` if it was closed since.
+    pub(super) fn link(&mut self, socket: SocketId) -> Option<(NodeId, &mut Link)> {
         let mut links = self.peers.iter_mut().flat_map(|peer| {
             let links = peer.link.iter_mut().chain(&mut peer.newcomer);
             links.map(|link| (peer.id, link))
@@ -402,7 +416,8 @@ impl Peers {
         if link.is_silent(now) {
             return self.disconnect(now, id, CloseReason::Silent, operations);
         }
-        link.drive(now, (false, without_limit), operations);
+        let waits = link.acquaintance.waits();
+        link.drive(now, (waits, without_limit), operations);
         None
     }
 }

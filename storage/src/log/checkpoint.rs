@@ -5,6 +5,7 @@ use pontoon_types::GroupId;
 
 use super::SegmentLog;
 use super::groups::state_record;
+use super::lives::lives_record;
 
 /// How far the checkpoints have come.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Checkpoint {
 struct Progress {
     /// First frame that holds a part of it, once there is one.
     first_frame: Option<u64>,
+    /// What is remembered beside the groups is repeated.
+    lives: bool,
     /// The next group to be repeated is the first at or above this.
     cursor: GroupId,
     bytes: u64,
@@ -56,6 +59,14 @@ impl Checkpoint {
         self.bytes
     }
 
+    /// What is remembered beside the groups is repeated in a frame.
+    fn note_lives(&mut self, bytes: usize, frame: u64) {
+        let progress = self.progress.as_mut().expect("a checkpoint was begun");
+        progress.first_frame.get_or_insert(frame);
+        progress.bytes += bytes as u64;
+        progress.lives = true;
+    }
+
     /// The state of a group is repeated in a frame.
     fn note(&mut self, group: GroupId, bytes: usize, frame: u64) {
         let progress = self.progress.as_mut().expect("a checkpoint was begun");
@@ -79,24 +90,40 @@ impl SegmentLog {
     /// Repeats the state of some groups in the open frame, leaving room for `reserve` bytes.
     pub(super) fn write_checkpoint(&mut self, reserve: usize) {
         while let Some(progress) = self.checkpoint.progress {
+            if !progress.lives {
+                let record = lives_record(&self.lives);
+                let Some(number) = self.repeat(&record, reserve) else {
+                    return;
+                };
+                self.checkpoint.note_lives(record.len(), number);
+                continue;
+            }
             let Some((&id, group)) = self.groups.range(progress.cursor..).next() else {
                 self.checkpoint.complete(self.open_frame());
                 return;
             };
-            let bytes = group.state.record_bytes();
-            let open = self.staging.open.as_mut();
-            let open = open.expect("state goes into an open frame");
-            let spent = open.state_bytes + bytes > self.config.state_bytes_per_frame;
-            let fits = open.fits(bytes + reserve, self.config.record_bytes_max());
-            if (spent && open.state_bytes > 0) || !fits {
-                return;
-            }
-            open.state_bytes += bytes;
-            let number = open.number;
             let record = state_record(id, &group.state);
-            self.append_to_open_frame(&[&record], bytes);
-            self.checkpoint.note(id, bytes, number);
-            self.statistics.state_bytes += bytes as u64;
+            let Some(number) = self.repeat(&record, reserve) else {
+                return;
+            };
+            self.checkpoint.note(id, record.len(), number);
         }
+    }
+
+    /// Adds a record of state to the open frame, if that has room for it, and for `reserve` bytes
+    /// more. Gives the frame's number then.
+    fn repeat(&mut self, record: &[u8], reserve: usize) -> Option<u64> {
+        let open = self.staging.open.as_mut();
+        let open = open.expect("state goes into an open frame");
+        let spent = open.state_bytes + record.len() > self.config.state_bytes_per_frame;
+        let fits = open.fits(record.len() + reserve, self.config.record_bytes_max());
+        if (spent && open.state_bytes > 0) || !fits {
+            return None;
+        }
+        open.state_bytes += record.len();
+        let number = open.number;
+        self.append_to_open_frame(&[record], record.len());
+        self.statistics.state_bytes += record.len() as u64;
+        Some(number)
     }
 }

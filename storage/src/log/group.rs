@@ -21,18 +21,27 @@ pub(crate) struct GroupState {
     pub(crate) last: EntryId,
     /// Damage was found and the group has not been declared whole since.
     pub(crate) tainted: bool,
+    /// The generation of the log in which it was last known to have forgotten nothing; 0 if never.
+    pub(crate) sound_in: u64,
     pub(crate) definition: Vec<u8>,
 }
 
 const STATE_BYTES: usize = 64;
 const FLAG_VOTED: u32 = 1;
 const FLAG_TAINTED: u32 = 2;
+/// The generation follows the definition. Without it, it is the first one.
+const FLAG_GENERATION: u32 = 4;
+const GENERATION_BYTES: usize = 8;
 
 impl GroupState {
-    /// The fixed part of a state record's payload; the definition follows it.
+    /// The fixed part of a state record's payload; the definition follows it, then
+    /// [`generation`](Self::generation).
     pub(crate) fn encode(&self) -> [u8; STATE_BYTES] {
         let mut bytes = [0; STATE_BYTES];
-        let mut flags = if self.tainted { FLAG_TAINTED } else { 0 };
+        let mut flags = FLAG_GENERATION;
+        if self.tainted {
+            flags |= FLAG_TAINTED;
+        }
         if self.voted_for.is_some() {
             flags |= FLAG_VOTED;
         }
@@ -52,9 +61,14 @@ impl GroupState {
         bytes
     }
 
+    /// The last part of a state record's payload.
+    pub(crate) fn generation(&self) -> [u8; GENERATION_BYTES] {
+        self.sound_in.to_le_bytes()
+    }
+
     /// Bytes of the whole record, padding included.
     pub(crate) fn record_bytes(&self) -> usize {
-        encoded_bytes(STATE_BYTES + self.definition.len())
+        encoded_bytes(STATE_BYTES + self.definition.len() + GENERATION_BYTES)
     }
 
     /// Decodes a state record's payload; the term is in the record's header.
@@ -63,7 +77,12 @@ impl GroupState {
             return None;
         }
         let flags = u32_at(payload, 56);
-        let definition = payload.get(STATE_BYTES..STATE_BYTES + u32_at(payload, 60) as usize)?;
+        let (definition, rest) =
+            payload[STATE_BYTES..].split_at_checked(u32_at(payload, 60) as usize)?;
+        let sound_in = match flags & FLAG_GENERATION {
+            0 => 1,
+            _ => u64_at(rest.get(..GENERATION_BYTES)?, 0),
+        };
         Some(Self {
             incarnation: u64_at(payload, 0),
             current_term,
@@ -72,6 +91,7 @@ impl GroupState {
             compacted: entry_at(payload, 24),
             last: entry_at(payload, 40),
             tainted: flags & FLAG_TAINTED != 0,
+            sound_in,
             definition: definition.to_vec(),
         })
     }
@@ -130,16 +150,19 @@ mod tests {
             compacted: EntryId::new(LogIndex(5), Term(6)),
             last: EntryId::new(LogIndex(7), Term(8)),
             tainted: true,
+            sound_in: 9,
             definition: b"definition".to_vec(),
         };
         for state in [state, GroupState::default()] {
             let mut payload = state.encode().to_vec();
             payload.extend_from_slice(&state.definition);
+            payload.extend_from_slice(&state.generation());
             assert_eq!(
                 GroupState::decode(state.current_term, &payload),
                 Some(state)
             );
             payload.pop();
+            assert_eq!(GroupState::decode(Term(2), &payload), None);
             payload.truncate(63);
             assert_eq!(GroupState::decode(Term(2), &payload), None);
         }

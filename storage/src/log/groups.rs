@@ -11,7 +11,8 @@ impl SegmentLog {
     /// Makes a group. `definition` is the engine's and comes back at recovery.
     ///
     /// If damage was found when the log was opened, the group is tainted: it may have been in this
-    /// log before, and everything about it be lost.
+    /// log before, and everything about it be lost. For the same reason it
+    /// [has forgotten](Self::has_forgotten) in a log that forgot.
     ///
     /// # Errors
     /// [`GroupExists`](AppendError::GroupExists), [`TooLarge`](AppendError::TooLarge) when the
@@ -24,6 +25,7 @@ impl SegmentLog {
             incarnation: self.next_incarnation,
             definition: definition.to_vec(),
             tainted: self.damaged,
+            sound_in: u64::from(self.lives.generation == 1),
             ..GroupState::default()
         };
         self.admit(self.state_bytes(&state)?)?;
@@ -49,12 +51,24 @@ impl SegmentLog {
         self.change_state(group, |state| state.definition = definition.to_vec())
     }
 
-    /// Marks a group as tainted, or as repaired.
+    /// Marks a group as tainted, or as repaired: then it has forgotten nothing either.
     ///
     /// # Errors
     /// As [`define_group`](Self::define_group).
     pub fn set_tainted(&mut self, group: GroupId, tainted: bool) -> Result<(), AppendError> {
-        self.change_state(group, |state| state.tainted = tainted)
+        let generation = self.lives.generation;
+        self.change_state(group, |state| {
+            state.tainted = tainted;
+            state.sound_in = if tainted { state.sound_in } else { generation };
+        })
+    }
+
+    /// Whether the log has forgotten something that the group may have promised, and the group was
+    /// not repaired since.
+    #[must_use]
+    pub fn has_forgotten(&self, group: GroupId) -> bool {
+        let group = self.groups.get(&group);
+        group.is_some_and(|group| group.state.sound_in < self.lives.generation)
     }
 
     fn change_state(
@@ -155,6 +169,6 @@ impl SegmentLog {
 /// A record that says what a group is.
 pub(super) fn state_record(group: GroupId, state: &GroupState) -> Vec<u8> {
     let entry = EntryId::new(LogIndex(0), state.current_term);
-    let parts: [&[u8]; 2] = [&state.encode(), &state.definition];
+    let parts: [&[u8]; 3] = [&state.encode(), &state.definition, &state.generation()];
     record::encode(group, entry, RecordKind::GroupState, &parts)
 }

@@ -13,6 +13,7 @@ pub(crate) mod extents;
 pub(crate) mod frames;
 pub(crate) mod group;
 mod groups;
+pub(crate) mod lives;
 mod read;
 mod relocation;
 pub(crate) mod segments;
@@ -28,6 +29,7 @@ use crate::config::LogConfig;
 use crate::disk::Volume;
 use crate::error::{OpenError, Poisoned};
 use crate::layout::Salt;
+use crate::life::Lives;
 use crate::recovery::{self, Recovery};
 use crate::slab::SlabPool;
 
@@ -80,6 +82,8 @@ pub struct SegmentLog {
     pool: SlabPool,
     read_pool: SlabPool,
     groups: BTreeMap<GroupId, Group>,
+    lives: Lives,
+    life_is_durable: bool,
     staging: Staging,
     writer: Writer,
     space: Space,
@@ -139,6 +143,8 @@ impl SegmentLog {
             space: recovered.space,
             frames: recovered.frames,
             groups: recovered.groups,
+            lives: recovered.lives,
+            life_is_durable: recovered.life_is_durable,
             checkpoint: Checkpoint::new(),
             eviction_order: EvictionOrder::new(),
             pending_compactions: Vec::new(),

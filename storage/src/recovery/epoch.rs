@@ -4,7 +4,8 @@
 //! where writes of the earlier epoch may land: one that was under way when the process ended or the
 //! power failed may do so after the start, and would take a frame with it that counts. So a start
 //! takes a small part of a segment. Where there is room for no more than a block, it takes that,
-//! right behind the last frame: it needs no space on the disk.
+//! right behind the last frame: it needs no space on the disk. What the log remembers of its lives
+//! is in that frame, too, where it has room.
 
 use std::collections::VecDeque;
 
@@ -19,6 +20,8 @@ use crate::layout::{
     ENDS_MAX, EpochEnd, FRAME_HEADER_BYTES, FrameHeader, FrameKind, Salt, SegmentHeader,
     encode_ends,
 };
+use crate::life::Lives;
+use crate::log::lives::lives_record;
 use crate::log::segments::{LiveSegment, Space};
 use crate::record::{self, HEADER_BYTES, RecordKind};
 use crate::slab::SlabPool;
@@ -32,20 +35,24 @@ pub(super) struct Begun {
     pub(super) space: Space,
     /// The frame that begins it, if it has no segment of its own.
     pub(super) frame: Option<ScannedFrame>,
+    /// That frame holds what the log remembers of its lives.
+    pub(super) with_lives: bool,
 }
 
-/// Begins the epoch after all others; `newest_frame` is the highest epoch of any frame.
+/// Begins the epoch after all others, and with it a life; `newest_frame` is the highest epoch of
+/// any frame.
 pub(super) fn begin(
     reader: &mut SegmentReader<'_>,
     config: &LogConfig,
-    scan: &SegmentScan,
-    chain: &Chain,
+    (scan, chain): (&SegmentScan, &Chain),
     newest_frame: u64,
+    lives: &mut Lives,
 ) -> Result<Begun, OpenError> {
     let (live, mut free) = classify(scan, chain);
     let headers = scan.segments.iter().map(|segment| &segment.header);
     let newest = headers.clone().map(|header| header.epoch).max();
     let epoch = newest.unwrap_or(0).max(newest_frame) + 1;
+    lives.begin(epoch, config.nonce);
     let behind = rest(reader, scan, chain, &live);
     let longest = longest_frame(reader, config, chain);
     let clear = behind.map(|behind| behind + bytes_in_flight_max(longest));
@@ -56,6 +63,7 @@ pub(super) fn begin(
         config,
         chain,
         epoch,
+        lives,
     };
     let clear = clear.filter(|offset| plenty(offset) || (free.is_empty() && fits(offset)));
     if let Some(offset) = clear {
@@ -138,6 +146,7 @@ struct Beginning<'a> {
     config: &'a LogConfig,
     chain: &'a Chain,
     epoch: u64,
+    lives: &'a Lives,
 }
 
 impl Beginning<'_> {
@@ -153,9 +162,7 @@ impl Beginning<'_> {
         let ends = self.ends(oldest_live);
         let current = live.back_mut().expect("the log goes on in it");
         let (slot, sequence) = (current.slot, current.sequence);
-        let group = (GroupId(0), EntryId::default());
-        let payload = encode_ends(&ends);
-        let record = record::encode(group.0, group.1, RecordKind::EpochBegun, &[&payload]);
+        let (payload, records, checksum) = self.payload(&ends, reader, offset);
         let place = Salt::new(&self.config.identity).at(self.epoch, sequence, offset);
         let (last_frame, previous) = self.chain.last;
         let header = FrameHeader {
@@ -163,20 +170,21 @@ impl Beginning<'_> {
             sequence,
             number: last_frame + 1,
             durable_frame: last_frame,
-            payload_bytes: record.len() as u32,
-            records: 1,
+            payload_bytes: payload.len() as u32,
+            records,
             previous,
-            payload_checksum: Salt::payload(place, crc32c::crc32c(&record[..HEADER_BYTES])),
+            payload_checksum: Salt::payload(place, checksum),
             epoch: self.epoch,
             oldest_live,
         };
         let (bytes, checksum) = header.encode(place);
-        write_block(reader, slot, offset, |block| {
-            block[..FRAME_HEADER_BYTES].copy_from_slice(&bytes);
-            block[FRAME_HEADER_BYTES..][..record.len()].copy_from_slice(&record);
+        let frame_bytes = header.frame_bytes(reader.block);
+        write_blocks(reader, slot, (offset, frame_bytes), |frame| {
+            frame[..FRAME_HEADER_BYTES].copy_from_slice(&bytes);
+            frame[FRAME_HEADER_BYTES..][..payload.len()].copy_from_slice(&payload);
         })?;
         current.last_frame = header.number;
-        let end = offset + reader.block as u64;
+        let end = offset + frame_bytes as u64;
         let segments_max = self.config.segments_max;
         Ok(Begun {
             space: Space::new(
@@ -193,7 +201,33 @@ impl Beginning<'_> {
                 checksum,
                 begins_epoch: true,
             }),
+            with_lives: records > 1,
         })
+    }
+
+    /// The records of the frame that begins it at an offset, how many they are, and the checksum
+    /// over their headers.
+    fn payload(
+        &self,
+        ends: &[EpochEnd],
+        reader: &SegmentReader<'_>,
+        offset: u64,
+    ) -> (Vec<u8>, u32, u32) {
+        let (group, entry) = (GroupId(0), EntryId::default());
+        let kind = RecordKind::EpochBegun;
+        let mut payload = record::encode(group, entry, kind, &[&encode_ends(ends)]);
+        let checksum = crc32c::crc32c(&payload[..HEADER_BYTES]);
+        let lives = lives_record(self.lives);
+        let bytes = (FRAME_HEADER_BYTES + payload.len() + lives.len()) as u64;
+        if offset + bytes.next_multiple_of(reader.block as u64) > reader.segment_bytes {
+            return (payload, 1, checksum);
+        }
+        payload.extend_from_slice(&lives);
+        (
+            payload,
+            2,
+            crc32c::crc32c_append(checksum, &lives[..HEADER_BYTES]),
+        )
     }
 
     /// Begins it with the header of a segment.
@@ -223,7 +257,9 @@ impl Beginning<'_> {
             oldest_live,
             ends: ends.clone(),
         };
-        write_block(reader, slot, 0, |block| header.encode(block))?;
+        write_blocks(reader, slot, (0, reader.block), |block| {
+            header.encode(block)
+        })?;
         let end = reader.block as u64;
         let segments_max = self.config.segments_max;
         Ok(Begun {
@@ -235,6 +271,7 @@ impl Beginning<'_> {
                 end,
             ),
             frame: None,
+            with_lives: false,
         })
     }
 
@@ -271,16 +308,16 @@ fn prepare(volume: &mut dyn Volume) -> Result<u32, OpenError> {
     Ok(slot)
 }
 
-/// Writes a block, durably; `fill` is given it zeroed.
-fn write_block(
+/// Writes whole blocks, durably; `fill` is given them zeroed.
+fn write_blocks(
     reader: &mut SegmentReader<'_>,
     slot: u32,
-    offset: u64,
+    (offset, bytes): (u64, usize),
     fill: impl FnOnce(&mut [u8]),
 ) -> Result<(), OpenError> {
     let what = || OpenError::io(format!("beginning an epoch in segment {slot} at {offset}"));
-    let pool = SlabPool::new(reader.block, reader.block).map_err(what())?;
-    let mut buffer = pool.read_buffer(reader.block);
+    let pool = SlabPool::new(bytes, bytes).map_err(what())?;
+    let mut buffer = pool.read_buffer(bytes);
     let buffer = buffer.as_mut().expect("the pool has one slab");
     fill(buffer.as_mut_slice());
     let volume = &mut *reader.volume;

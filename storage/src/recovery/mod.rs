@@ -18,6 +18,7 @@ use pontoon_types::{EntryId, GroupId, LogIndex, NodeId, Term};
 use crate::config::LogConfig;
 use crate::disk::Volume;
 use crate::error::OpenError;
+use crate::life::Lives;
 use crate::log::frames::Frames;
 use crate::log::group::Group;
 use crate::log::segments::Space;
@@ -27,8 +28,7 @@ pub use inspect::{FrameVerdict, InspectedFrame, InspectedSegment, Inspection, in
 use chain::Chain;
 use epoch::Begun;
 use replay::Replay;
-use replayed::Replayed;
-use scan::{ScannedFrame, SegmentReader};
+use scan::{ScannedFrame, Segment, SegmentReader, SegmentScan};
 
 /// What a log held when it was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +63,9 @@ pub struct RecoveredGroup {
     /// Something durable is damaged, and it may have been this group's: it must not vote, campaign
     /// or count. A group with a single copy must not be served; the report says where.
     pub tainted: bool,
+    /// The log was found to have forgotten something, and the group was not repaired since: it must
+    /// not vote, campaign or count either, unless this node is its only member.
+    pub forgot: bool,
 }
 
 /// How recovery went.
@@ -96,6 +99,9 @@ pub struct Damage {
 /// A recovered log, before it is put together.
 pub(crate) struct Recovered {
     pub(crate) groups: BTreeMap<GroupId, Group>,
+    pub(crate) lives: Lives,
+    /// The life that has begun is on the disk.
+    pub(crate) life_is_durable: bool,
     terms: BTreeMap<GroupId, Vec<EntryId>>,
     pub(crate) frames: Frames,
     pub(crate) space: Space,
@@ -123,6 +129,7 @@ impl Recovered {
             last_index: group.state.last.index,
             definition: group.state.definition.clone(),
             tainted: group.state.tainted,
+            forgot: group.state.sound_in < self.lives.generation,
         });
         Recovery {
             groups: groups.collect(),
@@ -135,18 +142,7 @@ impl Recovered {
 pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Recovered, OpenError> {
     let mut reader = SegmentReader::new(volume, config)?;
     let scan = reader.scan(config)?;
-    let base = scan
-        .segments
-        .iter()
-        .map(|segment| segment.header.oldest_live)
-        .max()
-        .unwrap_or(0);
-    let candidates: Vec<_> = scan
-        .segments
-        .iter()
-        .filter(|s| s.header.sequence >= base)
-        .cloned()
-        .collect();
+    let (candidates, base) = candidates(&scan);
     let found = candidates
         .iter()
         .map(|segment| reader.frames(segment))
@@ -158,7 +154,17 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     let newest_frame = found.iter().flat_map(|found| &found.frames);
     let newest_epoch = newest_frame.map(|frame| frame.header.epoch).max();
     let newest_epoch = newest_epoch.unwrap_or(0);
-    let Begun { space, frame } = epoch::begin(&mut reader, config, &scan, &chain, newest_epoch)?;
+    let Begun {
+        space,
+        frame,
+        with_lives,
+    } = epoch::begin(
+        &mut reader,
+        config,
+        (&scan, &chain),
+        newest_epoch,
+        &mut replay.lives,
+    )?;
     if let Some(begun) = &frame {
         replay.frames.push(begun.header.number);
         let (sequence, number) = (begun.header.sequence, begun.header.number);
@@ -176,20 +182,14 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     if !report.damage.is_empty() {
         tracing::error!(damage = ?report.damage, "durable frames are damaged");
     }
-    let mut groups = BTreeMap::new();
-    let mut terms = BTreeMap::new();
-    for (
-        id,
-        Replayed {
-            group, terms: runs, ..
-        },
-    ) in replay.groups
-    {
-        groups.insert(id, group);
-        terms.insert(id, runs);
-    }
+    let groups = replay.groups.into_iter();
+    let (groups, terms) = groups
+        .map(|(id, replayed)| ((id, replayed.group), (id, replayed.terms)))
+        .unzip();
     Ok(Recovered {
         groups,
+        lives: replay.lives,
+        life_is_durable: with_lives,
         terms,
         frames: replay.frames,
         space,
@@ -199,6 +199,17 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         next_incarnation: replay.next_incarnation,
         report,
     })
+}
+
+/// The segments that may be live, by ascending sequence, and the first of them as far as any header
+/// says.
+fn candidates(scan: &SegmentScan) -> (Vec<Segment>, u64) {
+    let segments = scan.segments.iter();
+    let oldest = segments.map(|segment| segment.header.oldest_live);
+    let base = oldest.max().unwrap_or(0);
+    let segments = scan.segments.iter();
+    let live = segments.filter(|segment| segment.header.sequence >= base);
+    (live.cloned().collect(), base)
 }
 
 /// Replays the frames that count; also gives those that could not be replayed.

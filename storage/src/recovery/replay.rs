@@ -6,6 +6,7 @@ use pontoon_types::{GroupId, LogIndex, NodeId};
 
 use super::replayed::Replayed;
 use crate::layout::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, NUMBER_MAX};
+use crate::life::Lives;
 use crate::log::extents::{Extent, RecordLocation};
 use crate::log::frames::Frames;
 use crate::log::group::GroupState;
@@ -15,6 +16,7 @@ use crate::record::{Record, RecordKind, Records, u64_at};
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     pub(super) groups: BTreeMap<GroupId, Replayed>,
+    pub(super) lives: Lives,
     pub(super) frames: Frames,
     pub(super) next_incarnation: u64,
     /// How many times frames that were durable were found to be missing.
@@ -134,6 +136,12 @@ impl Replay {
                     replayed.group.truncate(LogIndex(0), &mut self.frames);
                 }
             }
+            RecordKind::Lives => {
+                let Some(lives) = Lives::decode(record.payload) else {
+                    return false;
+                };
+                self.lives = lives;
+            }
             RecordKind::SnapshotMark | RecordKind::EpochBegun => {}
             RecordKind::Command | RecordKind::Noop | RecordKind::Membership => return false,
         }
@@ -206,7 +214,7 @@ mod tests {
                 last: EntryId::new(LogIndex(last), Term(1)),
                 ..GroupState::default()
             };
-            state.encode().to_vec()
+            [&state.encode()[..], &state.generation()].concat()
         };
         let cases = [
             (RecordKind::Command, 0, Vec::new()),

@@ -8,6 +8,7 @@ mod damage;
 mod files;
 mod harness;
 mod inspect;
+mod lives;
 mod model;
 mod property;
 mod space;

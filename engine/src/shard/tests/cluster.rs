@@ -125,7 +125,7 @@ pub(super) struct TestNode {
 
 impl TestNode {
     fn start(
-        node: usize,
+        (node, nonce): (usize, u64),
         nodes: usize,
         settings: Settings,
         journal: Journal,
@@ -137,7 +137,8 @@ impl TestNode {
         let mut config = shard_config(node, nodes);
         (settings.shard)(&mut config);
         let (core, inbox) = channel(config.node, doorbell, settings.inbox);
-        let log_config = settings.log_config(node);
+        let mut log_config = settings.log_config(node);
+        log_config.nonce = nonce;
         let (log, recovery) = SegmentLog::open(&mut volume, log_config).unwrap();
         let machines = recorders(&journal);
         let shard = Shard::open(config, log, &recovery, machines, inbox, now).unwrap();
@@ -184,6 +185,8 @@ pub(super) struct Cluster {
     sending: Vec<(usize, SocketId, SendBatch<RecordBytes>)>,
     /// Dials so far.
     pub(super) dials: usize,
+    /// Starts of nodes so far: the random number of each.
+    starts: u64,
     pub(super) settings: Settings,
 }
 
@@ -198,7 +201,8 @@ impl Cluster {
         let now = Time(MILLISECOND);
         let start = |node| {
             let volume = MemoryVolume::new(settings.log_config(node).segment_bytes);
-            TestNode::start(node, nodes, settings, Journal::default(), volume, now)
+            let start = (node, node as u64 + 1);
+            TestNode::start(start, nodes, settings, Journal::default(), volume, now)
         };
         Self {
             nodes: (0..nodes).map(start).collect(),
@@ -209,6 +213,7 @@ impl Cluster {
             bandwidth: BTreeMap::new(),
             sending: Vec::new(),
             dials: 0,
+            starts: nodes as u64,
             settings,
         }
     }
@@ -510,7 +515,9 @@ impl Cluster {
         );
         let journal = self.nodes[node].journal.borrow().of_next_life();
         let settings = self.settings;
-        self.nodes[node] = TestNode::start(node, nodes, settings, journal, volume, self.now);
+        self.starts += 1;
+        let start = (node, self.starts);
+        self.nodes[node] = TestNode::start(start, nodes, settings, journal, volume, self.now);
         self.nodes[node].image_version = version + 1;
     }
 

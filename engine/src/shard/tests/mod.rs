@@ -4,6 +4,7 @@ mod calls;
 mod cluster;
 mod creations;
 mod fairness;
+mod forgetting;
 mod hand_over;
 mod lines;
 mod liveness;
