@@ -164,7 +164,8 @@ impl Groups {
         known: Option<Life>,
     ) -> Result<Option<u64>, FrameError> {
         if known == Some(life) || self.is(Mutant::MeetsInPassing) {
-            return Ok(Some(0));
+            // Perhaps over a connection that ended before that was durable.
+            return Ok(Some(self.met_by));
         }
         if known.is_some_and(|known| known.generation < life.generation) {
             tracing::warn!(
@@ -177,7 +178,11 @@ impl Groups {
         if known.is_some_and(|known| life <= known) || life.generation == 0 {
             return Err(FrameError::NotIntroduced);
         }
-        Ok(self.log.save_met(peer, life).ok().map(|()| self.log.open_frame()))
+        if self.log.save_met(peer, life).is_err() {
+            return Ok(None);
+        }
+        self.met_by = self.log.open_frame();
+        Ok(Some(self.met_by))
     }
 
     /// A peer remembers a life of this log that it does not remember itself. Whatever was promised

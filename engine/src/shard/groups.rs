@@ -68,6 +68,8 @@ pub(super) struct Groups {
     pub(super) pieces: Vec<RecordBytes>,
     /// The frame with which this life of the log is durable.
     pub(super) life_by: Option<u64>,
+    /// The frame with which it is durable in which life each peer was met last.
+    pub(super) met_by: u64,
     /// The log failed: nothing is acknowledged any more.
     pub(super) failed: bool,
     /// It is to stop, at the latest then.

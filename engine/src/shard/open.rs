@@ -111,6 +111,7 @@ impl Shard {
             output: Output::default(),
             pieces: Vec::new(),
             life_by: None,
+            met_by: 0,
             failed: false,
             stop_by: None,
             stopped: false,

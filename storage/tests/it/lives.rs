@@ -130,8 +130,8 @@ fn a_start_in_the_rest_of_a_segment_makes_its_life_durable_at_once() {
     }));
 }
 
-/// The first segment of a log of format 2, as version 0.1 of this crate wrote it in two lives: group
-/// 7 with six entries. Zeros at its end are left out.
+/// The first segment of a log of format 2, as this crate wrote it in two lives: group 7 with six
+/// entries. Zeros at its end are left out.
 const VERSION_2: &[u8] = include_bytes!("../formats/version-2.segment");
 
 #[test]
