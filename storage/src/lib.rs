@@ -74,11 +74,12 @@
 //! truncate: entries above `index` are gone; 19 compacted to (`index`, `term`); 20 snapshot mark;
 //! 21 group dropped (incarnation u64); 22 epoch begun (at most 64 ends: epoch, sequence, frame and
 //! checksum, all u64), first in its frame, with a record of kind 23 behind it where there is room;
-//! 23 lives (generation u64; own count u32, met count u32; own lives: epoch u64, nonce u64; peers
-//! met: node, generation, epoch and nonce, all u64). A group state is incarnation, vote, commit,
-//! compacted index, compacted term, last index, last term, all u64; flags u32 (1 voted, 2 tainted,
-//! 4: the generation follows the definition); definition length u32; definition; generation u64;
-//! the current term is in the record's header.
+//! 23 lives (generation u64; own count u32, met count u32; last epoch dropped u64; own lives:
+//! epoch u64, with its highest bit set once peers were told, nonce u64; peers met: node,
+//! generation, epoch and nonce, all u64). A group state is incarnation, vote, commit, compacted
+//! index, compacted term, last index, last term, all u64; flags u32 (1 voted, 2 tainted, 4: the
+//! generation follows the definition); definition length u32; definition; generation u64; the
+//! current term is in the record's header.
 //!
 //! Version 2 had no lives, and no generation in group states: such a log goes on in version 3.
 //!

@@ -204,7 +204,7 @@ fn two_nodes_of_one_cluster_accept_each_other() {
     let acceptor = acceptor();
     let greeting = dialler.greeting().encode();
     let accepted = acceptor.receive(&greeting).expect("a good hello");
-    assert_eq!((accepted.peer.node, accepted.version), (1, 3));
+    assert_eq!((accepted.peer.node, accepted.version), (1, 4));
     let answer = acceptor.answer(&accepted).encode();
     let answered = dialler.receive(&answer).expect("a good answer");
     assert_eq!((answered.peer.node, answered.peer.expected_peer), (2, 1));
@@ -232,8 +232,8 @@ fn who_does_not_belong_here_is_refused_with_the_reason() {
         (hello(4, 2), "unknown_node"),
         (
             Hello {
-                version_min: 4,
-                version_max: 5,
+                version_min: 5,
+                version_max: 6,
                 ..hello(1, 2)
             },
             "version",
@@ -321,9 +321,9 @@ fn something_else_is_found_out_by_its_first_byte() {
 
 #[test]
 fn the_newest_common_version_is_agreed_on() {
-    assert_eq!(offered(3, 3), Ok(3));
-    assert_eq!(offered(1, 3), Ok(3));
-    assert_eq!(offered(3, 7), Ok(3));
+    assert_eq!(offered(4, 4), Ok(4));
+    assert_eq!(offered(1, 4), Ok(4));
+    assert_eq!(offered(4, 7), Ok(4));
     let rolling = VersionRange { min: 3, max: 6 };
     let newer = VersionRange { min: 4, max: 9 };
     assert_eq!(rolling.newest_common(newer), Some(6));
@@ -332,23 +332,22 @@ fn the_newest_common_version_is_agreed_on() {
 
 #[test]
 fn nodes_without_a_common_version_name_both_ranges() {
-    let ours = VersionRange { min: 3, max: 3 };
-    for (min, max) in [(1, 1), (5, 9), (9, 3), (3, 1)] {
+    let ours = VersionRange { min: 4, max: 4 };
+    for (min, max) in [(1, 1), (5, 9), (9, 4), (4, 1)] {
         let theirs = VersionRange { min, max };
         let refused = offered(min, max);
         assert_eq!(refused, Err(HelloError::Version { theirs, ours }));
     }
     let message = offered(5, 9).expect_err("no common version").to_string();
-    let expected = "the peer speaks wire versions 5 to 9, this node version 3; upgrade the older";
+    let expected = "the peer speaks wire versions 5 to 9, this node version 4; upgrade the older";
     assert_eq!(message, expected);
 }
 
-/// A node of version 2 does not ping, and looks for groups on other cores: it would be taken in,
-/// closed as mute, and find none of its groups.
+/// A node of version 3 does not introduce itself: it would be taken in, and closed as mute.
 #[test]
-fn a_node_from_before_pings_and_mixed_ids_is_refused_by_name() {
-    let message = offered(2, 2).expect_err("another version").to_string();
-    let expected = "the peer speaks wire version 2, this node version 3; upgrade the older";
+fn a_node_from_before_introductions_is_refused_by_name() {
+    let message = offered(3, 3).expect_err("another version").to_string();
+    let expected = "the peer speaks wire version 3, this node version 4; upgrade the older";
     assert_eq!(message, expected);
 }
 
@@ -359,8 +358,8 @@ fn a_newer_peer_that_still_speaks_our_version_may_have_another_newest_layout() {
         fingerprint: 99,
         ..hello(1, 2)
     };
-    let agreed = acceptor().receive(&newer.encode()).expect("version 3");
-    assert_eq!(agreed.version, 3);
+    let agreed = acceptor().receive(&newer.encode()).expect("version 4");
+    assert_eq!(agreed.version, 4);
 }
 
 #[test]

@@ -27,6 +27,12 @@ use super::persist::Source;
 use crate::reason::FrameError;
 use crate::wire::{self, Greeting};
 
+/// No log is opened, or forgets, more often than this.
+const NUMBER_MAX: u64 = 1 << 31;
+
+/// A peer that met a log in a generation further ahead than this is not believed.
+const GENERATIONS_AHEAD_MAX: u64 = 1 << 20;
+
 /// How far the two ends of a connection know each other.
 #[derive(Debug, Default)]
 pub(super) struct Acquaintance {
@@ -85,7 +91,9 @@ impl Acquaintance {
         }
         for head in frame.heads() {
             match wire::greeting(&head) {
-                Some(Greeting::Introduction { own, met }) if self.life.is_none() => {
+                Some(Greeting::Introduction { own, met })
+                    if self.life.is_none() && groups.may_be(own) && groups.may_be_met(met) =>
+                {
                     self.life = Some(own);
                     let forgotten = met.filter(|met| !groups.log.remembers(*met));
                     self.forgotten = forgotten.filter(|_| !groups.is(Mutant::ForgetsUnnoticed));
@@ -113,6 +121,18 @@ impl Groups {
         }
     }
 
+    /// Whether a log can be in such a life.
+    fn may_be(&self, life: Life) -> bool {
+        (1..=NUMBER_MAX).contains(&life.generation) && life.epoch <= NUMBER_MAX
+    }
+
+    /// Whether a peer can have met this log in such a life. One forged number must not use up all
+    /// the generations there are.
+    fn may_be_met(&self, life: Option<Life>) -> bool {
+        let most = self.log.life().generation + GENERATIONS_AHEAD_MAX;
+        life.is_none_or(|life| self.may_be(life) && life.generation <= most)
+    }
+
     /// This life of the log, once it is durable.
     pub(super) fn told_life(&self) -> Option<Life> {
         let durable = self.log.durable_frame();
@@ -126,10 +146,14 @@ impl Groups {
     /// # Errors
     /// If no correct peer would say what it said.
     pub(super) fn greet(&mut self, peer: NodeId, link: &mut Link) -> Result<bool, FrameError> {
+        if self.failed {
+            return Ok(false);
+        }
         let durable = self.log.durable_frame();
         let known = self.log.met(peer);
         if let Some(own) = self.told_life().filter(|_| !link.acquaintance.introduced) {
             link.acquaintance.introduced = true;
+            self.log.tell_life();
             link.push_greeting(Greeting::Introduction { own, met: known });
         }
         let Acquaintance {
@@ -167,13 +191,6 @@ impl Groups {
             // Perhaps over a connection that ended before that was durable.
             return Ok(Some(self.met_by));
         }
-        if known.is_some_and(|known| known.generation < life.generation) {
-            tracing::warn!(
-                node = %self.config.node, %peer, ?known, ?life,
-                "node {peer} forgot what it had promised: its disk was emptied, cut short, or an \
-                 old copy of it came back; it counts in no group before it is repaired there"
-            );
-        }
         // It has said that it remembers what is known, so that it is later than that.
         if known.is_some_and(|known| life <= known) || life.generation == 0 {
             return Err(FrameError::NotIntroduced);
@@ -182,6 +199,13 @@ impl Groups {
             return Ok(None);
         }
         self.met_by = self.log.open_frame();
+        if known.is_some_and(|known| known.generation < life.generation) {
+            tracing::warn!(
+                node = %self.config.node, %peer, ?known, ?life,
+                "node {peer} forgot what it had promised: its disk was emptied, cut short, or an \
+                 old copy of it came back; it counts in no group before it is repaired there"
+            );
+        }
         Ok(Some(self.met_by))
     }
 
@@ -202,6 +226,9 @@ impl Groups {
         for slot in self.replicas.slots() {
             let replica = &mut self.replicas[slot];
             replica.held_responses.clear();
+            // A machine that outlived its log is not given again what it holds.
+            let held = replica.machine.as_ref().and_then(|machine| machine.durable_index());
+            replica.applied = replica.applied.max(held.unwrap_or_default());
             if !replica.definition.is_alone() {
                 replica.raft.forget(self.now, life, &mut self.output);
                 self.process_output(slot, Source::None);

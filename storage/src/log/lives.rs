@@ -47,6 +47,15 @@ impl SegmentLog {
         self.change_lives(|_| {})
     }
 
+    /// Peers are told of this life: notes that, once, if the log has room for it. A life that is
+    /// not noted is the first to be dropped from what the log remembers.
+    pub fn tell_life(&mut self) {
+        let mut lives = self.lives.clone();
+        if lives.tell() {
+            let _ = self.change_lives(|known| *known = lives);
+        }
+    }
+
     /// Stages that a peer was met in a life of its own.
     ///
     /// # Errors
