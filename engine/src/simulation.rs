@@ -87,6 +87,12 @@ impl SimulatedCore {
         self.shard.believed()
     }
 
+    /// Whether another connection took the place of this one.
+    #[must_use]
+    pub fn was_replaced(&self, socket: SocketId) -> bool {
+        self.shard.was_replaced(socket)
+    }
+
     /// The connection by which it hears of a peer.
     #[must_use]
     pub fn connection(&self, peer: NodeId) -> Option<SocketId> {

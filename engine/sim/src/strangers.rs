@@ -1,9 +1,9 @@
 //! Strangers who know the ids: they connect in a peer's name, say nothing, and displace nobody.
 //! Some talk: they say again and again that they are there, and answer nothing.
 
+use pontoon::NodeId;
 use pontoon::port::{Completion, SocketId};
 use pontoon::transport::Connection;
-use pontoon::{CloseReason, NodeId};
 
 use crate::faults::Fault;
 use crate::settings::{LIMITS, MILLISECOND};
@@ -16,8 +16,6 @@ const TALK_INTERVAL: u64 = 30 * MILLISECOND;
 #[derive(Default)]
 pub(crate) struct Strangers {
     held: Vec<Held>,
-    /// Connections whose place others had taken when that was looked at.
-    replaced: u64,
 }
 
 /// One connection of a stranger.
@@ -115,15 +113,13 @@ impl World {
             return;
         };
         let taken_by = shard.connection(peer);
-        let closed = shard.statistics().connections_closed;
-        let replaced = closed.get(&CloseReason::Replaced).copied().unwrap_or(0);
-        let is_news = replaced > std::mem::replace(&mut place.strangers.replaced, replaced);
+        let replaced = shard.was_replaced(socket);
         let held = &mut place.strangers.held;
         let known = held.len();
         held.retain(|held| held.socket != socket);
         let is_strangers = held.len() < known;
         let silent = |held: &Held| Some(held.socket) == taken_by && held.voice.is_none();
-        if is_news && held.iter().any(silent) && !is_strangers && heard && !ended {
+        if replaced && held.iter().any(silent) && !is_strangers && heard && !ended {
             self.fail(format!(
                 "place {position} gave up a connection to node {peer} for one that says nothing"
             ));

@@ -257,6 +257,12 @@ impl Shard {
         self.peers.believed()
     }
 
+    /// Whether another connection took the place of this one.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn was_replaced(&self, socket: SocketId) -> bool {
+        self.peers.was_replaced(socket)
+    }
+
     /// The connection by which it hears of a peer.
     #[cfg(feature = "simulation")]
     pub(crate) fn connection(&self, peer: NodeId) -> Option<SocketId> {

@@ -77,6 +77,9 @@ pub(super) struct Peers {
     pub(super) messages_unsent: u64,
     /// Connections that were closed.
     pub(super) closed: BTreeMap<CloseReason, u64>,
+    /// Connections whose places others took.
+    #[cfg(feature = "simulation")]
+    replaced: Vec<SocketId>,
     /// Frames of unknown kinds on connections that were closed since.
     skipped_frames: u64,
     lines: RateLimited,
@@ -112,6 +115,8 @@ impl Peers {
             messages_sent: 0,
             messages_unsent: 0,
             closed: BTreeMap::new(),
+            #[cfg(feature = "simulation")]
+            replaced: Vec::new(),
             skipped_frames: 0,
             lines: RateLimited::default(),
         }
@@ -170,6 +175,12 @@ impl Peers {
     pub(super) fn believed(&self) -> impl Iterator<Item = (NodeId, Life)> {
         let links = self.peers.iter().filter_map(|peer| Some((peer.id, peer.link.as_ref()?)));
         links.filter_map(|(id, link)| Some((id, link.acquaintance.believed_life()?)))
+    }
+
+    /// Whether another connection took the place of this one.
+    #[cfg(feature = "simulation")]
+    pub(super) fn was_replaced(&self, socket: SocketId) -> bool {
+        self.replaced.contains(&socket)
     }
 
     /// The connection to a peer.
@@ -373,6 +384,8 @@ impl Peers {
         let link = this.link.take()?;
         self.skipped_frames += link.connection.skipped_frames();
         let socket = link.socket;
+        #[cfg(feature = "simulation")]
+        self.replaced.extend((reason == CloseReason::Replaced).then_some(socket));
         operations.push(Operation::Close { socket });
         if this.dials {
             this.dial_at = Time(this.reconnect.on_failed(now.0));
