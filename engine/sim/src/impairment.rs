@@ -38,14 +38,14 @@ pub(crate) enum Impairment {
 
 /// How often each is drawn, against the others: what needs more of a coincidence more often.
 const IMPAIRMENTS: [(Impairment, RareEvent, usize); 8] = [
-    (Impairment::Down, RareEvent::WindowNodeDown, 8),
+    (Impairment::Down, RareEvent::WindowNodeDown, 7),
     (Impairment::Full, RareEvent::WindowDiskFull, 6),
     (Impairment::SlowDisk, RareEvent::WindowSlowDisk, 2),
-    (Impairment::Hung, RareEvent::WindowHung, 2),
-    (Impairment::Deaf, RareEvent::WindowDeaf, 2),
-    (Impairment::Drips, RareEvent::WindowDrip, 2),
+    (Impairment::Hung, RareEvent::WindowHung, 4),
+    (Impairment::Deaf, RareEvent::WindowDeaf, 4),
+    (Impairment::Drips, RareEvent::WindowDrip, 5),
     (Impairment::SlowTurns, RareEvent::WindowSlowTurns, 2),
-    (Impairment::Stops, RareEvent::WindowStops, 8),
+    (Impairment::Stops, RareEvent::WindowStops, 7),
 ];
 
 /// By a chance of their own, instead of one of those.
