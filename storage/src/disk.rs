@@ -4,6 +4,12 @@ use std::io;
 
 use crate::slab::{ReadBuffer, RecordBytes};
 
+/// The slot that stands for the witness, a file of its own beside the segments.
+pub const WITNESS_SLOT: u32 = u32::MAX;
+
+/// The witness is written in turns at 0 and at this offset, a block each time.
+pub(crate) const WITNESS_STRIDE: u64 = 64 << 10;
+
 /// One operation on a segment, for a driver to carry out. A completed write must be durable.
 #[derive(Debug)]
 pub enum DiskOp {
@@ -92,4 +98,12 @@ pub trait Volume {
     /// # Errors
     /// The system's error, ENOSPC when the disk is full.
     fn prepare(&mut self, slot: u32) -> io::Result<()>;
+
+    /// Opens the witness, or makes it, durably: two blocks at 0 and at 64 KiB, zeros at first. From
+    /// then on it is read, written and synced as [`WITNESS_SLOT`]. Gives when and where it was
+    /// made, which no copy of it has in common with it.
+    ///
+    /// # Errors
+    /// The system's error; the log then does without.
+    fn open_witness(&mut self) -> io::Result<u128>;
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use pontoon_types::{GroupId, LogIndex};
 use thiserror::Error;
 
+use crate::disk::WITNESS_SLOT;
 use crate::layout::FORMAT_VERSION;
 
 /// Why a log was not opened. Nothing was changed unless the message says so.
@@ -241,16 +242,25 @@ impl AppendError {
 /// acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "segment {slot} at {offset}: {failure}; the log is closed, restart the node when the disk is \
-     sound"
+    "{} at {offset}: {failure}; the log is closed, restart the node when the disk is sound",
+    slot_name(*slot)
 )]
 pub struct Poisoned {
-    /// The segment.
+    /// The segment, or the witness.
     pub slot: u32,
     /// Where in it.
     pub offset: u64,
     /// What happened.
     pub failure: WriteFailure,
+}
+
+/// What is in a slot, for messages.
+#[must_use]
+pub fn slot_name(slot: u32) -> String {
+    match slot {
+        WITNESS_SLOT => "the witness".to_owned(),
+        slot => format!("segment {slot}"),
+    }
 }
 
 /// How a write or a read failed.

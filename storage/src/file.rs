@@ -9,7 +9,7 @@ use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
 use crate::directory::{LogDirectory, io_error};
-use crate::disk::Volume;
+use crate::disk::{Volume, WITNESS_SLOT, WITNESS_STRIDE};
 use crate::error::{OpenError, PrepareError};
 use crate::layout::{BLOCK_BYTES_MIN, SegmentHeader};
 use crate::slab::SlabPool;
@@ -19,6 +19,10 @@ const ZERO_BYTES: usize = 256 << 10;
 
 /// How the name of a segment begins until it is whole.
 const PREPARING: &str = "preparing-";
+
+/// The name of the witness, and the one that it has until it is whole.
+pub(crate) const WITNESS: &str = "witness";
+const WITNESS_PREPARING: &str = "preparing-witness";
 
 /// The name of a file that is there for a moment, at an opening.
 const PROBE: &str = "probe";
@@ -33,6 +37,7 @@ pub struct FileVolume {
     segment_bytes: u64,
     block_bytes: usize,
     files: BTreeMap<u32, OwnedFd>,
+    witness: Option<OwnedFd>,
 }
 
 impl FileVolume {
@@ -92,6 +97,7 @@ impl FileVolume {
             segment_bytes,
             block_bytes,
             files,
+            witness: None,
         })
     }
 
@@ -110,10 +116,14 @@ impl FileVolume {
             .collect()
     }
 
-    /// The file of a slot.
+    /// The file of a slot, or of the witness.
     #[must_use]
     pub fn file(&self, slot: u32) -> Option<BorrowedFd<'_>> {
-        self.files.get(&slot).map(AsFd::as_fd)
+        let file = match slot {
+            WITNESS_SLOT => self.witness.as_ref(),
+            _ => self.files.get(&slot),
+        };
+        file.map(AsFd::as_fd)
     }
 
     /// Takes in a segment that [`prepare_segment`] has made.
@@ -176,6 +186,51 @@ impl Volume for FileVolume {
         })?;
         self.add(slot, file);
         Ok(())
+    }
+
+    fn open_witness(&mut self) -> io::Result<u128> {
+        let file = match self.directory.open_direct(WITNESS, OFlags::empty()) {
+            Err(Errno::NOENT) => make_witness(&self.directory)?,
+            opened => opened?,
+        };
+        // Written by an earlier process, and perhaps not durable.
+        rustix::fs::fsync(&file)?;
+        let birth = birth(&file)?;
+        self.witness = Some(file);
+        Ok(birth)
+    }
+}
+
+/// It gets its name once it is whole, and is removed where that fails.
+fn make_witness(directory: &LogDirectory) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::CREATE | OFlags::TRUNC;
+    let file = directory.open_direct(WITNESS_PREPARING, flags)?;
+    let bytes = WITNESS_STRIDE + BLOCK_BYTES_MAX as u64;
+    let written = write_zeros(&file, bytes, &mut || true)
+        .and_then(|()| rustix::fs::fsync(&file))
+        .and_then(|()| directory.rename(WITNESS_PREPARING, WITNESS));
+    if let Err(errno) = written {
+        // The space must come back; that the removal fails too changes nothing for the caller.
+        let _ = directory.remove(WITNESS_PREPARING);
+        return Err(errno);
+    }
+    directory.sync()?;
+    Ok(file)
+}
+
+/// When a file was made, or, where the file system does not say that, its inode: neither goes along
+/// when it is copied.
+pub(crate) fn birth(file: impl AsFd) -> Result<u128, Errno> {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    let flags = StatxFlags::BTIME | StatxFlags::INO;
+    match statx(file.as_fd(), "", AtFlags::EMPTY_PATH, flags) {
+        Ok(stat) if stat.stx_mask & StatxFlags::BTIME.bits() != 0 => {
+            let (seconds, nanoseconds) = (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec);
+            Ok(u128::from(seconds.cast_unsigned()) << 32 | u128::from(nanoseconds))
+        }
+        Ok(stat) => Ok(u128::from(stat.stx_ino)),
+        Err(Errno::NOSYS) => Ok(u128::from(rustix::fs::fstat(file)?.st_ino)),
+        Err(errno) => Err(errno),
     }
 }
 

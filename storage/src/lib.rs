@@ -81,6 +81,17 @@
 //! generation follows the definition); definition length u32; definition; generation u64; the
 //! current term is in the record's header.
 //!
+//! The file `witness` holds, in two blocks at 0 and 65536 that are written in turns:
+//!
+//! ```text
+//! witness   0   "PONTOWIT"                 8   version u32 (1)       12  zero u32
+//!           16  cluster u128               32  node u64
+//!           40  core u16   42  cores u16   44  zero u32
+//!           48  count of writes u64        56  generation u64        64  newest epoch u64
+//!           72  newest sequence u64        80  newest durable frame u64
+//!           88  birth of the file u128     4092 checksum of bytes 0..4092
+//! ```
+//!
 //! Version 2 had no lives, and no generation in group states: such a log goes on in version 3.
 //!
 //! The *salt* of a frame is the checksum of cluster u128, node u64, core u16, epoch u64, sequence
@@ -104,6 +115,11 @@
 //! - **A life** begins with each epoch, with a random nonce. The log remembers its latest ones, and
 //!   for each peer the last one it was met in. A life that a peer remembers and the log does not is
 //!   lost: a new *generation* begins, and every group has forgotten until it is repaired.
+//! - **The witness** follows what is durable: it is written when the log is opened, when a segment
+//!   was begun, and when [`SegmentLog::renew_witness`] is called. A log of an older epoch, without
+//!   that segment or without that frame is cut short, and one whose witness was made elsewhere is a
+//!   copy: a new generation begins. The witness is renewed only once that is durable. A log without
+//!   a witness is taken as it is.
 //! - When the log falls idle, [`SegmentLog::idle`] appends a mark that witnesses the last frame.
 //!   **Until a mark or a later frame is durable, rot of the last frame can't be told from a torn
 //!   write.**
@@ -143,11 +159,14 @@ mod read_only;
 pub mod record;
 mod recovery;
 mod slab;
+mod witness;
 
 pub use config::LogConfig;
 pub use directory::LogDirectory;
-pub use disk::{DiskOp, SyncMethod, Volume};
-pub use error::{AppendError, OpenError, Poisoned, PrepareError, ReadError, WriteFailure};
+pub use disk::{DiskOp, SyncMethod, Volume, WITNESS_SLOT};
+pub use error::{
+    AppendError, OpenError, Poisoned, PrepareError, ReadError, WriteFailure, slot_name,
+};
 pub use file::{FileVolume, prepare_segment, prepare_segment_paced, segment_path};
 pub use identity::LogIdentity;
 pub use life::Life;
@@ -163,3 +182,4 @@ pub use recovery::{
     RecoveryReport, inspect,
 };
 pub use slab::{ReadBuffer, RecordBytes, SlabPool};
+pub use witness::Forgetting;

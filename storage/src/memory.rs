@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use crate::disk::{DiskOp, Volume};
+use crate::disk::{DiskOp, Volume, WITNESS_SLOT, WITNESS_STRIDE};
 
 /// Sectors are written whole or not at all, in any order.
 pub const SECTOR_BYTES: usize = 512;
@@ -54,6 +54,8 @@ pub struct MemoryVolume {
     pending: Vec<Pending>,
     /// No further slot can be prepared beyond this many.
     slots_max: usize,
+    /// When and where its witness was made.
+    birth: u128,
 }
 
 impl MemoryVolume {
@@ -67,7 +69,19 @@ impl MemoryVolume {
             blank: Arc::new(vec![0; segment_bytes as usize]),
             pending: Vec::new(),
             slots_max: usize::MAX,
+            birth: 0,
         }
+    }
+
+    /// Makes it a copy of itself, file by file: its witness was made elsewhere.
+    pub fn copied(&mut self) {
+        self.birth += 1;
+    }
+
+    /// A segment's file is gone, or the witness.
+    pub fn remove(&mut self, slot: u32) {
+        self.durable.remove(&slot);
+        self.pending.retain(|pending| pending.slot != slot);
     }
 
     /// Sets how many slots there is space for.
@@ -196,8 +210,9 @@ impl MemoryVolume {
     fn check(&self, slot: u32, offset: u64, length: usize) -> io::Result<()> {
         let aligned = offset.is_multiple_of(self.block_bytes as u64)
             && length.is_multiple_of(self.block_bytes);
-        let inside = offset + length as u64 <= self.segment_bytes;
-        if aligned && inside && self.durable.contains_key(&slot) {
+        let bytes = self.image(slot).map_or(0, <[u8]>::len);
+        let inside = offset + length as u64 <= bytes as u64;
+        if aligned && inside {
             Ok(())
         } else {
             Err(io::Error::from_raw_os_error(libc::EINVAL))
@@ -227,7 +242,8 @@ impl Volume for MemoryVolume {
     }
 
     fn slots(&self) -> Vec<u32> {
-        self.durable.keys().copied().collect()
+        let slots = self.durable.keys().copied();
+        slots.filter(|slot| *slot != WITNESS_SLOT).collect()
     }
 
     fn read_at(&mut self, slot: u32, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
@@ -273,11 +289,18 @@ impl Volume for MemoryVolume {
 
     fn prepare(&mut self, slot: u32) -> io::Result<()> {
         if !self.durable.contains_key(&slot) {
-            if self.durable.len() >= self.slots_max {
+            if self.slots().len() >= self.slots_max {
                 return Err(io::Error::from_raw_os_error(libc::ENOSPC));
             }
             self.durable.insert(slot, Arc::clone(&self.blank));
         }
         Ok(())
+    }
+
+    fn open_witness(&mut self) -> io::Result<u128> {
+        let bytes = WITNESS_STRIDE as usize + self.block_bytes;
+        let made = || Arc::new(vec![0; bytes]);
+        self.durable.entry(WITNESS_SLOT).or_insert_with(made);
+        Ok(self.birth)
     }
 }

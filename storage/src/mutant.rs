@@ -18,6 +18,10 @@ pub enum Mutant {
     ReadsInVain,
     /// A life of the log is known again by its epoch alone.
     IgnoresNonces,
+    /// A log that ends before its witness is taken for whole.
+    IgnoresWitness,
+    /// The witness says of frames that they are durable while they are being written.
+    WitnessRunsAhead,
     /// Reads for peers leave no buffer for those of entries that are to be applied.
     PeersTakeAllBuffers,
 }

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::disk::Volume;
+use crate::disk::{Volume, WITNESS_SLOT};
 use crate::error::OpenError;
-use crate::file::{segment_path, slot_of};
+use crate::file::{WITNESS, birth, segment_path, slot_of};
 use crate::layout::{BLOCK_BYTES_MIN, SegmentHeader};
 
 /// The segments of a directory, read through the page cache, so that a copy of a log can be
@@ -21,6 +21,7 @@ pub(crate) struct ReadOnlyVolume {
     segment_bytes: u64,
     block_bytes: usize,
     files: BTreeMap<u32, File>,
+    directory: PathBuf,
     _lock: Option<File>,
 }
 
@@ -68,6 +69,7 @@ impl ReadOnlyVolume {
             segment_bytes: expected,
             block_bytes: BLOCK_BYTES_MIN,
             files,
+            directory: directory.to_path_buf(),
             _lock: lock,
         })
     }
@@ -145,7 +147,8 @@ impl Volume for ReadOnlyVolume {
     }
 
     fn slots(&self) -> Vec<u32> {
-        self.files.keys().copied().collect()
+        let slots = self.files.keys().copied();
+        slots.filter(|slot| *slot != WITNESS_SLOT).collect()
     }
 
     fn read_at(&mut self, slot: u32, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
@@ -163,5 +166,12 @@ impl Volume for ReadOnlyVolume {
 
     fn prepare(&mut self, _slot: u32) -> io::Result<()> {
         Ok(())
+    }
+
+    fn open_witness(&mut self) -> io::Result<u128> {
+        let file = open_regular(&self.directory.join(WITNESS))?;
+        let birth = birth(&file)?;
+        self.files.insert(WITNESS_SLOT, file);
+        Ok(birth)
     }
 }

@@ -57,6 +57,7 @@ impl World {
         self.hold_up_disks();
         self.hand_over_beside_renounced();
         self.disturb_links();
+        self.plot();
         self.drift_clocks();
         self.rot_while_running();
         if self.random.happens(self.swarm.transfer) {

@@ -6,6 +6,10 @@
 pub enum RareEvent {
     /// A start found damage on its disk.
     DamageFoundAtStart,
+    /// A log found by its witness that it has forgotten something.
+    ForgettingFoundAlone,
+    /// A disk forgot while nobody was there who knew what it had promised.
+    PromiseForgotten,
     /// A running log found damage, and closed.
     DamageFoundWhileRunning,
     /// A replica started on a damaged log.
@@ -83,6 +87,8 @@ pub enum RareEvent {
 /// All of them, in the order of their declaration, with their labels.
 pub const RARE_EVENTS: &[(RareEvent, &str)] = &[
     (RareEvent::DamageFoundAtStart, "damage found at a start"),
+    (RareEvent::ForgettingFoundAlone, "forgetting found alone"),
+    (RareEvent::PromiseForgotten, "promise forgotten"),
     (
         RareEvent::DamageFoundWhileRunning,
         "damage found while running",

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use pontoon::storage::memory::{MemoryVolume, SECTOR_BYTES, SectorFate};
-use pontoon::storage::{DiskOp, Volume};
+use pontoon::storage::{DiskOp, Volume, WITNESS_SLOT};
 
 use crate::random::Random;
 use crate::settings::{EIO, SEGMENT_BYTES};
@@ -38,6 +38,9 @@ impl Write {
 /// Writes that are remembered as places where a sector may rot.
 const WRITES_MAX: usize = 256;
 
+/// At most so many writes are lost when a disk is cut short.
+const CUT_MAX: usize = 24;
+
 /// One core's disk.
 #[derive(Clone)]
 pub(crate) struct Disk {
@@ -58,6 +61,10 @@ pub(crate) struct Disk {
     /// Writes below this number are known to be durable by something durable behind them. Only
     /// there may a sector rot: damage to what nothing covers can't be told from tearing.
     pub(crate) covered: u64,
+    /// Writes below this number were durable when the witness was written, and the log knew that.
+    witnessed: u64,
+    /// Those below this number were: it knows that at the next time.
+    witnessed_next: u64,
 }
 
 impl Disk {
@@ -73,6 +80,8 @@ impl Disk {
             writes: VecDeque::new(),
             next_write: 0,
             covered: 0,
+            witnessed: 0,
+            witnessed_next: 0,
         }
     }
 
@@ -147,7 +156,13 @@ impl Disk {
         let open = |write: &&mut Write| write.id == id && !write.durable;
         if let Some(write) = self.writes.iter_mut().rfind(open) {
             write.durable = true;
-            self.used |= write.start > 0;
+            if write.slot == WITNESS_SLOT {
+                // It had not heard yet of all that was durable when it wrote this.
+                self.witnessed = self.witnessed.max(self.witnessed_next);
+                self.witnessed_next = write.covers;
+            } else {
+                self.used |= write.start > 0;
+            }
             if write.fault != WriteFault::Misdirected {
                 write.bytes = Vec::new();
             }
@@ -168,7 +183,38 @@ impl Disk {
     pub(crate) fn opened(&mut self) {
         self.version += 1;
         self.covered = self.next_write;
+        self.witnessed = self.next_write;
+        self.witnessed_next = self.next_write;
         self.unnoticed = false;
+    }
+
+    /// What was written last is zeros again, from a write on that the witness has seen. False if
+    /// there is none.
+    pub(crate) fn cut_short(&mut self, random: &mut Random) -> bool {
+        let seen = |write: &&Write| write.durable && write.number < self.witnessed;
+        let of_log = |write: &&Write| write.slot != WITNESS_SLOT && write.start > 0;
+        let victims: Vec<u64> = self
+            .writes
+            .iter()
+            .rev()
+            .filter(seen)
+            .filter(of_log)
+            .map(|write| write.number)
+            .take(CUT_MAX)
+            .collect();
+        let Some(first) = victims.get(random.below(victims.len().max(1))).copied() else {
+            return false;
+        };
+        let volume = &mut self.volume;
+        let lost = self.writes.iter().filter(|write| write.number >= first);
+        for write in lost.filter(|write| write.slot != WITNESS_SLOT) {
+            let (start, end) = (write.start as usize, write.end as usize);
+            if let Some(image) = volume.image_mut(write.slot) {
+                image[start..end].fill(0);
+            }
+        }
+        self.version += 1;
+        true
     }
 
     /// What the drive held back lands, behind the back of the log that was opened meanwhile: it

@@ -98,6 +98,10 @@ pub enum Fault {
     DiskEmptied,
     /// A node got an old copy of its disks back.
     DiskRestored,
+    /// What was written last to a disk is gone.
+    DiskCutShort,
+    /// An old copy of a disk is back, file by file.
+    DiskCopied,
 }
 
 /// All kinds, with their names.
@@ -155,6 +159,8 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::Lie, "liar connected as a member"),
     (Fault::DiskEmptied, "disks emptied"),
     (Fault::DiskRestored, "old copy of disks restored"),
+    (Fault::DiskCutShort, "disks cut short"),
+    (Fault::DiskCopied, "old copy of files restored"),
 ];
 
 /// How often each kind of fault was injected.

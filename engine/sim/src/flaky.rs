@@ -95,4 +95,8 @@ impl Volume for Flaky<'_> {
     fn prepare(&mut self, slot: u32) -> io::Result<()> {
         self.volume.prepare(slot)
     }
+
+    fn open_witness(&mut self) -> io::Result<u128> {
+        self.volume.open_witness()
+    }
 }

@@ -1,18 +1,78 @@
-//! Disks that forget: they are empty at a start, or an old copy of them is back.
+//! Disks that forget: they are empty at a start, or end earlier, or an old copy of them is back.
 //!
 //! The atlas: only disks of the fixed minority that may lose what they acknowledged, in groups
-//! whose machines are built from the log, and only while every other node has met the node in a
-//! life that its disk would not remember: whoever is there then tells it. What nobody who is there
-//! can know, is known only by those who are not.
+//! whose machines are built from the log. A log that its witness has seen longer, and a copy that
+//! was made file by file, find it out alone. An empty disk, and one that was taken back whole, must
+//! be told: that is only done while every other node has met the node in a life that its disk would
+//! not remember. What nobody who is there can know, is known only by those who are not.
 
 use pontoon::NodeId;
 use pontoon::storage::Life;
 
+use crate::coverage::RareEvent;
 use crate::disk::Disk;
 use crate::faults::Fault;
-use crate::world::World;
+use crate::settings::MILLISECOND;
+use crate::world::{Event, World};
+
+/// Of all moments at which something may go wrong: that this begins.
+const PLOTS: u64 = 200_000;
+
+/// Of three nodes one is away while the others promise something; then one of these is away, and
+/// the disk of the other, of node 0, forgets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plot {
+    away: usize,
+    /// Who knows what was promised.
+    knows: usize,
+    /// Node 0 has forgotten, or is about to.
+    forgets: bool,
+}
+
+impl Plot {
+    pub(crate) fn is_away(&self, node: usize) -> bool {
+        node == if self.forgets { self.knows } else { self.away }
+    }
+}
 
 impl World {
+    /// Perhaps a node goes away, to come back when nobody is there who knows what was promised.
+    pub(crate) fn plot(&mut self) {
+        let may = self.swarm.nodes == 3 && self.swarm.forgetting > 0 && !self.swarm.steady;
+        let all_run = (0..self.swarm.nodes).all(|node| self.runs(node));
+        if !may || self.plot.is_some() || !all_run || !self.random.happens(PLOTS) {
+            return;
+        }
+        let away = 1 + self.random.below(2);
+        self.crash(away);
+        self.plot = Some(Plot {
+            away,
+            knows: 3 - away,
+            forgets: false,
+        });
+        let after = self.random.between(300, 2_500) * MILLISECOND;
+        self.schedule(after, Event::Plot);
+    }
+
+    pub(crate) fn go_on_with_plot(&mut self) {
+        let Some(plot) = &mut self.plot else {
+            return;
+        };
+        let Plot { away, knows, .. } = *plot;
+        if std::mem::replace(&mut plot.forgets, true) {
+            self.plot = None;
+            return self.start(knows);
+        }
+        for node in [knows, 0] {
+            if self.runs(node) {
+                self.crash(node);
+            }
+        }
+        self.coverage.mark(RareEvent::PromiseForgotten);
+        self.start(away);
+        self.schedule(3_000 * MILLISECOND, Event::Plot);
+    }
+
     /// A node is about to start: its disks may be copied, or forget.
     pub(crate) fn maybe_forget(&mut self, node: usize) {
         // Where two nodes may lose something, one may have lost that it met the other.
@@ -20,20 +80,47 @@ impl World {
         if !may || self.swarm.forgetting == 0 || !self.may_fail() {
             return;
         }
-        let (forgets, empties) = (
-            self.random.happens(self.swarm.forgetting),
-            self.random.happens(500_000),
+        let plotted = node == 0 && self.plot.is_some_and(|plot| plot.forgets);
+        let (forgets, how) = (
+            plotted || self.random.happens(self.swarm.forgetting),
+            self.random.below(4),
         );
         let positions = (0..self.swarm.cores).map(|core| self.place(node, core));
         for position in positions.collect::<Vec<_>>() {
             if !forgets {
                 let place = &mut self.places[position];
                 place.copy = Some((place.disk.clone(), place.life));
-            } else if empties {
-                self.empty_disk(position);
-            } else {
-                self.restore_disk(position);
+                continue;
             }
+            match how {
+                0 => self.empty_disk(position),
+                1 => self.restore_disk(position),
+                2 => self.copy_back(position),
+                _ => self.cut_short(position),
+            }
+        }
+    }
+
+    /// What was written last is gone, as far as the witness has seen it.
+    fn cut_short(&mut self, position: usize) {
+        let disk = &mut self.places[position].disk;
+        if disk.cut_short(&mut self.random) {
+            disk.decayed = true;
+            self.injected(Fault::DiskCutShort);
+        }
+    }
+
+    /// An old copy of the files is back: the disk is older, and its files were made anew.
+    fn copy_back(&mut self, position: usize) {
+        let version = self.places[position].disk.version + 1;
+        let Some((mut disk, _)) = self.places[position].copy.clone() else {
+            return;
+        };
+        // Not before there was a witness.
+        if disk.used {
+            disk.volume.copied();
+            self.replace_disk(position, disk, version);
+            self.injected(Fault::DiskCopied);
         }
     }
 

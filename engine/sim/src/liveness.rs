@@ -27,6 +27,7 @@ impl World {
     pub(crate) fn heal(&mut self) {
         self.healed = true;
         self.steady.impaired = None;
+        self.plot = None;
         self.repair();
         self.network.links.widen();
         self.return_among_strangers();

@@ -160,6 +160,11 @@ pub const MUTANTS: &[NamedMutant] = &[
     ),
     shard("peers are met in passing", ShardMutant::MeetsInPassing),
     storage("nonces are ignored", StorageMutant::IgnoresNonces),
+    storage("the witness is ignored", StorageMutant::IgnoresWitness),
+    storage(
+        "the witness says what is not durable",
+        StorageMutant::WitnessRunsAhead,
+    ),
     shard(
         "whoever says anything owes no answer",
         ShardMutant::WordsAreAnswers,

@@ -125,6 +125,7 @@ impl World {
         if !recovery.report.damage.is_empty() {
             self.coverage.mark(RareEvent::DamageFoundAtStart);
         }
+        self.check_forgetting(position, &recovery);
         self.note_votes(position, &recovery);
         let tainted = recovery.groups.iter().filter(|group| group.tainted);
         let tainted: Vec<GroupId> = tainted.map(|group| group.group).collect();
@@ -158,6 +159,19 @@ impl World {
         }
         let crash = self.swarm.crash_in_recovery;
         self.random.happens(crash).then_some(Mishap::Sync)
+    }
+
+    /// A log that lost nothing is not taken for one that did.
+    fn check_forgetting(&mut self, position: usize, recovery: &Recovery) {
+        let Some(forgetting) = recovery.report.forgetting else {
+            return;
+        };
+        self.coverage.mark(RareEvent::ForgettingFoundAlone);
+        if !self.places[position].disk.decayed {
+            self.fail(format!(
+                "place {position} has lost nothing, and finds: {forgetting}"
+            ));
+        }
     }
 
     /// Votes that were durable and that recovery has not found again.

@@ -223,7 +223,8 @@ impl World {
     pub(crate) fn stays_down(&self, node: usize) -> bool {
         let stops = self.is_impaired(node, Impairment::Stops);
         let stopped = stops && self.steady.stage == Stage::Window;
-        stopped || self.is_impaired(node, Impairment::Down)
+        let plotted = self.plot.is_some_and(|plot| plot.is_away(node));
+        stopped || plotted || self.is_impaired(node, Impairment::Down)
     }
 
     /// Whether a majority of the members of a group is well.

@@ -18,6 +18,7 @@ use crate::costs::Costs;
 use crate::coverage::{Coverage, RareEvent};
 use crate::edn::HistoryEvent;
 use crate::faults::{Fault, Faults};
+use crate::forgetting::Plot;
 use crate::history::Call;
 use crate::hostile::Hostile;
 use crate::impairment::Impairment;
@@ -148,6 +149,8 @@ pub(crate) enum Event {
     Crash(usize),
     Isolate(usize),
     Rejoin(usize),
+    /// What a disk that is about to forget had promised is known elsewhere: the next step.
+    Plot,
     Chaos,
     /// There is space on a node's disks again.
     Space(usize),
@@ -188,6 +191,7 @@ pub(crate) struct World {
     /// Calls beside proposals that were not answered yet.
     pub(crate) calls: Vec<Asked>,
     pub(crate) steady: Steady,
+    pub(crate) plot: Option<Plot>,
     /// What the lone group was asked in this window and has not answered.
     pub(crate) lone: Vec<Outstanding>,
     pub(crate) coverage: Coverage,
@@ -286,6 +290,7 @@ impl World {
             resends: Resends::default(),
             calls: Vec::new(),
             steady: Steady::new(swarm.groups),
+            plot: None,
             lone: Vec::new(),
             coverage: Coverage::default(),
             faults: Faults::default(),
@@ -445,6 +450,7 @@ impl World {
             Event::Crash(node) => self.crash(node),
             Event::Isolate(node) => self.isolate(node),
             Event::Rejoin(node) => self.rejoin(node),
+            Event::Plot => self.go_on_with_plot(),
             Event::Chaos if self.healed => {}
             Event::Space(node) => self.give_space(node),
             Event::Release(node) => self.release_due(node),

@@ -20,6 +20,7 @@ use super::replicas::{ReplicaSlot, Replicas};
 use super::room::Room;
 use super::space::Space;
 use super::timers::Timers;
+use super::witness::Witnessing;
 use crate::awaited::Awaited;
 use crate::definition::Definition;
 use crate::machine::{Event, Machines};
@@ -41,6 +42,7 @@ pub(super) struct Groups {
     pub(super) log: SegmentLog,
     pub(super) timers: Timers,
     pub(super) space: Space,
+    pub(super) witnessing: Witnessing,
     pub(super) room: Room,
     pub(super) durability: Durability,
     pub(super) reads: Reads,
@@ -94,7 +96,9 @@ impl Groups {
         let room = self.room_deadline().unwrap_or(timers);
         let stop = self.stop_by.unwrap_or(NEVER);
         let leaders = self.leaders_deadline().unwrap_or(NEVER);
-        timers.min(room).min(stop).min(leaders).min(self.space.deadline(&self.log))
+        let witness = self.witness_deadline().unwrap_or(NEVER);
+        let log = self.space.deadline(&self.log).min(witness);
+        timers.min(room).min(stop).min(leaders).min(log)
     }
 
     pub(super) fn is(&self, mutant: Mutant) -> bool {

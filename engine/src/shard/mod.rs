@@ -39,6 +39,7 @@ mod space;
 mod stall;
 mod stop;
 mod timers;
+mod witness;
 
 #[cfg(feature = "simulation")]
 use pontoon_raft::GroupId;
@@ -156,7 +157,7 @@ impl Shard {
         self.drive_connections(operations);
         let apply_left = self.groups.apply(operations);
         self.groups.tell_leaders();
-        if self.groups.end_stop() {
+        if self.groups.end_stop(operations) {
             self.inbox.close(CoreEnd::Stopped);
         }
         if self.groups.failed {

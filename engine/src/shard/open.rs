@@ -22,6 +22,7 @@ use super::replicas::Replicas;
 use super::room::Room;
 use super::space::Space;
 use super::timers::Timers;
+use super::witness::Witnessing;
 use super::{Shard, ShardConfig};
 use crate::awaited::Awaited;
 use crate::definition::Definition;
@@ -86,6 +87,13 @@ impl Shard {
             let replica = reopen((&config, inbox.awaited()), group, &machines, &log, now)?;
             replicas.insert(replica);
         }
+        if let Some(forgetting) = recovery.report.forgetting {
+            tracing::error!(
+                node = %config.node, %forgetting,
+                "this node has forgotten what it had promised: its groups with other members take \
+                 part again once these have repaired them"
+            );
+        }
         let peers = Peers::new(&config, now);
         let mut groups = Groups {
             now,
@@ -99,6 +107,7 @@ impl Shard {
             log,
             timers: Timers::default(),
             space: Space::new(),
+            witnessing: Witnessing::default(),
             room: Room::default(),
             reads: Reads::default(),
             catch_ups: CatchUps::default(),

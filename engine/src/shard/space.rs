@@ -100,6 +100,7 @@ impl Groups {
         }
         self.relocate(operations);
         self.mark(operations);
+        self.renew_witness(operations);
         self.notice_room();
     }
 

@@ -4,6 +4,7 @@ use super::groups::Groups;
 use super::mutant::Mutant;
 use super::persist::Source;
 use super::replicas::ReplicaSlot;
+use crate::port::Operation;
 use crate::request::RequestError;
 
 impl Groups {
@@ -37,11 +38,12 @@ impl Groups {
 
     /// Ends what began with `begin_stop`, once nothing is left to hand over or the time is up. True
     /// when that is now.
-    pub(super) fn end_stop(&mut self) -> bool {
+    pub(super) fn end_stop(&mut self, operations: &mut Vec<Operation>) -> bool {
         let Some(deadline) = self.stop_by.filter(|_| !self.stopped) else {
             return false;
         };
-        if !self.failed && self.now < deadline && self.is_handing_over() {
+        let waits = !self.failed && self.now < deadline;
+        if waits && (self.is_handing_over() || !self.is_witnessed_at_stop(operations)) {
             return false;
         }
         self.stopped = true;

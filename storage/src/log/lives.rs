@@ -70,6 +70,7 @@ impl SegmentLog {
     pub fn forget(&mut self, remembered: Life) {
         self.lives.generation = self.lives.generation.max(remembered.generation) + 1;
         self.life_is_durable = false;
+        self.generation_by = None;
     }
 
     fn change_lives(&mut self, change: impl FnOnce(&mut Lives)) -> Result<(), AppendError> {
@@ -79,6 +80,8 @@ impl SegmentLog {
         self.check_headroom(record.len())?;
         self.stage(&[&record], record.len())?;
         self.lives = lives;
+        let staged_in = self.open_frame();
+        self.generation_by.get_or_insert(staged_in);
         Ok(())
     }
 }

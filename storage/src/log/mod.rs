@@ -3,7 +3,7 @@
 //! Its verbs are in the files beside this one. Records: `groups` and `append` check them, `staging`
 //! copies them into frames, `write` seals these and takes completions. Reading back: `cache` from
 //! memory, `read` from the disk. Space: `compaction`, `checkpoint` and `relocation` make segments
-//! superfluous, `segments` frees and recycles them. `group`, `extents` and `frames` are the index.
+//! superfluous, `segments` frees and recycles them. `witness` says how far it came. `group`, `extents` and `frames` are the index.
 
 mod append;
 mod cache;
@@ -18,6 +18,7 @@ mod read;
 mod relocation;
 pub(crate) mod segments;
 mod staging;
+pub(crate) mod witness;
 mod write;
 
 use std::cell::Cell;
@@ -42,6 +43,7 @@ use read::PendingRead;
 use relocation::Relocation;
 use segments::Space;
 use staging::Staging;
+use witness::Witnessing;
 use write::Writer;
 
 /// Counts since the log was opened.
@@ -84,6 +86,9 @@ pub struct SegmentLog {
     groups: BTreeMap<GroupId, Group>,
     lives: Lives,
     life_is_durable: bool,
+    /// The frame with which it is durable of which generation the log is.
+    generation_by: Option<u64>,
+    witnessing: Witnessing,
     staging: Staging,
     writer: Writer,
     space: Space,
@@ -135,7 +140,7 @@ impl SegmentLog {
             .map_err(OpenError::io("allocating read buffers"))?;
         let relocation_pool = SlabPool::new(read_slab, read_slab)
             .map_err(OpenError::io("allocating a buffer for relocation"))?;
-        let log = Self {
+        let mut log = Self {
             block,
             salt: Salt::new(&config.identity),
             staging: Staging::new(recovered.last.0 + 1),
@@ -145,6 +150,8 @@ impl SegmentLog {
             groups: recovered.groups,
             lives: recovered.lives,
             life_is_durable: recovered.life_is_durable,
+            generation_by: recovered.generation_is_durable.then_some(0),
+            witnessing: Witnessing::new(recovered.witness),
             checkpoint: Checkpoint::new(),
             eviction_order: EvictionOrder::new(),
             pending_compactions: Vec::new(),
@@ -161,6 +168,10 @@ impl SegmentLog {
             read_pool,
             config,
         };
+        if recovery.report.forgetting.is_some() && !log.life_is_durable {
+            // Otherwise the next opening finds it out again.
+            let _ = log.save_life();
+        }
         Ok((log, recovery))
     }
 

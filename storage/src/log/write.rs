@@ -162,7 +162,7 @@ impl SegmentLog {
     }
 
     /// Room for one block beside the open frame, which must stay in one piece.
-    fn frame_memory(&mut self) -> Option<Rc<Slab>> {
+    pub(super) fn frame_memory(&mut self) -> Option<Rc<Slab>> {
         let block = self.block;
         let kept = self
             .writer
@@ -315,6 +315,9 @@ impl SegmentLog {
     pub fn on_complete(&mut self, id: u64, result: Result<usize, i32>) -> Result<(), Poisoned> {
         if let Some(poisoned) = &self.writer.poisoned {
             return Err(poisoned.clone());
+        }
+        if let Some(outcome) = self.on_witness_written(id, result) {
+            return outcome;
         }
         let in_flight = &mut self.writer.in_flight;
         let write = in_flight.iter_mut().find(|write| write.id == id);

@@ -12,6 +12,7 @@ use super::{Damage, RecoveryReport};
 use crate::config::{LogConfig, SLOT_MAX};
 use crate::layout::{BLOCK_BYTES_MIN, EpochEnd};
 use crate::mutant::Mutant;
+use crate::witness::Witness;
 
 /// The frames that count.
 #[derive(Debug, Default)]
@@ -26,15 +27,17 @@ pub(super) struct Chain {
     pub(super) last: (u64, u32),
     /// Segments below this are not needed.
     pub(super) oldest_live: u64,
+    /// It ends before what the witness saw of it.
+    pub(super) cut_short: bool,
 }
 
 /// Walks the epochs in order. `all` are the segments that may be live, by ascending sequence, and
-/// `found` is what each holds.
+/// `found` is what each holds. `seen` is what the witness saw in it.
 pub(super) fn walk(
     all: &[Segment],
     found: &[Found],
     oldest_live: u64,
-    config: &LogConfig,
+    (config, seen): (&LogConfig, Option<Witness>),
     report: &mut RecoveryReport,
 ) -> Chain {
     let mut ends = BTreeMap::new();
@@ -57,7 +60,11 @@ pub(super) fn walk(
         let next = epochs.get(position + 1);
         let next = next.filter(|_| !config.is(Mutant::IgnoresAcceptedEnds));
         let accepted_end = next.map(|next| accepted_end(&ends, epoch.number, next));
-        chain.walk_epoch(epoch, accepted_end, config, report);
+        let seen = seen.filter(|_| accepted_end.is_none());
+        chain.walk_epoch(epoch, (accepted_end, seen), config, report);
+    }
+    if let Some(seen) = seen {
+        chain.compare(&seen, (epochs.last(), all.last()));
     }
     chain.oldest_live = chain
         .frames
@@ -181,11 +188,12 @@ impl Chain {
     fn walk_epoch(
         &mut self,
         epoch: &Epoch<'_>,
-        accepted_end: Option<EpochEnd>,
+        (accepted_end, seen): (Option<EpochEnd>, Option<Witness>),
         config: &LogConfig,
         report: &mut RecoveryReport,
     ) {
-        let durable = epoch.durable_frame(accepted_end, config);
+        let told = epoch.durable_frame(accepted_end, config);
+        let durable = told.max(seen.map_or(0, |seen| seen.frame));
         let durable = durable.min(self.last.0.saturating_add(frames_max(config)));
         let before = self.last.0;
         // Where the next frame should be, were it missing.
@@ -212,8 +220,31 @@ impl Chain {
         if self.last.0 < durable {
             self.missing(place, durable);
             self.last = (durable, 0);
+            self.cut_short = durable > told;
         }
         if self.last.0 > before {
+            self.ends.push(self.end_of(epoch));
+        }
+    }
+
+    /// Compares it with what the witness saw, given the last epoch and the last segment.
+    fn compare(
+        &mut self,
+        seen: &Witness,
+        (epoch, segment): (Option<&Epoch<'_>>, Option<&Segment>),
+    ) {
+        let newest_epoch = epoch.map_or(0, |epoch| epoch.number);
+        let newest_sequence = segment.map_or(0, |segment| segment.header.sequence);
+        if !seen.outlasts(newest_epoch, newest_sequence, self.last.0) {
+            return;
+        }
+        self.cut_short = true;
+        // Perhaps no frame was in what is gone: nobody can tell.
+        let lost = seen.frame.max(self.last.0 + 1);
+        self.missing((segment.map_or(0, |segment| segment.slot), 0), lost);
+        self.last = (lost, 0);
+        if let Some(epoch) = epoch {
+            self.ends.retain(|end| end.epoch != epoch.number);
             self.ends.push(self.end_of(epoch));
         }
     }
@@ -345,7 +376,7 @@ mod tests {
             &segments,
             &[frames(1, 1, numbers)],
             1,
-            &config(),
+            (&config(), None),
             &mut report,
         );
         let damage = chain
@@ -399,7 +430,7 @@ mod tests {
             &segments,
             &[found],
             1,
-            &config(),
+            (&config(), None),
             &mut RecoveryReport::default(),
         );
         assert_eq!(chain.damage.len(), 1);
@@ -419,7 +450,7 @@ mod tests {
             let old = frames(1, 1, &[(1, 0), (2, 1), (3, 2), (4, 3)]);
             let new = frames(2, 2, &[(3, 2)]);
             let mut report = RecoveryReport::default();
-            let chain = walk(&segments, &[old, new], 1, &config(), &mut report);
+            let chain = walk(&segments, &[old, new], 1, (&config(), None), &mut report);
             let counted = chain
                 .frames
                 .iter()
@@ -443,7 +474,7 @@ mod tests {
             &segments,
             &found,
             1,
-            &config(),
+            (&config(), None),
             &mut RecoveryReport::default(),
         );
         assert_eq!(

@@ -25,6 +25,7 @@ use crate::log::lives::lives_record;
 use crate::log::segments::{LiveSegment, Space};
 use crate::record::{self, HEADER_BYTES, RecordKind};
 use crate::slab::SlabPool;
+use crate::witness::{self, Witness};
 
 /// A new epoch begins in the rest of a segment that has at least this part of it left; with less
 /// it takes a free segment, if there is one.
@@ -40,18 +41,21 @@ pub(super) struct Begun {
 }
 
 /// Begins the epoch after all others, and with it a life; `newest_frame` is the highest epoch of
-/// any frame.
+/// any frame, and the witness may have seen a higher one.
 pub(super) fn begin(
     reader: &mut SegmentReader<'_>,
     config: &LogConfig,
     (scan, chain): (&SegmentScan, &Chain),
-    newest_frame: u64,
+    (newest_frame, seen): (u64, &mut Option<Witness>),
     lives: &mut Lives,
 ) -> Result<Begun, OpenError> {
     let (live, mut free) = classify(scan, chain);
     let headers = scan.segments.iter().map(|segment| &segment.header);
     let newest = headers.clone().map(|header| header.epoch).max();
-    let epoch = newest.unwrap_or(0).max(newest_frame) + 1;
+    let (seen_epoch, seen_sequence) = seen
+        .as_ref()
+        .map_or((0, 0), |seen| (seen.epoch, seen.sequence));
+    let epoch = newest.unwrap_or(0).max(newest_frame).max(seen_epoch) + 1;
     lives.begin(epoch, config.nonce);
     let behind = rest(reader, scan, chain, &live);
     let longest = longest_frame(reader, config, chain);
@@ -69,7 +73,8 @@ pub(super) fn begin(
     if let Some(offset) = clear {
         return beginning.in_the_rest(reader, offset, live, free);
     }
-    let sequence = headers.map(|header| header.sequence).max().unwrap_or(0) + 1;
+    let newest = headers.map(|header| header.sequence).max();
+    let sequence = newest.unwrap_or(0).max(seen_sequence) + 1;
     let slot = match (free.pop_front(), behind) {
         (Some(slot), _) => slot,
         (None, None) => prepare(reader.volume)?,
@@ -81,7 +86,34 @@ pub(super) fn begin(
             }
         }
     };
+    let begun_in_vain = scan.segments.iter().any(|segment| segment.slot == slot);
+    if let Some(seen) = seen.as_mut().filter(|_| begun_in_vain && !chain.cut_short) {
+        *seen = lowered(seen, (scan, chain), &live);
+        witness::write(reader.volume, &config.identity, seen)?;
+    }
     beginning.in_a_segment(reader, (sequence, slot), live, free)
+}
+
+/// The witness, of what is kept: a segment that is about to be begun anew, and that an epoch before
+/// was begun in and left empty, is nothing that is lost when this does not come to its end.
+fn lowered(
+    seen: &Witness,
+    (scan, chain): (&SegmentScan, &Chain),
+    live: &VecDeque<LiveSegment>,
+) -> Witness {
+    let is_kept = |segment: &&Segment| live.iter().any(|kept| kept.slot == segment.slot);
+    let segments = scan.segments.iter().filter(is_kept);
+    let of_segments = segments.map(|segment| segment.header.epoch);
+    let of_frames = chain.frames.iter().map(|frame| frame.header.epoch);
+    let epoch = of_segments.chain(of_frames).max().unwrap_or(0);
+    let sequence = live.back().map_or(0, |segment| segment.sequence);
+    Witness {
+        count: seen.count + 1,
+        epoch: seen.epoch.min(epoch),
+        sequence: seen.sequence.min(sequence),
+        frame: seen.frame.min(chain.last.0),
+        ..*seen
+    }
 }
 
 /// Bytes of the longest frame that may have been under way: the limit may have been another one.
@@ -121,14 +153,16 @@ fn classify(scan: &SegmentScan, chain: &Chain) -> (VecDeque<LiveSegment>, VecDeq
 }
 
 /// Where the log can go on in its last segment, if that has room for a block. It must be the
-/// newest of all: there is no frame behind it then, not even one that does not count.
+/// newest of all: there is no frame behind it then, not even one that does not count. And it must
+/// have come to its end: numbers of frames that are lost are not used again, and no segment has
+/// room for them as well.
 fn rest(
     reader: &SegmentReader<'_>,
     scan: &SegmentScan,
     chain: &Chain,
     live: &VecDeque<LiveSegment>,
 ) -> Option<u64> {
-    let newest = scan.segments.last()?;
+    let newest = scan.segments.last().filter(|_| !chain.cut_short)?;
     let sound = |newest: &&Segment| !newest.rebuilt;
     let is_last = |last: &LiveSegment| last.sequence == newest.header.sequence;
     Some(newest)

@@ -22,6 +22,8 @@ use crate::life::Lives;
 use crate::log::frames::Frames;
 use crate::log::group::Group;
 use crate::log::segments::Space;
+use crate::mutant::Mutant;
+use crate::witness::{self, Forgetting, Witness};
 
 pub use inspect::{FrameVerdict, InspectedFrame, InspectedSegment, Inspection, inspect};
 
@@ -81,6 +83,8 @@ pub struct RecoveryReport {
     pub frames_dropped: u64,
     /// Durable frames that are missing or don't verify.
     pub damage: Vec<Damage>,
+    /// The log was found by its witness to have forgotten something: a new generation began.
+    pub forgetting: Option<Forgetting>,
 }
 
 /// Frames that were durable and are not there.
@@ -102,6 +106,10 @@ pub(crate) struct Recovered {
     pub(crate) lives: Lives,
     /// The life that has begun is on the disk.
     pub(crate) life_is_durable: bool,
+    /// So is the generation that it is of.
+    pub(crate) generation_is_durable: bool,
+    /// As it was written last, unless the log does without.
+    pub(crate) witness: Option<Witness>,
     terms: BTreeMap<GroupId, Vec<EntryId>>,
     pub(crate) frames: Frames,
     pub(crate) space: Space,
@@ -141,19 +149,30 @@ impl Recovered {
 /// Recovers a volume and begins a new epoch on it.
 pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Recovered, OpenError> {
     let mut reader = SegmentReader::new(volume, config)?;
+    // Another's log is refused before anything is changed.
     let scan = reader.scan(config)?;
+    let found_witness = witness::open(reader.volume, &config.identity)?;
+    let mut seen = seen(found_witness, config);
     let (candidates, base) = candidates(&scan);
     let found = candidates
         .iter()
         .map(|segment| reader.frames(segment))
         .collect::<Result<Vec<_>, OpenError>>()?;
     let mut report = RecoveryReport::default();
-    let mut chain = chain::walk(&candidates, &found, base, config, &mut report);
+    let mut chain = chain::walk(&candidates, &found, base, (config, seen), &mut report);
     let (mut replay, unreplayed) = replay(&mut reader, &chain)?;
     chain.damage.extend(unreplayed);
     let newest_frame = found.iter().flat_map(|found| &found.frames);
     let newest_epoch = newest_frame.map(|frame| frame.header.epoch).max();
     let newest_epoch = newest_epoch.unwrap_or(0);
+    report.forgetting = forgetting(found_witness, chain.cut_short, config);
+    if report.forgetting.is_some() {
+        let generation = replay
+            .lives
+            .generation
+            .max(seen.map_or(0, |seen| seen.generation));
+        replay.lives.generation = generation + 1;
+    }
     let Begun {
         space,
         frame,
@@ -162,7 +181,7 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         &mut reader,
         config,
         (&scan, &chain),
-        newest_epoch,
+        (newest_epoch, &mut seen),
         &mut replay.lives,
     )?;
     if let Some(begun) = &frame {
@@ -182,6 +201,27 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     if !report.damage.is_empty() {
         tracing::error!(damage = ?report.damage, "durable frames are damaged");
     }
+    let last = frame.map_or(chain.last, |begun| (begun.header.number, begun.checksum));
+    let generation_is_durable = with_lives || report.forgetting.is_none();
+    let mut now = None;
+    if let Some((birth, _)) = found_witness {
+        let epoch = space.epoch;
+        let sequence = space.live.back().map_or(0, |segment| segment.sequence);
+        let witness = Witness {
+            count: seen.map_or(0, |seen| seen.count),
+            generation: replay.lives.generation,
+            epoch,
+            sequence,
+            frame: last.0,
+            birth,
+        };
+        now = Some(witness::renew(
+            volume,
+            config,
+            witness,
+            generation_is_durable,
+        )?);
+    }
     let groups = replay.groups.into_iter();
     let (groups, terms) = groups
         .map(|(id, replayed)| ((id, replayed.group), (id, replayed.terms)))
@@ -190,15 +230,41 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         groups,
         lives: replay.lives,
         life_is_durable: with_lives,
+        generation_is_durable,
+        witness: now,
         terms,
         frames: replay.frames,
         space,
         last_found: chain.last.0,
-        last: frame.map_or(chain.last, |begun| (begun.header.number, begun.checksum)),
+        last,
         frame_bytes_longest,
         next_incarnation: replay.next_incarnation,
         report,
     })
+}
+
+/// What the witness saw in this log.
+fn seen(found: Option<(u128, witness::Found)>, config: &LogConfig) -> Option<Witness> {
+    match found {
+        Some((_, witness::Found::Witness(witness))) => Some(witness),
+        _ => None,
+    }
+    .filter(|_| !config.is(Mutant::IgnoresWitness))
+}
+
+/// Whether the log has forgotten something, by what was found of its witness.
+fn forgetting(
+    found: Option<(u128, witness::Found)>,
+    cut_short: bool,
+    config: &LogConfig,
+) -> Option<Forgetting> {
+    let (birth, found) = found.filter(|_| !config.is(Mutant::IgnoresWitness))?;
+    match found {
+        witness::Found::Unreadable => Some(Forgetting::WitnessLost),
+        witness::Found::Witness(_) if cut_short => Some(Forgetting::CutShort),
+        witness::Found::Witness(witness) if witness.birth != birth => Some(Forgetting::Copied),
+        witness::Found::Witness(_) | witness::Found::Nothing => None,
+    }
 }
 
 /// The segments that may be live, by ascending sequence, and the first of them as far as any header

@@ -38,6 +38,9 @@ impl Volume for Counting {
     fn prepare(&mut self, slot: u32) -> io::Result<()> {
         self.volume.prepare(slot)
     }
+    fn open_witness(&mut self) -> io::Result<u128> {
+        self.volume.open_witness()
+    }
 }
 
 fn large_config() -> LogConfig {

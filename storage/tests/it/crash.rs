@@ -280,6 +280,9 @@ impl Volume for Dying {
     fn prepare(&mut self, slot: u32) -> io::Result<()> {
         self.0.prepare(slot)
     }
+    fn open_witness(&mut self) -> io::Result<u128> {
+        self.0.open_witness()
+    }
 }
 
 fn interrupt_recovery(volume: &MemoryVolume, found: &Model, seed: u64, named: &str) {

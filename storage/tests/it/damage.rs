@@ -531,6 +531,9 @@ impl Volume for WrongOnce {
     fn prepare(&mut self, slot: u32) -> std::io::Result<()> {
         self.volume.prepare(slot)
     }
+    fn open_witness(&mut self) -> std::io::Result<u128> {
+        self.volume.open_witness()
+    }
 }
 
 /// Recovery looks at a frame, and reads it again to replay it. A disk that gives other bytes then

@@ -13,3 +13,4 @@ mod model;
 mod property;
 mod space;
 mod starts;
+mod witness;

@@ -102,7 +102,7 @@ impl InFlight {
             InFlightOp::Send { .. } | InFlightOp::Receive { .. } => None,
         });
         match disk {
-            Some((what, slot)) => format!("{what} segment {slot}"),
+            Some((what, slot)) => format!("{what} {}", pontoon_storage::slot_name(slot)),
             None => "an operation of a socket".to_owned(),
         }
     }

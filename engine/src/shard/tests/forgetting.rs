@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use pontoon_raft::{GroupId, NodeId, RoleName};
+use pontoon_storage::Volume;
 use pontoon_storage::memory::MemoryVolume;
 
 use super::cluster::{Cluster, GROUP, log_config, poll};
@@ -149,5 +150,71 @@ fn a_group_with_one_member_goes_on_beside_one_that_was_forgotten() {
         cluster.run(50);
         let proposal = cluster.other_group(1, alone).propose(b"alone".to_vec());
         cluster.wait(proposal).expect("it needs nobody");
+    }
+}
+
+/// Seen with real nodes: nobody who was there remembered what was promised in the same life.
+#[test]
+fn a_log_that_ends_before_its_witness_elects_nobody_with_one_that_was_away() {
+    for lost in [Lost::NewestWrites, Lost::AllSegments, Lost::IsCopy] {
+        let mut cluster = Cluster::led_by_first(3);
+        cluster.run(300);
+        cluster.power_off(2);
+        let copy = cluster.nodes[1].volume.clone();
+        let all = acknowledge(&mut cluster, 0, 0..20);
+        // The witness follows at a distance.
+        cluster.run(1_500);
+        cluster.power_off(0);
+        cluster.power_off(1);
+        lost.lose(&mut cluster.nodes[1].volume, copy);
+        cluster.power_on(1);
+        cluster.power_on(2);
+        make_again_if_lost(&mut cluster, 1);
+        for _ in 0..100 {
+            cluster.run(100);
+            let elected = leads(&cluster, 1) || leads(&cluster, 2);
+            assert!(!elected, "{lost:?}: what was acknowledged is not there");
+        }
+        cluster.power_on(0);
+        cluster.until("all have everything", |cluster| {
+            (0..3).all(|node| cluster.applied(node).starts_with(&all))
+        });
+        cluster.until("it counts again", |cluster| counts(cluster, 1));
+    }
+}
+
+/// What becomes of a disk while its node is off.
+#[derive(Clone, Copy, Debug)]
+enum Lost {
+    NewestWrites,
+    AllSegments,
+    IsCopy,
+}
+
+impl Lost {
+    fn lose(self, volume: &mut MemoryVolume, copy: MemoryVolume) {
+        match self {
+            Self::NewestWrites => {
+                let is_used = |slot: &u32| {
+                    let image = volume.image(*slot).unwrap();
+                    image.iter().any(|byte| *byte != 0)
+                };
+                let newest = volume.slots().into_iter().rfind(is_used);
+                let image = volume.image_mut(newest.unwrap()).unwrap();
+                let last = image.chunks(4096).rposition(|block| block.iter().any(|it| *it != 0));
+                image[(last.unwrap() - 3) * 4096..].fill(0);
+            }
+            Self::AllSegments => volume.slots().into_iter().for_each(|slot| volume.remove(slot)),
+            Self::IsCopy => {
+                *volume = copy;
+                volume.copied();
+            }
+        }
+    }
+}
+
+fn make_again_if_lost(cluster: &mut Cluster, node: usize) {
+    if cluster.status(node).is_none() {
+        make_again(cluster, node);
     }
 }
