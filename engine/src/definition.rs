@@ -61,6 +61,13 @@ impl Definition {
         lists.into_iter().any(|list| list.contains(&node.0))
     }
 
+    /// Tells definitions apart that differ, however their members are listed.
+    pub(crate) fn digest(&self) -> u64 {
+        let bytes = Self::new(&self.kind, &self.membership()).encode();
+        let backwards: Vec<u8> = bytes.iter().rev().copied().collect();
+        u64::from(crc32c::crc32c(&bytes)) << 32 | u64::from(crc32c::crc32c(&backwards))
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("strings and integers are always JSON")
     }

@@ -1,8 +1,8 @@
 //! How a message of a group becomes a head on the wire, and back.
 
 use pontoon_raft::{
-    AppendEntries, AppendOutcome, AppendResponse, Body, EntryId, GroupId, LogIndex, LogRoom,
-    Message, Repaired, RequestVote, Term, VoteKind, VoteResponse,
+    AppendEntries, AppendOutcome, AppendResponse, Body, EntryId, Founding, GroupId, LogIndex,
+    LogRoom, Message, Repaired, RequestVote, Term, VoteKind, VoteResponse,
 };
 use pontoon_storage::Life;
 use pontoon_transport::Head;
@@ -15,6 +15,7 @@ const TIMEOUT_NOW: u8 = 5;
 const REPAIRED: u8 = 6;
 const INTRODUCTION: u8 = 7;
 const RECOGNISED: u8 = 8;
+const FOUNDING: u8 = 9;
 
 /// The vote was given, or the logs matched.
 const FLAG_YES: u8 = 1;
@@ -26,6 +27,8 @@ const FLAG_LOG_FULL: u8 = 4;
 const FLAG_SHORT: u8 = 8;
 /// The follower has renounced: it can't lead.
 const FLAG_RENOUNCED: u8 = 16;
+/// The sender of a founding wants an answer.
+const FLAG_ASKS: u8 = 2;
 const KIND_SHIFT: u8 = 1;
 
 /// What a core says of itself before anything of its groups.
@@ -130,6 +133,12 @@ pub(crate) fn head(group: GroupId, message: &Message) -> Head {
             kind: TIMEOUT_NOW,
             ..head
         },
+        Body::Founding(founding) => Head {
+            kind: FOUNDING,
+            flags: flag(founding.founded, FLAG_YES) | flag(founding.asks, FLAG_ASKS),
+            index: founding.definition,
+            ..head
+        },
     }
 }
 
@@ -195,6 +204,12 @@ pub(crate) fn message(head: &Head) -> Option<Message> {
         }
         .into(),
         TIMEOUT_NOW => Body::TimeoutNow,
+        FOUNDING => Founding {
+            definition: head.index,
+            founded: head.flags & FLAG_YES != 0,
+            asks: head.flags & FLAG_ASKS != 0,
+        }
+        .into(),
         _ => return None,
     };
     let term = Term(head.term);

@@ -78,8 +78,8 @@
 //! epoch u64, with its highest bit set once peers were told, nonce u64; peers met: node,
 //! generation, epoch and nonce, all u64). A group state is incarnation, vote, commit, compacted
 //! index, compacted term, last index, last term, all u64; flags u32 (1 voted, 2 tainted, 4: the
-//! generation follows the definition); definition length u32; definition; generation u64; the
-//! current term is in the record's header.
+//! generation follows the definition, 8 unfounded); definition length u32; definition;
+//! generation u64; the current term is in the record's header.
 //!
 //! The file `witness` holds, in two blocks at 0 and 65536 that are written in turns:
 //!

@@ -8,6 +8,7 @@ use crate::disk::{Volume, WITNESS_SLOT, WITNESS_STRIDE};
 use crate::error::OpenError;
 use crate::identity::LogIdentity;
 use crate::layout::{BLOCK_BYTES_MIN, NUMBER_MAX};
+use crate::mutant::Mutant;
 use crate::record::{u32_at, u64_at};
 use crate::slab::SlabPool;
 
@@ -34,9 +35,17 @@ pub(crate) struct Witness {
     pub(crate) birth: u128,
 }
 
-/// What was found of it when the log was opened.
+/// The witness of a log that is being opened.
+#[derive(Debug)]
+pub(crate) struct Testimony {
+    /// When and where its file was made.
+    pub(crate) birth: u128,
+    found: Found,
+}
+
+/// What was found of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
+enum Found {
     /// It was not there, or never written.
     Nothing,
     Witness(Witness),
@@ -66,6 +75,26 @@ impl std::fmt::Display for Forgetting {
             }
             Self::WitnessLost => "the file `witness` can't be read",
         })
+    }
+}
+
+impl Testimony {
+    /// What it saw in the log.
+    pub(crate) fn seen(&self) -> Option<Witness> {
+        match self.found {
+            Found::Witness(witness) => Some(witness),
+            Found::Nothing | Found::Unreadable => None,
+        }
+    }
+
+    /// Whether the log has forgotten something.
+    pub(crate) fn forgetting(&self, cut_short: bool) -> Option<Forgetting> {
+        match self.found {
+            Found::Unreadable => Some(Forgetting::WitnessLost),
+            Found::Witness(_) if cut_short => Some(Forgetting::CutShort),
+            Found::Witness(witness) if witness.birth != self.birth => Some(Forgetting::Copied),
+            Found::Witness(_) | Found::Nothing => None,
+        }
     }
 }
 
@@ -135,12 +164,12 @@ fn put_identity(identity: &LogIdentity, put: &mut impl FnMut(usize, &[u8])) {
     put(42, &identity.cores.to_le_bytes());
 }
 
-/// Opens the witness of a volume, or makes it; gives its birth and what it says. `None` where there
-/// is no room for one: the log does without.
+/// Opens the witness of a volume, or makes it. `None` where there is no room for one: the log does
+/// without.
 pub(crate) fn open(
     volume: &mut dyn Volume,
-    identity: &LogIdentity,
-) -> Result<Option<(u128, Found)>, OpenError> {
+    config: &LogConfig,
+) -> Result<Option<Testimony>, OpenError> {
     let birth = match volume.open_witness() {
         Ok(birth) => birth,
         Err(error) => {
@@ -160,18 +189,19 @@ pub(crate) fn open(
             continue;
         }
         written |= block.iter().any(|byte| *byte != 0);
-        let found = Witness::decode(identity, block);
+        let found = Witness::decode(&config.identity, block);
         newest = newest
             .into_iter()
             .chain(found)
             .max_by_key(|found| found.count);
     }
     let found = match newest {
+        _ if config.is(Mutant::IgnoresWitness) => Found::Nothing,
         Some(witness) => Found::Witness(witness),
         None if written => Found::Unreadable,
         None => Found::Nothing,
     };
-    Ok(Some((birth, found)))
+    Ok(Some(Testimony { birth, found }))
 }
 
 fn read(volume: &mut dyn Volume, offset: u64, block: &mut [u8]) -> io::Result<()> {

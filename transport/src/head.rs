@@ -14,9 +14,10 @@
 //! 6 repaired         epoch of the log
 //! 7 introduction     own epoch        own nonce      epoch met      nonce    generation met
 //! 8 recognised
+//! 9 founding         definition
 //! ```
 //!
-//! The last two are of no group: an introduction says which life of its log the sender is in, its
+//! Introduction and recognised are of no group: an introduction says which life of its log the sender is in, its
 //! generation in `term`, and in which one it last met the receiver (all 0 if never).
 //!
 //! `count` is the number of records and not 0 in append entries only; fields left blank are 0.

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crate::founding::Unfounded;
 use crate::membership::Membership;
 use crate::output::HardState;
 use crate::sizes::EntryRun;
@@ -75,4 +76,8 @@ pub struct Boot {
     /// The disk lost something durable: this replica must not vote, campaign or count. Of the log
     /// only what is compacted is believed; commit index and `applied` are not.
     pub tainted: bool,
+    /// The replica has not met all members. Then it is tainted, too.
+    pub unfounded: Option<Unfounded>,
+    /// A digest of the group's definition.
+    pub definition: u64,
 }

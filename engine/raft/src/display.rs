@@ -3,8 +3,8 @@
 use core::fmt;
 
 use crate::message::{
-    AppendEntries, AppendOutcome, AppendResponse, Body, LogRoom, Message, RequestVote, VoteKind,
-    VoteResponse,
+    AppendEntries, AppendOutcome, AppendResponse, Body, Founding, LogRoom, Message, RequestVote,
+    VoteKind, VoteResponse,
 };
 
 impl fmt::Display for Message {
@@ -22,7 +22,24 @@ impl fmt::Display for Body {
             Self::AppendResponse(response) => response.fmt(formatter),
             Self::Repaired(repaired) => write!(formatter, "Repaired epoch {}", repaired.log_epoch),
             Self::TimeoutNow => formatter.write_str("TimeoutNow"),
+            Self::Founding(founding) => founding.fmt(formatter),
         }
+    }
+}
+
+impl fmt::Display for Founding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said = if self.founded {
+            "founded"
+        } else {
+            "not founded"
+        };
+        let asks = if self.asks { ", asks" } else { "" };
+        write!(
+            formatter,
+            "Founding: definition {:016x}, {said}{asks}",
+            self.definition
+        )
     }
 }
 

@@ -48,6 +48,7 @@ mod append;
 mod config;
 mod display;
 mod election;
+mod founding;
 mod invariants;
 mod leader;
 mod log;
@@ -66,10 +67,11 @@ mod status;
 mod transfer;
 
 pub use config::{Boot, RaftConfig};
+pub use founding::Unfounded;
 pub use membership::{Membership, VoteResult};
 pub use message::{
-    AppendEntries, AppendOutcome, AppendResponse, Body, EntryKind, EntryMeta, LogRoom, Message,
-    Repaired, RequestVote, VoteKind, VoteResponse,
+    AppendEntries, AppendOutcome, AppendResponse, Body, EntryKind, EntryMeta, Founding, LogRoom,
+    Message, Repaired, RequestVote, VoteKind, VoteResponse,
 };
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;

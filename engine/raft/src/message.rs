@@ -61,6 +61,19 @@ pub enum Body {
     Repaired(Repaired),
     /// Campaign at once: leadership is transferred (thesis 3.10).
     TimeoutNow,
+    /// What its sender holds of a group that is to be founded. Of no term.
+    Founding(Founding),
+}
+
+/// What a member says to one that is not founded, or asks when it is not founded itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Founding {
+    /// A digest of the group's definition.
+    pub definition: u64,
+    /// Whether it has met all members.
+    pub founded: bool,
+    /// Whether it wants an answer.
+    pub asks: bool,
 }
 
 /// RequestVote of figure 3.1.
@@ -212,7 +225,8 @@ body_from!(
     VoteResponse,
     AppendEntries,
     AppendResponse,
-    Repaired
+    Repaired,
+    Founding
 );
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ pub enum Mutant {
     VotesForOldLog,
     /// A disk's acknowledgement counts for entries that were replaced since it was asked for.
     AcknowledgesReplaced,
+    /// A group is founded once a majority of its members has met.
+    FoundedByMajority,
     /// A damaged replica votes and acknowledges.
     TaintedTakesPart,
     /// A damaged replica counts as soon as it has what is committed, without an entry that was

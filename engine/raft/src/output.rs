@@ -60,7 +60,7 @@ pub struct Outgoing {
 pub struct Output {
     /// Term and vote to persist; the latest counts.
     pub hard_state: Option<HardState>,
-    /// The damage is repaired: to be persisted like term and vote.
+    /// The damage is repaired, or the replica is founded: to be persisted like term and vote.
     pub repaired: bool,
     /// Entries to persist, in order.
     pub appended: Vec<Appended>,
@@ -69,6 +69,8 @@ pub struct Output {
     /// Followers that lack what they had acknowledged: the operator should know. They are sent it
     /// again.
     pub forgot: Vec<Forgot>,
+    /// A member that holds another definition of the group: the operator should know.
+    pub differs: Option<NodeId>,
 }
 
 /// A follower whose answer to its leader takes back what it had acknowledged.
@@ -88,6 +90,7 @@ impl Output {
         self.appended.clear();
         self.messages.clear();
         self.forgot.clear();
+        self.differs = None;
     }
 
     pub(crate) fn send_now(&mut self, to: NodeId, message: Message) {

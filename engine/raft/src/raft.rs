@@ -4,6 +4,7 @@ use rand_pcg::Pcg32;
 use rand_pcg::rand_core::{RngCore, SeedableRng};
 
 use crate::config::{Boot, RaftConfig};
+use crate::founding::Meeting;
 use crate::log::Log;
 use crate::membership::Membership;
 use crate::message::{Body, EntryMeta, LogRoom, Message, RequestVote, VoteKind, VoteResponse};
@@ -58,6 +59,10 @@ pub struct Raft {
     pub(crate) log_epoch: u64,
     /// The disk lost something durable. It follows, and promises nothing.
     pub(crate) tainted: bool,
+    /// Whom it has met, until it is founded. Invariant: then it is tainted.
+    pub(crate) meeting: Option<Meeting>,
+    /// A digest of the group's definition.
+    pub(crate) definition: u64,
     /// Of a tainted replica's log, what is known to be the leader's.
     pub(crate) verified: LogIndex,
     /// The log failed while running: this replica leads and campaigns no more.
@@ -102,7 +107,9 @@ impl Raft {
             },
             election_deadline: now,
             log_epoch: boot.log_epoch,
-            tainted: boot.tainted,
+            tainted: boot.tainted || boot.unfounded.is_some(),
+            meeting: boot.unfounded.map(|unfounded| Meeting::new(unfounded, now)),
+            definition: boot.definition,
             verified: compacted,
             log_failed: false,
             renounced: false,
@@ -127,6 +134,9 @@ impl Raft {
         output: &mut Output,
     ) {
         self.now = now;
+        if let Body::Founding(founding) = message.body {
+            return self.handle_founding(from, founding, output);
+        }
         let forged = from == self.config.id || self.is_out_of_reach(message.term);
         if forged || !self.admits_term(from, &message, output) {
             return;
@@ -146,6 +156,7 @@ impl Raft {
             Body::AppendResponse(response) => self.handle_append_response(from, response, output),
             Body::Repaired(repaired) => self.handle_repaired(from, repaired, output),
             Body::TimeoutNow => self.handle_timeout_now(from, output),
+            Body::Founding(_) => {}
         }
     }
 
@@ -205,6 +216,8 @@ impl Raft {
         }
         if self.is_leader() {
             self.tick_leader(output);
+        } else if !self.is_founded() {
+            self.ask_again(output);
         } else {
             self.campaign(now, output);
         }
@@ -213,8 +226,9 @@ impl Raft {
     /// When [`tick`](Self::tick) next has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Time {
-        match &self.role {
-            Role::Leader(leader) => leader.next_deadline(),
+        match (&self.role, &self.meeting) {
+            (Role::Leader(leader), _) => leader.next_deadline(),
+            (_, Some(meeting)) => meeting.ask_at(),
             _ if self.promotable() => self.election_deadline,
             _ => Time(u64::MAX),
         }

@@ -26,6 +26,7 @@ impl Raft {
         self.log_epoch = log_epoch;
         self.verified = self.verified.max(self.commit_index);
         self.tainted = true;
+        self.forget_meeting();
         self.become_follower(self.current_term, None, output);
     }
 
@@ -127,10 +128,17 @@ impl Raft {
     ) {
         let of_this_epoch = repaired.log_epoch == self.log_epoch;
         if self.tainted && of_this_epoch && self.leader() == Some(from) {
-            self.tainted = false;
-            self.promised_by = self.log.begin_write();
-            output.repaired = true;
+            self.promise_again(output);
         }
+    }
+
+    /// Nothing that it may have promised and lost matters any more, once this is durable.
+    pub(crate) fn promise_again(&mut self, output: &mut Output) {
+        self.tainted = false;
+        self.meeting = None;
+        self.promised_by = self.log.begin_write();
+        output.repaired = true;
+        self.reset_election_timer();
     }
 }
 

@@ -50,6 +50,10 @@ pub struct Status {
     pub membership: Membership,
     /// Its disk lost something durable.
     pub tainted: bool,
+    /// Members that it waits for: it promises nothing before it has met all of them once.
+    pub awaits: Vec<NodeId>,
+    /// Members that hold another definition of the group: nobody leads before they agree.
+    pub differs: Vec<NodeId>,
     /// The leadership transfer under way, on a leader that was asked for one: proposals are refused
     /// meanwhile.
     pub transfer: Option<TransferStatus>,
@@ -85,6 +89,7 @@ impl Raft {
     /// What this replica knows now. Allocates; not for every turn.
     #[must_use]
     pub fn status(&self) -> Status {
+        let (awaits, differs) = self.awaited_members();
         Status {
             id: self.config.id,
             role: self.role_name(),
@@ -98,6 +103,8 @@ impl Raft {
             durable_index: self.log.durable_index(),
             membership: self.membership.clone(),
             tainted: self.tainted,
+            awaits,
+            differs,
             transfer: self.transfer(),
             peers: self.peer_statuses(),
         }

@@ -2,9 +2,10 @@
 //!
 //! The atlas: only disks of the fixed minority that may lose what they acknowledged, in groups
 //! whose machines are built from the log. A log that its witness has seen longer, and a copy that
-//! was made file by file, find it out alone. An empty disk, and one that was taken back whole, must
-//! be told: that is only done while every other node has met the node in a life that its disk would
-//! not remember. What nobody who is there can know, is known only by those who are not.
+//! was made file by file, find it out alone; on an empty disk groups are made anew, which nobody
+//! leads before all members have met. One that was taken back whole must be told: that is only done
+//! while every other node has met the node in a life that its disk would not remember. What nobody
+//! who is there can know, is known only by those who are not.
 
 use pontoon::NodeId;
 use pontoon::storage::Life;
@@ -126,10 +127,8 @@ impl World {
 
     fn empty_disk(&mut self, position: usize) {
         let version = self.places[position].disk.version + 1;
-        if self.all_would_tell(position, None) {
-            self.replace_disk(position, Disk::new(), version);
-            self.injected(Fault::DiskEmptied);
-        }
+        self.replace_disk(position, Disk::new(), version);
+        self.injected(Fault::DiskEmptied);
     }
 
     fn restore_disk(&mut self, position: usize) {
@@ -137,21 +136,21 @@ impl World {
         let Some((disk, life)) = self.places[position].copy.clone() else {
             return;
         };
-        if life != self.places[position].life && self.all_would_tell(position, Some(life)) {
+        if life != self.places[position].life && self.all_would_tell(position, life) {
             self.replace_disk(position, disk, version);
             self.injected(Fault::DiskRestored);
         }
     }
 
-    /// Whether every other node has met this one in a life that a disk which stands in another, or
-    /// in none, would not remember.
-    fn all_would_tell(&self, position: usize, life: Option<Life>) -> bool {
+    /// Whether every other node has met this one in a life that a disk which stands in another
+    /// would not remember.
+    fn all_would_tell(&self, position: usize, life: Life) -> bool {
         let (node, core) = (self.places[position].node, self.places[position].core);
         let id = NodeId(node as u64 + 1);
         let mut others = (0..self.swarm.nodes).filter(|other| *other != node);
         others.all(|other| {
             let met = self.places[self.place(other, core)].believed.get(&id);
-            met.is_some_and(|met| life.is_none_or(|life| *met > life))
+            met.is_some_and(|met| *met > life)
         })
     }
 

@@ -56,6 +56,7 @@ pub const MUTANTS: &[NamedMutant] = &[
         "disk acknowledges what was replaced",
         RaftMutant::AcknowledgesReplaced,
     ),
+    core("a majority founds a group", RaftMutant::FoundedByMajority),
     core("tainted replica takes part", RaftMutant::TaintedTakesPart),
     core(
         "tainted replica counts once it is refilled",

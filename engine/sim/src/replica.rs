@@ -18,6 +18,7 @@ pub(crate) struct Seen {
     voted_for: Option<NodeId>,
     leads: bool,
     tainted: bool,
+    founded: bool,
     commit: (LogIndex, Option<Term>),
     durable: (LogIndex, Option<Term>),
     last: (LogIndex, Option<Term>),
@@ -35,6 +36,7 @@ impl Seen {
             voted_for: raft.voted_for(),
             leads: raft.is_leader(),
             tainted: raft.is_tainted(),
+            founded: raft.is_founded(),
             commit: place(raft.commit_index()),
             durable: place(raft.durable_index()),
             last: place(raft.last_index()),
@@ -136,7 +138,7 @@ impl World {
         let stale = now.stale_acknowledgements - before.stale_acknowledgements;
         self.coverage.add(RareEvent::StaleAcknowledgement, stale);
         self.note_vote(position, before, now);
-        if before.tainted && !now.tainted {
+        if before.tainted && !now.tainted && before.founded {
             self.coverage.mark(RareEvent::DamageRefetched);
             let reported = self.places[position].reported.iter();
             let reported = reported.filter(|(of, _)| *of == group).map(|(_, at)| *at);

@@ -201,10 +201,15 @@ impl Groups {
             group,
             message: error.to_string(),
         })?;
-        self.log.create_group(group, &definition.encode())?;
+        if definition.is_alone() {
+            self.log.create_group(group, &definition.encode())?;
+        } else {
+            self.log.create_unfounded(group, &definition.encode())?;
+        }
         let frame = self.log.open_frame();
         let raft = new_raft(&self.config, group, &definition, &self.log, self.now);
-        let held = machine.durable_index().filter(|_| raft.is_tainted());
+        let lost = self.log.is_tainted(group) || self.log.has_forgotten(group);
+        let held = machine.durable_index().filter(|_| lost);
         let replica = Replica::new(
             group,
             definition,
@@ -254,6 +259,17 @@ impl Groups {
             self.campaign(slot);
         }
         self.arm(slot);
+    }
+
+    /// What a peer says of groups is believed from now on: those that wait to meet it ask it.
+    pub(super) fn meet_members(&mut self, peer: NodeId) {
+        for slot in self.replicas.slots() {
+            let replica = &mut self.replicas[slot];
+            if !replica.raft.is_founded() && replica.definition.has_member(peer) {
+                replica.raft.meet(self.now, peer, &mut self.output);
+                self.process_output(slot, Source::None);
+            }
+        }
     }
 
     pub(super) fn known(&self, group: GroupId) -> Result<ReplicaSlot, RequestError> {

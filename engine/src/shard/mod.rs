@@ -424,7 +424,10 @@ impl Shard {
             }
             let socket = link.socket;
             match self.groups.greet(peer, link) {
-                Ok(true) => self.take_frames(socket, operations),
+                Ok(true) => {
+                    self.groups.meet_members(peer);
+                    self.take_frames(socket, operations);
+                }
                 Ok(false) => {}
                 Err(error) => self.disconnect(peer, error.into(), operations),
             }

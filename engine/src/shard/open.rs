@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use pontoon_raft::{
     Boot, EntryRun, GroupId, HardState, LogIndex, Membership, Output, Raft, RaftConfig, Time,
+    Unfounded,
 };
 use pontoon_storage::{RecoveredGroup, Recovery, SegmentLog};
 
@@ -213,6 +214,8 @@ fn reopen(
         sizes: entry_runs.collect(),
         log_epoch: log.life().number(),
         tainted,
+        unfounded: unfounded(group.unfounded, tainted),
+        definition: definition.digest(),
     };
     let raft = Raft::new(raft_config(config, id), boot, now);
     let applied = held.max(compacted.index);
@@ -221,6 +224,13 @@ fn reopen(
     let mut replica = Replica::new(id, definition, raft, machine, applied, frame, awaited);
     replica.machine_failure = failure;
     Ok(replica)
+}
+
+/// How a replica is that has not met all members: one that was made in a log which had lost
+/// something may have been a member before.
+fn unfounded(is_unfounded: bool, tainted: bool) -> Option<Unfounded> {
+    let lost_nothing = !tainted;
+    is_unfounded.then_some(Unfounded { lost_nothing })
 }
 
 /// `None` if no factory makes machines of its kind.
@@ -247,6 +257,8 @@ pub(super) fn new_raft(
         membership,
         log_epoch: log.life().number(),
         tainted: log.is_tainted(group) || forgot,
+        unfounded: unfounded(log.is_unfounded(group), log.is_tainted(group) || forgot),
+        definition: definition.digest(),
         ..Boot::default()
     };
     Raft::new(raft_config(config, group), boot, now)

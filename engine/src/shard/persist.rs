@@ -40,6 +40,7 @@ impl Groups {
             self.sort_messages(slot, matches!(staged, Ok(true)));
         }
         self.tell_forgot(slot);
+        self.tell_differs(slot);
         self.output.clear();
         self.replicas[slot].notice_role(self.config.node, self.failed);
         self.queue_to_apply(slot);
@@ -56,6 +57,23 @@ impl Groups {
                     "node {peer} forgot what it had acknowledged, or another speaks in its name"
                 );
             }
+        }
+    }
+
+    /// Says which member was told of another definition of the group.
+    fn tell_differs(&mut self, slot: ReplicaSlot) {
+        let Some(peer) = self.output.differs else {
+            return;
+        };
+        if let Some(suppressed) = self.lines.admit("differs", self.now) {
+            let (node, replica) = (self.config.node, &self.replicas[slot]);
+            let (group, kind) = (replica.id, &replica.definition.kind);
+            let members = replica.definition.membership().members();
+            tracing::error!(
+                %node, %group, %peer, kind, ?members, suppressed,
+                "node {peer} holds another definition of the group: nobody leads it before all \
+                 members were given the same kind and members"
+            );
         }
     }
 
@@ -96,7 +114,7 @@ impl Groups {
         if std::mem::take(&mut self.output.repaired) {
             admitted(self.log.set_tainted(group, false))?;
             let node = self.config.node;
-            tracing::info!(%node, %group, "damage repaired: this replica votes again");
+            tracing::info!(%node, %group, "this replica votes: it was founded, or repaired");
             staged = true;
         }
         for position in 0..self.output.appended.len() {

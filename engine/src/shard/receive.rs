@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use pontoon_raft::{
-    AppendEntries, Body, EntryKind, EntryMeta, GroupId, LogRoom, Message, NodeId, Raft,
+    AppendEntries, Body, EntryKind, EntryMeta, Founding, GroupId, LogRoom, Message, NodeId, Raft,
+    Term,
 };
 use pontoon_storage::{AppendError, RecordKind, SegmentLog, record};
 use pontoon_transport::Frame;
@@ -77,7 +78,14 @@ impl Groups {
             return Err(DropReason::LogFailed);
         }
         let replica = &mut self.replicas[slot];
-        if !replica.takes_part() {
+        let is_founding = matches!(message.body, Body::Founding(_));
+        if replica.definition.is_lost()
+            && let Body::Founding(said) = message.body
+        {
+            self.answer_as_lost(slot, from, said);
+            return Ok(());
+        }
+        if !replica.takes_part() && !is_founding {
             return Err(DropReason::NoStateMachine);
         }
         if !replica.definition.has_member(from) {
@@ -115,6 +123,19 @@ impl Groups {
 }
 
 impl Groups {
+    /// Of this group nothing but its number is left here. Whoever is to meet all members has met
+    /// this one all the same, and it may have promised something.
+    fn answer_as_lost(&mut self, slot: ReplicaSlot, from: NodeId, said: Founding) {
+        let answer = Founding {
+            founded: true,
+            asks: false,
+            ..said
+        };
+        if said.asks {
+            self.outbox.push((slot, from, Message::new(Term(0), answer)));
+        }
+    }
+
     /// A node that is no member here was told that it is one: the group was made with other members
     /// there, and a majority there may be none here. Said once of each.
     fn note_stranger(&mut self, slot: ReplicaSlot, peer: NodeId) {

@@ -21,6 +21,8 @@ pub(crate) struct GroupState {
     pub(crate) last: EntryId,
     /// Damage was found and the group has not been declared whole since.
     pub(crate) tainted: bool,
+    /// It has not met all members since it was made.
+    pub(crate) unfounded: bool,
     /// The generation of the log in which it was last known to have forgotten nothing; 0 if never.
     pub(crate) sound_in: u64,
     pub(crate) definition: Vec<u8>,
@@ -31,6 +33,8 @@ const FLAG_VOTED: u32 = 1;
 const FLAG_TAINTED: u32 = 2;
 /// The generation follows the definition. Without it, it is the first one.
 const FLAG_GENERATION: u32 = 4;
+/// It was made, and has not met all members.
+const FLAG_UNFOUNDED: u32 = 8;
 const GENERATION_BYTES: usize = 8;
 
 impl GroupState {
@@ -41,6 +45,9 @@ impl GroupState {
         let mut flags = FLAG_GENERATION;
         if self.tainted {
             flags |= FLAG_TAINTED;
+        }
+        if self.unfounded {
+            flags |= FLAG_UNFOUNDED;
         }
         if self.voted_for.is_some() {
             flags |= FLAG_VOTED;
@@ -91,6 +98,7 @@ impl GroupState {
             compacted: entry_at(payload, 24),
             last: entry_at(payload, 40),
             tainted: flags & FLAG_TAINTED != 0,
+            unfounded: flags & FLAG_UNFOUNDED != 0,
             sound_in,
             definition: definition.to_vec(),
         })
@@ -150,6 +158,7 @@ mod tests {
             compacted: EntryId::new(LogIndex(5), Term(6)),
             last: EntryId::new(LogIndex(7), Term(8)),
             tainted: true,
+            unfounded: true,
             sound_in: 9,
             definition: b"definition".to_vec(),
         };

@@ -18,6 +18,28 @@ impl SegmentLog {
     /// [`GroupExists`](AppendError::GroupExists), [`TooLarge`](AppendError::TooLarge) when the
     /// definition needs more than half a frame, and those of [`admit`](Self::admit).
     pub fn create_group(&mut self, group: GroupId, definition: &[u8]) -> Result<(), AppendError> {
+        self.make_group(group, definition, false)
+    }
+
+    /// The same for one that is to meet all its members before it promises anything:
+    /// [`set_tainted`](Self::set_tainted) says that it has.
+    ///
+    /// # Errors
+    /// As [`create_group`](Self::create_group).
+    pub fn create_unfounded(
+        &mut self,
+        group: GroupId,
+        definition: &[u8],
+    ) -> Result<(), AppendError> {
+        self.make_group(group, definition, true)
+    }
+
+    fn make_group(
+        &mut self,
+        group: GroupId,
+        definition: &[u8],
+        unfounded: bool,
+    ) -> Result<(), AppendError> {
         if self.groups.contains_key(&group) {
             return Err(AppendError::GroupExists { group });
         }
@@ -25,6 +47,7 @@ impl SegmentLog {
             incarnation: self.next_incarnation,
             definition: definition.to_vec(),
             tainted: self.damaged,
+            unfounded,
             sound_in: u64::from(self.lives.generation == 1),
             ..GroupState::default()
         };
@@ -51,7 +74,8 @@ impl SegmentLog {
         self.change_state(group, |state| state.definition = definition.to_vec())
     }
 
-    /// Marks a group as tainted, or as repaired: then it has forgotten nothing either.
+    /// Marks a group as tainted, or as repaired: then it has forgotten nothing either, and is
+    /// founded.
     ///
     /// # Errors
     /// As [`define_group`](Self::define_group).
@@ -59,6 +83,7 @@ impl SegmentLog {
         let generation = self.lives.generation;
         self.change_state(group, |state| {
             state.tainted = tainted;
+            state.unfounded &= tainted;
             state.sound_in = if tainted { state.sound_in } else { generation };
         })
     }
@@ -69,6 +94,13 @@ impl SegmentLog {
     pub fn has_forgotten(&self, group: GroupId) -> bool {
         let group = self.groups.get(&group);
         group.is_some_and(|group| group.state.sound_in < self.lives.generation)
+    }
+
+    /// Whether the group was made and has not met all its members.
+    #[must_use]
+    pub fn is_unfounded(&self, group: GroupId) -> bool {
+        let group = self.groups.get(&group);
+        group.is_some_and(|group| group.state.unfounded)
     }
 
     fn change_state(

@@ -3,7 +3,8 @@
 //! Its verbs are in the files beside this one. Records: `groups` and `append` check them, `staging`
 //! copies them into frames, `write` seals these and takes completions. Reading back: `cache` from
 //! memory, `read` from the disk. Space: `compaction`, `checkpoint` and `relocation` make segments
-//! superfluous, `segments` frees and recycles them. `witness` says how far it came. `group`, `extents` and `frames` are the index.
+//! superfluous, `segments` frees and recycles them. `witness` says how far it came.
+//! `group`, `extents` and `frames` are the index.
 
 mod append;
 mod cache;

@@ -22,8 +22,7 @@ use crate::life::Lives;
 use crate::log::frames::Frames;
 use crate::log::group::Group;
 use crate::log::segments::Space;
-use crate::mutant::Mutant;
-use crate::witness::{self, Forgetting, Witness};
+use crate::witness::{self, Forgetting, Testimony, Witness};
 
 pub use inspect::{FrameVerdict, InspectedFrame, InspectedSegment, Inspection, inspect};
 
@@ -68,6 +67,8 @@ pub struct RecoveredGroup {
     /// The log was found to have forgotten something, and the group was not repaired since: it must
     /// not vote, campaign or count either, unless this node is its only member.
     pub forgot: bool,
+    /// It was made, and has not met all its members since: it has promised nothing.
+    pub unfounded: bool,
 }
 
 /// How recovery went.
@@ -138,6 +139,7 @@ impl Recovered {
             definition: group.state.definition.clone(),
             tainted: group.state.tainted,
             forgot: group.state.sound_in < self.lives.generation,
+            unfounded: group.state.unfounded,
         });
         Recovery {
             groups: groups.collect(),
@@ -151,8 +153,8 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     let mut reader = SegmentReader::new(volume, config)?;
     // Another's log is refused before anything is changed.
     let scan = reader.scan(config)?;
-    let found_witness = witness::open(reader.volume, &config.identity)?;
-    let mut seen = seen(found_witness, config);
+    let witness = witness::open(reader.volume, config)?;
+    let mut seen = witness.as_ref().and_then(Testimony::seen);
     let (candidates, base) = candidates(&scan);
     let found = candidates
         .iter()
@@ -163,15 +165,15 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     let (mut replay, unreplayed) = replay(&mut reader, &chain)?;
     chain.damage.extend(unreplayed);
     let newest_frame = found.iter().flat_map(|found| &found.frames);
-    let newest_epoch = newest_frame.map(|frame| frame.header.epoch).max();
-    let newest_epoch = newest_epoch.unwrap_or(0);
-    report.forgetting = forgetting(found_witness, chain.cut_short, config);
+    let newest_epoch = newest_frame
+        .map(|frame| frame.header.epoch)
+        .max()
+        .unwrap_or(0);
+    let cut_short = chain.cut_short;
+    report.forgetting = witness.as_ref().and_then(|it| it.forgetting(cut_short));
     if report.forgetting.is_some() {
-        let generation = replay
-            .lives
-            .generation
-            .max(seen.map_or(0, |seen| seen.generation));
-        replay.lives.generation = generation + 1;
+        let known = seen.map_or(0, |seen| seen.generation);
+        replay.lives.generation = replay.lives.generation.max(known) + 1;
     }
     let Begun {
         space,
@@ -185,17 +187,14 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         &mut replay.lives,
     )?;
     if let Some(begun) = &frame {
-        replay.frames.push(begun.header.number);
-        let (sequence, number) = (begun.header.sequence, begun.header.number);
-        let frames = &mut replay.frames;
-        frames.set_location(number, begun.slot, sequence, begun.offset);
+        enter(begun, &mut replay.frames);
     }
     report.epoch = space.epoch;
     // The epoch may have begun in one more.
     report.segments = space.live.len() - usize::from(frame.is_none());
     report.frames = chain.frames.len() as u64;
-    let lengths = chain.frames.iter();
-    let lengths = lengths.map(|frame| frame.header.frame_bytes(reader.block));
+    let block = reader.block;
+    let lengths = chain.frames.iter().map(|it| it.header.frame_bytes(block));
     let frame_bytes_longest = lengths.max().unwrap_or(0);
     report.damage = chain.damage;
     if !report.damage.is_empty() {
@@ -203,25 +202,16 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     }
     let last = frame.map_or(chain.last, |begun| (begun.header.number, begun.checksum));
     let generation_is_durable = with_lives || report.forgetting.is_none();
-    let mut now = None;
-    if let Some((birth, _)) = found_witness {
-        let epoch = space.epoch;
-        let sequence = space.live.back().map_or(0, |segment| segment.sequence);
-        let witness = Witness {
-            count: seen.map_or(0, |seen| seen.count),
-            generation: replay.lives.generation,
-            epoch,
-            sequence,
-            frame: last.0,
-            birth,
-        };
-        now = Some(witness::renew(
-            volume,
-            config,
-            witness,
-            generation_is_durable,
-        )?);
-    }
+    let now = witness.map(|witness| Witness {
+        count: seen.map_or(0, |seen| seen.count),
+        generation: replay.lives.generation,
+        epoch: space.epoch,
+        sequence: space.live.back().map_or(0, |segment| segment.sequence),
+        frame: last.0,
+        birth: witness.birth,
+    });
+    let renew = |now| witness::renew(volume, config, now, generation_is_durable);
+    let witness = now.map(renew).transpose()?;
     let groups = replay.groups.into_iter();
     let (groups, terms) = groups
         .map(|(id, replayed)| ((id, replayed.group), (id, replayed.terms)))
@@ -231,7 +221,7 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         lives: replay.lives,
         life_is_durable: with_lives,
         generation_is_durable,
-        witness: now,
+        witness,
         terms,
         frames: replay.frames,
         space,
@@ -243,28 +233,11 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     })
 }
 
-/// What the witness saw in this log.
-fn seen(found: Option<(u128, witness::Found)>, config: &LogConfig) -> Option<Witness> {
-    match found {
-        Some((_, witness::Found::Witness(witness))) => Some(witness),
-        _ => None,
-    }
-    .filter(|_| !config.is(Mutant::IgnoresWitness))
-}
-
-/// Whether the log has forgotten something, by what was found of its witness.
-fn forgetting(
-    found: Option<(u128, witness::Found)>,
-    cut_short: bool,
-    config: &LogConfig,
-) -> Option<Forgetting> {
-    let (birth, found) = found.filter(|_| !config.is(Mutant::IgnoresWitness))?;
-    match found {
-        witness::Found::Unreadable => Some(Forgetting::WitnessLost),
-        witness::Found::Witness(_) if cut_short => Some(Forgetting::CutShort),
-        witness::Found::Witness(witness) if witness.birth != birth => Some(Forgetting::Copied),
-        witness::Found::Witness(_) | witness::Found::Nothing => None,
-    }
+/// The frame that begins an epoch is one of the log.
+fn enter(begun: &ScannedFrame, frames: &mut Frames) {
+    let (sequence, number) = (begun.header.sequence, begun.header.number);
+    frames.push(number);
+    frames.set_location(number, begun.slot, sequence, begun.offset);
 }
 
 /// The segments that may be live, by ascending sequence, and the first of them as far as any header

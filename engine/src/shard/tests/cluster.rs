@@ -248,6 +248,16 @@ impl Cluster {
                 poll(&mut answer) == Some(Ok(()))
             });
         }
+        self.until("its members have met", |cluster| {
+            members.iter().all(|id| cluster.is_founded(id.0 as usize - 1, group))
+        });
+    }
+
+    /// Whether a node has met all members of a group; also if it is off, or not with it.
+    pub(super) fn is_founded(&self, node: usize, group: GroupId) -> bool {
+        let shard = self.nodes[node].shard.as_ref();
+        let replica = shard.and_then(|shard| shard.groups.replica(group));
+        replica.is_none_or(|replica| replica.raft.is_founded())
     }
 
     pub(super) fn elect(&mut self, node: usize) {
@@ -430,17 +440,23 @@ impl Cluster {
 
     /// Damages every place on a node's disk where these bytes are.
     pub(super) fn rot(&mut self, node: usize, bytes: &[u8]) {
+        let found = self.rot_everywhere(node, bytes);
+        assert_eq!(found, 1, "the bytes are on the disk in one place");
+    }
+
+    /// Wherever these bytes are on a node's disk, one bit of them flips. Gives in how many places.
+    pub(super) fn rot_everywhere(&mut self, node: usize, bytes: &[u8]) -> usize {
         let volume = &mut self.nodes[node].volume;
         let mut found = 0;
         for slot in volume.slots() {
             let image = volume.image_mut(slot).unwrap();
-            let mut places = image.windows(bytes.len());
-            if let Some(place) = places.position(|window| window == bytes) {
+            let place = |image: &[u8]| image.windows(bytes.len()).position(|it| it == bytes);
+            while let Some(place) = place(image) {
                 image[place] ^= 1;
                 found += 1;
             }
         }
-        assert_eq!(found, 1, "the bytes are on the disk in one place");
+        found
     }
 
     /// Makes durable what the disk was given so far, and says so in the node's next turn.

@@ -5,6 +5,7 @@ mod cluster;
 mod creations;
 mod fairness;
 mod forgetting;
+mod founding;
 mod hand_over;
 mod lines;
 mod liveness;

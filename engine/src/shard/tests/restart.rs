@@ -211,7 +211,7 @@ fn a_node_starts_without_a_group_whose_definition_is_lost() {
     let mut cluster = Cluster::led_by_first(3);
     cluster.run(200);
     cluster.power_off(2);
-    cluster.rot(2, b"recorder");
+    cluster.rot_everywhere(2, b"recorder");
     cluster.power_on(2);
     let status = cluster.status(2).unwrap();
     assert!(status.tainted && status.membership.members().is_empty());
