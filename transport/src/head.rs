@@ -17,8 +17,9 @@
 //! 9 founding         definition
 //! ```
 //!
-//! Introduction and recognised are of no group: an introduction says which life of its log the sender is in, its
-//! generation in `term`, and in which one it last met the receiver (all 0 if never).
+//! Introduction and recognised are of no group: an introduction says which life of its log the
+//! sender is in, its generation in `term`, and in which one it last met the receiver (all 0 if
+//! never).
 //!
 //! `count` is the number of records and not 0 in append entries only; fields left blank are 0.
 

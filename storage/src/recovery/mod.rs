@@ -202,14 +202,8 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     }
     let last = frame.map_or(chain.last, |begun| (begun.header.number, begun.checksum));
     let generation_is_durable = with_lives || report.forgetting.is_none();
-    let now = witness.map(|witness| Witness {
-        count: seen.map_or(0, |seen| seen.count),
-        generation: replay.lives.generation,
-        epoch: space.epoch,
-        sequence: space.live.back().map_or(0, |segment| segment.sequence),
-        frame: last.0,
-        birth: witness.birth,
-    });
+    let now = (replay.lives.generation, &space, last.0);
+    let now = witness.map(|witness| next_witness(&witness, seen, now));
     let renew = |now| witness::renew(volume, config, now, generation_is_durable);
     let witness = now.map(renew).transpose()?;
     let groups = replay.groups.into_iter();
@@ -231,6 +225,22 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         next_incarnation: replay.next_incarnation,
         report,
     })
+}
+
+/// What the witness is to say after what it has said: the generation, and what is durable.
+fn next_witness(
+    witness: &Testimony,
+    seen: Option<Witness>,
+    (generation, space, frame): (u64, &Space, u64),
+) -> Witness {
+    Witness {
+        count: seen.map_or(0, |seen| seen.count),
+        generation,
+        epoch: space.epoch,
+        sequence: space.live.back().map_or(0, |segment| segment.sequence),
+        frame,
+        birth: witness.birth,
+    }
 }
 
 /// The frame that begins an epoch is one of the log.
