@@ -70,6 +70,7 @@ macro_rules! internal_mod {
 internal_mod!(bulk);
 mod config;
 mod core_builder;
+mod data_directory;
 mod definition;
 internal_mod!(doorbell);
 internal_mod!(driver);

@@ -16,6 +16,7 @@ use pontoon_transport::{
 use crate::bulk::{BulkConfig, BulkLane};
 use crate::config::{Config, FRAME_BYTES_MAX, HostKind};
 use crate::core_builder::CoreBuilder;
+use crate::data_directory::make_directories;
 use crate::doorbell::Doorbell;
 use crate::driver::uring::FINISH_LIMIT;
 use crate::forked::Process;
@@ -123,6 +124,7 @@ impl Node {
         // The same for all cores, wherever another thread takes the process meanwhile.
         let data = std::path::absolute(&config.data);
         config.data = data.map_err(system("looking up the directory the process works in"))?;
+        make_directories(&config)?;
         let memory = bytesize::ByteSize(config.memory_bytes_max());
         let round_trip_max = config.round_trip_max();
         let (node, cores) = (config.node, config.cores);

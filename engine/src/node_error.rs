@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use pontoon_raft::GroupId;
 use pontoon_storage::OpenError;
@@ -58,6 +59,18 @@ pub enum StartError {
         lives_on: u16,
         /// Cores of this node.
         cores: u16,
+    },
+    /// One core has no directory, beside others that have: what its groups had promised is lost, or
+    /// elsewhere. Nothing was changed.
+    #[error(
+        "the directory of core {core}, {}, is missing beside those of other cores; put it back, or \
+         move all of them away, so that the other members fill this node again", path.display()
+    )]
+    CoreDirectoryMissing {
+        /// The core.
+        core: u16,
+        /// Where it should be.
+        path: PathBuf,
     },
     /// A core's driver can't be made.
     #[error("core {core}: {source}")]

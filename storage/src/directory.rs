@@ -37,6 +37,7 @@ impl Drop for Opened {
         if rustix::process::getpid() == self.owner {
             // Closed in any case, which unlocks it unless there is such a child.
             let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
+            let _ = rustix::fs::flock(&self.directory, FlockOperation::Unlock);
         }
     }
 }
@@ -57,7 +58,11 @@ impl LogDirectory {
         let mode = Mode::from_raw_mode(0o666);
         let file = rustix::fs::openat(&directory, "lock", flags, mode);
         let file = file.map_err(|errno| io_error("opening", &lock, errno))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        // The directory as well: whoever deletes the file would let another process in.
+        let exclusively = FlockOperation::NonBlockingLockExclusive;
+        let locked = rustix::fs::flock(&directory, exclusively)
+            .and_then(|()| rustix::fs::flock(&file, exclusively));
+        match locked {
             Ok(()) => Ok(Self(Arc::new(Opened {
                 path: path.to_path_buf(),
                 directory,

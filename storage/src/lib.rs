@@ -176,6 +176,7 @@ pub use measure::{DriveMethod, measure_drive};
 pub use mutant::Mutant;
 /// The ids this crate's interface is written in.
 pub use pontoon_types::{EntryId, GroupId, LogIndex, NodeId, Term};
+pub use read_only::owner_of;
 pub use record::RecordKind;
 pub use recovery::{
     Damage, FrameVerdict, InspectedFrame, InspectedSegment, Inspection, RecoveredGroup, Recovery,

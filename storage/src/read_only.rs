@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use crate::disk::{Volume, WITNESS_SLOT};
 use crate::error::OpenError;
 use crate::file::{WITNESS, birth, segment_path, slot_of};
+use crate::identity::LogIdentity;
 use crate::layout::{BLOCK_BYTES_MIN, SegmentHeader};
 
 /// The segments of a directory, read through the page cache, so that a copy of a log can be
@@ -101,6 +102,22 @@ impl ReadOnlyVolume {
     pub(crate) fn set_block_bytes(&mut self, block_bytes: usize) {
         self.block_bytes = block_bytes;
     }
+}
+
+/// Whose log is in a directory, by the first segment whose header says it. Blocks, and changes
+/// nothing; what can't be read says nothing.
+#[must_use]
+pub fn owner_of(directory: &Path) -> Option<LogIdentity> {
+    let owner = |entry: fs::DirEntry| {
+        entry.file_name().to_str().and_then(slot_of)?;
+        let mut block = vec![0; BLOCK_BYTES_MIN];
+        let file = open_regular(&entry.path()).ok()?;
+        file.read_exact_at(&mut block, 0).ok()?;
+        SegmentHeader::decode(&block)
+            .ok()
+            .map(|header| header.identity)
+    };
+    fs::read_dir(directory).ok()?.flatten().find_map(owner)
 }
 
 /// Opens a file as a node would: never through a link, and without waiting for the other end of a

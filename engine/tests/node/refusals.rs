@@ -138,3 +138,18 @@ fn a_machine_that_can_t_be_made_at_a_start_closes_its_group_and_is_named() {
     assert_eq!(propose(&group, b"again").reply, b"again");
     node.stop().unwrap();
 }
+
+#[test]
+fn a_core_whose_directory_is_gone_is_missed_by_name() {
+    let data = directory();
+    let node = Node::start(config(data.path()).cores(2), machines()).unwrap();
+    node.stop().unwrap();
+    let lost = data.path().join("core-1");
+    std::fs::remove_dir_all(&lost).unwrap();
+    let message = refused(config(data.path()).cores(2));
+    for words in ["core 1", "missing", "put it back"] {
+        assert!(message.contains(words), "{message}");
+    }
+    assert!(message.contains(lost.to_str().unwrap()), "{message}");
+    assert!(!lost.exists(), "nothing was changed");
+}

@@ -105,6 +105,10 @@ fn a_directory_that_is_in_use_is_refused() {
     let first = FileVolume::open(directory.path(), SEGMENT_BYTES).unwrap();
     let refusal = FileVolume::open(directory.path(), SEGMENT_BYTES).unwrap_err();
     assert!(matches!(refusal, OpenError::InUse { .. }), "{refusal}");
+    // Whoever deletes the lock file lets nobody in.
+    std::fs::remove_file(directory.path().join("lock")).unwrap();
+    let refusal = FileVolume::open(directory.path(), SEGMENT_BYTES).unwrap_err();
+    assert!(matches!(refusal, OpenError::InUse { .. }), "{refusal}");
     drop(first);
     FileVolume::open(directory.path(), SEGMENT_BYTES).unwrap();
 }
