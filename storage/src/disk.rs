@@ -92,4 +92,26 @@ pub trait Volume {
     /// # Errors
     /// The system's error, ENOSPC when the disk is full.
     fn prepare(&mut self, slot: u32) -> io::Result<()>;
+
+    /// Slots that have bad sectors, set aside or not. None of them is prepared anew.
+    fn unsound(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    /// Remembers for all later openings that a slot has bad sectors.
+    ///
+    /// # Errors
+    /// The system's error; the slot is then known as unsound until the log is closed.
+    fn mark_unsound(&mut self, _slot: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Takes a slot out for good that has bad sectors, and that nothing needs. It keeps its space,
+    /// so that nothing else comes to lie on these sectors.
+    ///
+    /// # Errors
+    /// The system's error; the slot is then left as it is.
+    fn set_aside(&mut self, _slot: u32) -> io::Result<()> {
+        Ok(())
+    }
 }

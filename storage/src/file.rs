@@ -1,6 +1,6 @@
 //! Segments as files: `segment-NNNN` in a core's directory, opened past the page cache.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,10 @@ const ZERO_BYTES: usize = 256 << 10;
 /// How the name of a segment begins until it is whole.
 const PREPARING: &str = "preparing-";
 
+/// How the name of a file begins that says of a slot that it has bad sectors: an empty one while
+/// the segment is still needed, then the segment itself, which keeps other files off these sectors.
+const UNSOUND: &str = "unsound-";
+
 /// The name of a file that is there for a moment, at an opening.
 const PROBE: &str = "probe";
 
@@ -33,6 +37,7 @@ pub struct FileVolume {
     segment_bytes: u64,
     block_bytes: usize,
     files: BTreeMap<u32, OwnedFd>,
+    unsound: BTreeSet<u32>,
 }
 
 impl FileVolume {
@@ -50,6 +55,7 @@ impl FileVolume {
         let directory = LogDirectory::open(directory)?;
         let block_bytes = probe_block(&directory)?;
         let mut files = BTreeMap::new();
+        let mut unsound = BTreeSet::new();
         // Refused only when no segment says that the configuration is what differs.
         let mut odd = None;
         let names = directory.names();
@@ -61,6 +67,7 @@ impl FileVolume {
                 let removed = directory.remove(&name);
                 removed.map_err(|errno| io_error("removing", &path, errno))?;
             }
+            unsound.extend(number_behind(UNSOUND, &name));
             let Some(slot) = slot_of(&name) else {
                 continue;
             };
@@ -92,6 +99,7 @@ impl FileVolume {
             segment_bytes,
             block_bytes,
             files,
+            unsound,
         })
     }
 
@@ -177,6 +185,24 @@ impl Volume for FileVolume {
         self.add(slot, file);
         Ok(())
     }
+
+    fn unsound(&self) -> Vec<u32> {
+        self.unsound.iter().copied().collect()
+    }
+
+    fn mark_unsound(&mut self, slot: u32) -> io::Result<()> {
+        self.unsound.insert(slot);
+        let flags = OFlags::CREATE;
+        drop(self.directory.open_direct(&unsound_name(slot), flags)?);
+        Ok(self.directory.sync()?)
+    }
+
+    fn set_aside(&mut self, slot: u32) -> io::Result<()> {
+        self.unsound.insert(slot);
+        self.directory.rename(&segment_name(slot), &unsound_name(slot))?;
+        self.files.remove(&slot);
+        Ok(self.directory.sync()?)
+    }
 }
 
 /// The path of a slot's file.
@@ -189,8 +215,16 @@ fn segment_name(slot: u32) -> String {
     format!("segment-{slot:04}")
 }
 
+fn unsound_name(slot: u32) -> String {
+    format!("{UNSOUND}{slot:04}")
+}
+
 pub(crate) fn slot_of(name: &str) -> Option<u32> {
-    let digits = name.strip_prefix("segment-")?;
+    number_behind("segment-", name)
+}
+
+fn number_behind(prefix: &str, name: &str) -> Option<u32> {
+    let digits = name.strip_prefix(prefix)?;
     let plain = digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| digits.parse().ok()).flatten()
 }

@@ -3,7 +3,7 @@
 //! It is made of sectors. A write is pending until it is made durable; at a power loss every
 //! sector of every pending write is kept, or left as it was, or zeroed, or filled with garbage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -32,6 +32,15 @@ pub enum SectorFate {
     },
 }
 
+/// How a sector is bad, for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadSector {
+    /// It can't be read. A write heals it: the drive has others in its place.
+    Weak,
+    /// It can be neither read nor written.
+    Dead,
+}
+
 /// A write that is not durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pending {
@@ -54,6 +63,10 @@ pub struct MemoryVolume {
     pending: Vec<Pending>,
     /// No further slot can be prepared beyond this many.
     slots_max: usize,
+    /// Sectors that can't be read, by slot and offset.
+    bad: BTreeMap<(u32, u64), BadSector>,
+    /// Slots known as unsound; those without an image are set aside.
+    unsound: BTreeSet<u32>,
 }
 
 impl MemoryVolume {
@@ -67,7 +80,23 @@ impl MemoryVolume {
             blank: Arc::new(vec![0; segment_bytes as usize]),
             pending: Vec::new(),
             slots_max: usize::MAX,
+            bad: BTreeMap::new(),
+            unsound: BTreeSet::new(),
         }
+    }
+
+    /// Makes the sector at an offset of a slot bad, for good.
+    pub fn spoil(&mut self, slot: u32, offset: u64, how: BadSector) {
+        let sector = offset / SECTOR_BYTES as u64 * SECTOR_BYTES as u64;
+        self.bad.insert((slot, sector), how);
+    }
+
+    /// Whether some of these bytes can't be read, or with `Dead` not be written either.
+    #[must_use]
+    pub fn is_bad(&self, slot: u32, offset: u64, length: usize, how: BadSector) -> bool {
+        let range = (slot, offset)..(slot, offset + length as u64);
+        let mut bad = self.bad.range(range).map(|(_, bad)| *bad);
+        bad.any(|bad| how == BadSector::Weak || bad == BadSector::Dead)
     }
 
     /// Sets how many slots there is space for.
@@ -101,6 +130,7 @@ impl MemoryVolume {
             } => {
                 let (id, bytes) = (Some(*id), bytes.as_ref().to_vec());
                 self.check(*slot, *offset, bytes.len())?;
+                self.refuse_bad((*slot, *offset), bytes.len(), BadSector::Dead)?;
                 self.pending.push(Pending {
                     id,
                     slot: *slot,
@@ -187,10 +217,26 @@ impl MemoryVolume {
     }
 
     fn apply(&mut self, pending: &Pending) {
+        let end = pending.offset + pending.bytes.len() as u64;
+        let written = |slot: u32, at: u64| slot == pending.slot && pending.offset <= at && at < end;
+        self.bad
+            .retain(|(slot, at), bad| *bad == BadSector::Dead || !written(*slot, *at));
         let start = pending.offset as usize;
         let image = self.image_mut(pending.slot);
         let image = image.expect("checked when it was submitted");
         image[start..start + pending.bytes.len()].copy_from_slice(&pending.bytes);
+    }
+
+    fn refuse_bad(
+        &self,
+        (slot, offset): (u32, u64),
+        length: usize,
+        how: BadSector,
+    ) -> io::Result<()> {
+        match self.is_bad(slot, offset, length, how) {
+            true => Err(io::Error::from_raw_os_error(libc::EIO)),
+            false => Ok(()),
+        }
     }
 
     fn check(&self, slot: u32, offset: u64, length: usize) -> io::Result<()> {
@@ -232,6 +278,7 @@ impl Volume for MemoryVolume {
 
     fn read_at(&mut self, slot: u32, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.check(slot, offset, buffer.len())?;
+        self.refuse_bad((slot, offset), buffer.len(), BadSector::Weak)?;
         let start = offset as usize;
         buffer.copy_from_slice(&self.durable[&slot][start..start + buffer.len()]);
         // A read sees what was written before it, durable or not.
@@ -250,6 +297,7 @@ impl Volume for MemoryVolume {
 
     fn write_at(&mut self, slot: u32, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.check(slot, offset, bytes.len())?;
+        self.refuse_bad((slot, offset), bytes.len(), BadSector::Dead)?;
         self.pending.push(Pending {
             id: None,
             slot,
@@ -273,11 +321,28 @@ impl Volume for MemoryVolume {
 
     fn prepare(&mut self, slot: u32) -> io::Result<()> {
         if !self.durable.contains_key(&slot) {
-            if self.durable.len() >= self.slots_max {
+            let aside = self.unsound.iter().filter(|slot| !self.durable.contains_key(*slot));
+            if self.durable.len() + aside.count() >= self.slots_max {
                 return Err(io::Error::from_raw_os_error(libc::ENOSPC));
             }
             self.durable.insert(slot, Arc::clone(&self.blank));
         }
+        Ok(())
+    }
+
+    fn unsound(&self) -> Vec<u32> {
+        self.unsound.iter().copied().collect()
+    }
+
+    fn mark_unsound(&mut self, slot: u32) -> io::Result<()> {
+        self.unsound.insert(slot);
+        Ok(())
+    }
+
+    fn set_aside(&mut self, slot: u32) -> io::Result<()> {
+        self.unsound.insert(slot);
+        self.durable.remove(&slot);
+        self.pending.retain(|pending| pending.slot != slot);
         Ok(())
     }
 }

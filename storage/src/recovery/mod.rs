@@ -9,6 +9,7 @@ mod inspect;
 mod replay;
 mod replayed;
 mod scan;
+mod unreadable;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,9 @@ use crate::life::Lives;
 use crate::log::frames::Frames;
 use crate::log::group::Group;
 use crate::log::segments::Space;
+use crate::mutant::Mutant;
+
+pub use unreadable::Unreadable;
 
 pub use inspect::{FrameVerdict, InspectedFrame, InspectedSegment, Inspection, inspect};
 
@@ -81,6 +85,8 @@ pub struct RecoveryReport {
     pub frames_dropped: u64,
     /// Durable frames that are missing or don't verify.
     pub damage: Vec<Damage>,
+    /// What the disk can't read, whether anything durable was there or not.
+    pub unreadable: Vec<Unreadable>,
 }
 
 /// Frames that were durable and are not there.
@@ -142,11 +148,15 @@ impl Recovered {
 pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Recovered, OpenError> {
     let mut reader = SegmentReader::new(volume, config)?;
     let scan = reader.scan(config)?;
-    let (candidates, base) = candidates(&scan);
+    let (mut candidates, base) = candidates(&scan);
     let found = candidates
         .iter()
         .map(|segment| reader.frames(segment))
         .collect::<Result<Vec<_>, OpenError>>()?;
+    if config.is(Mutant::UnreadableEndsLog) {
+        let bad = |segment: &Segment| reader.bad.are_behind(segment.slot, 0);
+        candidates.truncate(candidates.iter().position(bad).unwrap_or(candidates.len()));
+    }
     let mut report = RecoveryReport::default();
     let mut chain = chain::walk(&candidates, &found, base, config, &mut report);
     let (mut replay, unreplayed) = replay(&mut reader, &chain)?;
@@ -155,7 +165,7 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     let newest_epoch = newest_frame.map(|frame| frame.header.epoch).max();
     let newest_epoch = newest_epoch.unwrap_or(0);
     let Begun {
-        space,
+        mut space,
         frame,
         with_lives,
     } = epoch::begin(
@@ -171,6 +181,8 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         let frames = &mut replay.frames;
         frames.set_location(number, begun.slot, sequence, begun.offset);
     }
+    leave_out_unsound(&mut reader, &mut space);
+    report.unreadable = reader.bad.list(reader.block);
     report.epoch = space.epoch;
     // The epoch may have begun in one more.
     report.segments = space.live.len() - usize::from(frame.is_none());
@@ -179,9 +191,7 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     let lengths = lengths.map(|frame| frame.header.frame_bytes(reader.block));
     let frame_bytes_longest = lengths.max().unwrap_or(0);
     report.damage = chain.damage;
-    if !report.damage.is_empty() {
-        tracing::error!(damage = ?report.damage, "durable frames are damaged");
-    }
+    say(&report);
     let groups = replay.groups.into_iter();
     let (groups, terms) = groups
         .map(|(id, replayed)| ((id, replayed.group), (id, replayed.terms)))
@@ -199,6 +209,44 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         next_incarnation: replay.next_incarnation,
         report,
     })
+}
+
+/// Says what is wrong with the disk.
+fn say(report: &RecoveryReport) {
+    let (unreadable, damage) = (&report.unreadable, &report.damage);
+    if !unreadable.is_empty() {
+        tracing::error!(
+            ?unreadable,
+            "the disk can't read these places: replace it soon"
+        );
+    }
+    if !damage.is_empty() {
+        tracing::error!(?damage, "durable frames are damaged");
+    }
+}
+
+/// Sets aside the slots that have bad sectors and hold nothing that is needed; those that do are to
+/// be, once they don't.
+fn leave_out_unsound(reader: &mut SegmentReader<'_>, space: &mut Space) {
+    let known = reader.volume.unsound();
+    let unsound = epoch::unsound(reader);
+    let (slots, volume) = (reader.volume.slots(), &mut *reader.volume);
+    for &slot in &unsound {
+        let live = space.live.iter().any(|live| live.slot == slot);
+        let remembered = match live {
+            true if known.contains(&slot) => Ok(()),
+            true => volume.mark_unsound(slot),
+            false if slots.contains(&slot) => {
+                tracing::warn!(slot, "a free segment has bad sectors: it is set aside for good");
+                volume.set_aside(slot)
+            }
+            false => Ok(()),
+        };
+        if let Err(error) = remembered {
+            tracing::warn!(slot, %error, "that it has bad sectors can't be remembered");
+        }
+    }
+    space.leave_out(unsound);
 }
 
 /// The segments that may be live, by ascending sequence, and the first of them as far as any header

@@ -1,5 +1,6 @@
 //! Looking at segments: whose they are, and which frames in them verify.
 
+use super::unreadable::BadPlaces;
 use crate::config::LogConfig;
 use crate::disk::Volume;
 use crate::error::OpenError;
@@ -62,6 +63,8 @@ pub(super) struct SegmentReader<'a> {
     pub(super) block: usize,
     pub(super) salt: Salt,
     pub(super) segment_bytes: u64,
+    /// What can't be read of it.
+    pub(super) bad: BadPlaces,
     buffer: ReadBuffer,
     loaded: Option<u32>,
 }
@@ -77,6 +80,7 @@ impl<'a> SegmentReader<'a> {
             block,
             salt: Salt::new(&config.identity),
             segment_bytes: config.segment_bytes,
+            bad: BadPlaces::default(),
             buffer,
             loaded: None,
         })
@@ -85,9 +89,8 @@ impl<'a> SegmentReader<'a> {
     fn read(&mut self, slot: u32, from: usize, to: usize) -> Result<(), OpenError> {
         for start in (from..to).step_by(READ_BYTES) {
             let part = &mut self.buffer.as_mut_slice()[start..to.min(start + READ_BYTES)];
-            self.volume
-                .read_at(slot, start as u64, part)
-                .map_err(OpenError::io(format!("reading segment {slot} at {start}")))?;
+            let place = (slot, start as u64);
+            self.bad.read(self.volume, place, part, self.block)?;
         }
         Ok(())
     }
@@ -145,6 +148,7 @@ impl<'a> SegmentReader<'a> {
                 }
             }
         }
+        self.bad.refuse_dead_disk()?;
         scan.segments
             .sort_by_key(|segment| (segment.header.sequence, segment.header.epoch));
         Ok(scan)

@@ -1,6 +1,7 @@
 //! Tests of the segment log through its public interface.
 #![allow(clippy::unwrap_used)]
 
+mod bad_sectors;
 mod basic;
 mod costs;
 mod crash;
