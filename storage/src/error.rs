@@ -284,7 +284,7 @@ impl fmt::Display for WriteFailure {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The log is closed; it was by this read if that was the second of its place to fail.
+    /// The log is closed.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
     /// The entries were overridden, compacted or dropped while the read was under way: look again.
@@ -296,7 +296,7 @@ pub enum ReadError {
         first: LogIndex,
     },
     /// What the disk gave is not what was written. One more try is sensible: if that fails as
-    /// well, the log is closed.
+    /// well, the entries are lost.
     #[error("segment {slot} at {offset}: entry {index} of group {group} does not verify")]
     Damaged {
         /// The segment.
@@ -307,6 +307,22 @@ pub enum ReadError {
         group: GroupId,
         /// The first entry that does not verify.
         index: LogIndex,
+    },
+    /// Two reads of the place have failed: this log can't give the group's entries any more. The
+    /// next start finds the damage, and the group's other copies repair it.
+    #[error(
+        "segment-{slot:04} at {offset}: entries of group {group} can't be read: {failure}; start \
+         the node again, and its other copies repair the group"
+    )]
+    Lost {
+        /// The segment.
+        slot: u32,
+        /// Where the read began.
+        offset: u64,
+        /// The group.
+        group: GroupId,
+        /// What happened.
+        failure: WriteFailure,
     },
     /// The system gave an error, or fewer bytes than asked. The same holds.
     #[error("reading segment {slot} at {offset}: {failure}")]

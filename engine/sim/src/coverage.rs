@@ -6,7 +6,7 @@
 pub enum RareEvent {
     /// A start found damage on its disk.
     DamageFoundAtStart,
-    /// A running log found damage, and closed.
+    /// A running log could not give entries back, and their group was given up.
     DamageFoundWhileRunning,
     /// A replica started on a damaged log.
     TaintedReplica,

@@ -69,6 +69,8 @@ pub struct LogStatistics {
     pub cache_hits: u64,
     /// Reads from the disk asked for.
     pub reads: u64,
+    /// Reads of entries that failed at a place where one had failed before.
+    pub reads_lost: u64,
     /// Bytes of records that were written once more, so that their segment could be freed.
     pub relocated_bytes: u64,
 }

@@ -270,7 +270,10 @@ impl Space {
             let segment = self.freed.pop_front().expect("looked at");
             if self.unsound.contains(&segment.slot) {
                 let slot = segment.slot;
-                tracing::warn!(slot, "a segment with bad sectors is free: it is not used again");
+                tracing::warn!(
+                    slot,
+                    "a segment with bad sectors is free: it is not used again"
+                );
                 continue;
             }
             self.free.push_back(segment.slot);
@@ -405,7 +408,9 @@ impl SegmentLog {
 
     /// Most segments that entries may use.
     fn segments_for_entries(&self) -> u32 {
-        self.space.segments_max().saturating_sub(SEGMENTS_KEPT as u32)
+        self.space
+            .segments_max()
+            .saturating_sub(SEGMENTS_KEPT as u32)
     }
 
     fn is_full(&self) -> bool {
