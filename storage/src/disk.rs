@@ -1,7 +1,9 @@
 //! What a log asks of a disk: operations for the hot path, and a volume for everything that blocks.
 
 use std::io;
+use std::path::Path;
 
+use crate::file::segment_path;
 use crate::slab::{ReadBuffer, RecordBytes};
 
 /// One operation on a segment, for a driver to carry out. A completed write must be durable.
@@ -58,6 +60,15 @@ pub enum SyncMethod {
     WriteThenFdatasync,
 }
 
+/// The file of a slot, in a directory if there is one.
+pub(crate) fn segment_name(directory: Option<&Path>, slot: u32) -> String {
+    let path = directory.map(|directory| segment_path(directory, slot));
+    path.map_or_else(
+        || format!("segment-{slot:04}"),
+        |path| path.display().to_string(),
+    )
+}
+
 /// The segments of one log, for opening, recovery and preparing. Every call may block.
 pub trait Volume {
     /// Alignment of everything that is read or written.
@@ -68,6 +79,16 @@ pub trait Volume {
 
     /// The slots whose segments are prepared, ascending.
     fn slots(&self) -> Vec<u32>;
+
+    /// The directory that the segments are files of, for messages.
+    fn directory(&self) -> Option<&Path> {
+        None
+    }
+
+    /// A slot's file, for messages.
+    fn segment_name(&self, slot: u32) -> String {
+        segment_name(self.directory(), slot)
+    }
 
     /// Fills `buffer` from a slot. Offset, length and memory are aligned to the block.
     ///

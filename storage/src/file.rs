@@ -5,7 +5,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::{FallocateFlags, FileType, OFlags};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
 use crate::directory::{LogDirectory, io_error};
@@ -72,16 +72,21 @@ impl FileVolume {
                 continue;
             };
             let refused = |errno| match errno {
+                Errno::ISDIR | Errno::LOOP => OpenError::NoFile { path: path.clone() },
                 Errno::INVAL => OpenError::NoDirectIo { path: path.clone() },
                 errno => io_error("opening", &path, errno),
             };
-            let file = directory.open_direct(&name, OFlags::empty());
+            // Without waiting for the other end, should it be a pipe.
+            let file = directory.open_direct(&name, OFlags::NONBLOCK);
             let file = file.map_err(refused)?;
             let named = |errno| io_error("opening", &path, errno);
             let stat = rustix::fs::fstat(&file).map_err(named)?;
+            if !FileType::from_raw_mode(stat.st_mode).is_file() {
+                return Err(OpenError::NoFile { path });
+            }
             let length = stat.st_size as u64;
             if length != segment_bytes {
-                check_made_with(&file, segment_bytes)?;
+                check_made_with(&file, &path, segment_bytes)?;
                 odd.get_or_insert_with(|| OpenError::SegmentLength {
                     path: path.clone(),
                     length,
@@ -144,6 +149,10 @@ impl Volume for FileVolume {
         self.segment_bytes
     }
 
+    fn directory(&self) -> Option<&Path> {
+        Some(self.directory.path())
+    }
+
     fn slots(&self) -> Vec<u32> {
         self.files.keys().copied().collect()
     }
@@ -199,7 +208,8 @@ impl Volume for FileVolume {
 
     fn set_aside(&mut self, slot: u32) -> io::Result<()> {
         self.unsound.insert(slot);
-        self.directory.rename(&segment_name(slot), &unsound_name(slot))?;
+        self.directory
+            .rename(&segment_name(slot), &unsound_name(slot))?;
         self.files.remove(&slot);
         Ok(self.directory.sync()?)
     }
@@ -230,7 +240,7 @@ fn number_behind(prefix: &str, name: &str) -> Option<u32> {
 }
 
 /// Refuses a segment whose header says that it was made with another length than `segment_bytes`.
-fn check_made_with(file: &OwnedFd, segment_bytes: u64) -> Result<(), OpenError> {
+fn check_made_with(file: &OwnedFd, path: &Path, segment_bytes: u64) -> Result<(), OpenError> {
     let refused = || OpenError::io("allocating for a segment's header");
     let pool = SlabPool::new(BLOCK_BYTES_MAX, BLOCK_BYTES_MAX).map_err(refused())?;
     let mut buffer = pool
@@ -243,6 +253,7 @@ fn check_made_with(file: &OwnedFd, segment_bytes: u64) -> Result<(), OpenError> 
     let header = header.and_then(|block| SegmentHeader::decode(block).ok());
     match header.filter(|header| header.segment_bytes != segment_bytes) {
         Some(header) => Err(OpenError::Geometry {
+            segment: path.display().to_string(),
             setting: "segment_bytes",
             theirs: header.segment_bytes,
             ours: segment_bytes,

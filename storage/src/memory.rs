@@ -321,7 +321,10 @@ impl Volume for MemoryVolume {
 
     fn prepare(&mut self, slot: u32) -> io::Result<()> {
         if !self.durable.contains_key(&slot) {
-            let aside = self.unsound.iter().filter(|slot| !self.durable.contains_key(*slot));
+            let aside = self
+                .unsound
+                .iter()
+                .filter(|slot| !self.durable.contains_key(*slot));
             if self.durable.len() + aside.count() >= self.slots_max {
                 return Err(io::Error::from_raw_os_error(libc::ENOSPC));
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -20,6 +20,7 @@ use crate::layout::{BLOCK_BYTES_MIN, SegmentHeader};
 pub(crate) struct ReadOnlyVolume {
     segment_bytes: u64,
     block_bytes: usize,
+    directory: PathBuf,
     files: BTreeMap<u32, File>,
     _lock: Option<File>,
 }
@@ -41,8 +42,9 @@ impl ReadOnlyVolume {
             let Some(slot) = entry.file_name().to_str().and_then(slot_of) else {
                 continue;
             };
-            let named = || OpenError::io(format!("opening {}", entry.path().display()));
-            let file = open_regular(&entry.path()).map_err(named())?;
+            let path = entry.path();
+            let named = || OpenError::io(format!("opening {}", path.display()));
+            let file = open_regular(&path).map_err(named())?;
             let length = file.metadata().map_err(named())?.len();
             *lengths.entry(length).or_default() += 1;
             // Drops cached pages, so that the disk itself is read. It is only advice: a file system
@@ -67,6 +69,7 @@ impl ReadOnlyVolume {
         Ok(Self {
             segment_bytes: expected,
             block_bytes: BLOCK_BYTES_MIN,
+            directory: directory.to_path_buf(),
             files,
             _lock: lock,
         })
@@ -142,6 +145,10 @@ impl Volume for ReadOnlyVolume {
 
     fn segment_bytes(&self) -> u64 {
         self.segment_bytes
+    }
+
+    fn directory(&self) -> Option<&Path> {
+        Some(&self.directory)
     }
 
     fn slots(&self) -> Vec<u32> {

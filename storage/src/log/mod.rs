@@ -22,11 +22,12 @@ mod write;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use pontoon_types::{EntryId, GroupId};
 
 use crate::config::LogConfig;
-use crate::disk::Volume;
+use crate::disk::{Volume, segment_name};
 use crate::error::{OpenError, Poisoned};
 use crate::layout::Salt;
 use crate::life::Lives;
@@ -79,6 +80,8 @@ pub struct LogStatistics {
 #[derive(Debug)]
 pub struct SegmentLog {
     config: LogConfig,
+    /// Where its segments are, for messages.
+    directory: Option<PathBuf>,
     block: usize,
     salt: Salt,
     pool: SlabPool,
@@ -138,6 +141,7 @@ impl SegmentLog {
         let relocation_pool = SlabPool::new(read_slab, read_slab)
             .map_err(OpenError::io("allocating a buffer for relocation"))?;
         let log = Self {
+            directory: volume.directory().map(Path::to_path_buf),
             block,
             salt: Salt::new(&config.identity),
             staging: Staging::new(recovered.last.0 + 1),
@@ -223,6 +227,11 @@ impl SegmentLog {
     #[must_use]
     pub fn contains(&self, group: GroupId) -> bool {
         self.groups.contains_key(&group)
+    }
+
+    /// The file of a slot, for messages.
+    fn segment_name(&self, slot: u32) -> String {
+        segment_name(self.directory.as_deref(), slot)
     }
 
     fn id(&mut self) -> u64 {

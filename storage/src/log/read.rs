@@ -174,7 +174,7 @@ impl SegmentLog {
         self.statistics.reads_lost += 1;
         let (slot, offset) = place;
         Err(ReadError::Lost {
-            slot,
+            segment: self.segment_name(slot),
             offset,
             group,
             failure,
@@ -211,7 +211,7 @@ impl SegmentLog {
     ) -> Result<RecordBytes, ReadError> {
         let (slot, offset) = (read.slot, read.offset);
         let io = |failure| ReadError::Io {
-            slot,
+            segment: self.segment_name(slot),
             offset,
             failure,
         };
@@ -238,7 +238,7 @@ impl SegmentLog {
             // They were relocated, and their old place is being written again.
             Err(_) if self.space.live[0].sequence > read.sequence => Err(changed()),
             Err(index) => Err(ReadError::Damaged {
-                slot,
+                segment: self.segment_name(slot),
                 offset,
                 group: read.group,
                 index,

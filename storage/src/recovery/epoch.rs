@@ -338,9 +338,10 @@ fn prepare(volume: &mut dyn Volume, unsound: &BTreeSet<u32>) -> Result<u32, Open
     let slot = slot.ok_or(OpenError::NoSegment {
         segments: SLOT_MAX + 1,
     })?;
-    volume
-        .prepare(slot)
-        .map_err(OpenError::io(format!("preparing segment {slot}")))?;
+    volume.prepare(slot).map_err(OpenError::io(format!(
+        "preparing {}",
+        volume.segment_name(slot)
+    )))?;
     Ok(slot)
 }
 
@@ -351,7 +352,8 @@ fn write_blocks(
     (offset, bytes): (u64, usize),
     fill: impl FnOnce(&mut [u8]),
 ) -> Result<(), OpenError> {
-    let what = || OpenError::io(format!("beginning an epoch in segment {slot} at {offset}"));
+    let segment = reader.volume.segment_name(slot);
+    let what = || OpenError::io(format!("beginning an epoch in {segment} at {offset}"));
     let pool = SlabPool::new(bytes, bytes).map_err(what())?;
     let mut buffer = pool.read_buffer(bytes);
     let buffer = buffer.as_mut().expect("the pool has one slab");

@@ -159,6 +159,12 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     }
     let mut report = RecoveryReport::default();
     let mut chain = chain::walk(&candidates, &found, base, config, &mut report);
+    chain.damage.extend(scan.lost.map(|(slot, offset)| Damage {
+        slot,
+        offset,
+        first_frame: 0,
+        last_frame: 0,
+    }));
     let (mut replay, unreplayed) = replay(&mut reader, &chain)?;
     chain.damage.extend(unreplayed);
     let newest_frame = found.iter().flat_map(|found| &found.frames);
@@ -237,7 +243,10 @@ fn leave_out_unsound(reader: &mut SegmentReader<'_>, space: &mut Space) {
             true if known.contains(&slot) => Ok(()),
             true => volume.mark_unsound(slot),
             false if slots.contains(&slot) => {
-                tracing::warn!(slot, "a free segment has bad sectors: it is set aside for good");
+                tracing::warn!(
+                    slot,
+                    "a free segment has bad sectors: it is set aside for good"
+                );
                 volume.set_aside(slot)
             }
             false => Ok(()),

@@ -41,7 +41,8 @@ impl BadPlaces {
         part: &mut [u8],
         block: usize,
     ) -> Result<(), OpenError> {
-        let named = |offset| OpenError::io(format!("reading segment {slot} at {offset}"));
+        let segment = volume.segment_name(slot);
+        let named = |offset| OpenError::io(format!("reading {segment} at {offset}"));
         match read_twice(volume, slot, start, part) {
             Ok(()) => {
                 self.any_read = true;
@@ -123,5 +124,7 @@ fn read_twice(volume: &mut dyn Volume, slot: u32, at: u64, part: &mut [u8]) -> i
 /// are of the file, the process or the way to the disk.
 pub(super) fn is_of_the_medium(error: &io::Error) -> bool {
     let errnos = [libc::EIO, libc::ENODATA, libc::EILSEQ, libc::EREMOTEIO];
-    error.raw_os_error().is_some_and(|errno| errnos.contains(&errno))
+    error
+        .raw_os_error()
+        .is_some_and(|errno| errnos.contains(&errno))
 }

@@ -34,7 +34,11 @@ fn an_entry_that_cannot_be_read_is_damage_to_its_group_alone() {
         let report = &bench.recovery.report;
         assert_eq!(report.damage.len(), 1);
         let bytes = 4096;
-        let found = Unreadable { slot, offset, bytes };
+        let found = Unreadable {
+            slot,
+            offset,
+            bytes,
+        };
         assert_eq!(report.unreadable, [found]);
         let group = bench.recovered(1);
         assert_eq!((group.last_index.0, group.tainted), (2, true));
@@ -269,6 +273,27 @@ impl Volume for Unwritable {
     fn prepare(&mut self, slot: u32) -> std::io::Result<()> {
         self.volume.prepare(slot)
     }
+}
+
+/// Every header and frame is rotten: it was a log, and all of it is lost. What is made now may have
+/// been there, and must be repaired; also after further starts.
+#[test]
+fn a_log_of_which_nothing_verifies_is_damaged_and_not_empty() {
+    let mut bench = Bench::new();
+    bench.group_of(1, 40);
+    for slot in bench.volume.slots() {
+        let image = bench.volume.image_mut(slot).unwrap();
+        for block in image.chunks_mut(4096) {
+            block[40] ^= 1;
+        }
+    }
+    for _ in 0..2 {
+        bench = bench.reopen();
+        assert_eq!(bench.recovery.report.damage.len(), 1);
+        assert_eq!(bench.recovery.groups, []);
+    }
+    bench.log.create_group(GroupId(1), b"").unwrap();
+    assert!(bench.log.is_tainted(GroupId(1)));
 }
 
 /// Nothing of it can be read: it is not there, and must not be taken for an empty one.

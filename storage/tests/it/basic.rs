@@ -2,7 +2,7 @@
 
 use pontoon_storage::memory::MemoryVolume;
 use pontoon_storage::{
-    AppendError, DiskOp, LogConfig, OpenError, ReadError, RecordKind, SegmentLog, Volume,
+    AppendError, DiskOp, LogConfig, OpenError, Poisoned, ReadError, RecordKind, SegmentLog, Volume,
     WriteFailure,
 };
 
@@ -457,7 +457,7 @@ fn a_read_that_does_not_verify_names_the_place() {
     };
     let error = bench.log.on_read(id, buffer, result).unwrap_err();
     let expected = ReadError::Damaged {
-        slot,
+        segment: format!("segment-{slot:04}"),
         offset,
         group: GroupId(1),
         index: LogIndex(2),
@@ -499,7 +499,7 @@ fn entries_whose_place_fails_a_second_time_are_lost() {
     bench.volume.image_mut(slot).unwrap()[offset as usize + 120] ^= 1;
     let lost = read(&mut bench, Ok(0)).unwrap_err();
     let expected = ReadError::Lost {
-        slot,
+        segment: format!("segment-{slot:04}"),
         offset,
         group: GroupId(1),
         failure: WriteFailure::Damaged,

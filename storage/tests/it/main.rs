@@ -12,5 +12,6 @@ mod inspect;
 mod lives;
 mod model;
 mod property;
+mod refusals;
 mod space;
 mod starts;
