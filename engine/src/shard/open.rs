@@ -160,8 +160,12 @@ fn reopen(
 ) -> Result<Replica, ShardOpenError> {
     let id = group.group;
     let definition = if group.tainted && group.definition.is_empty() {
-        let group = id;
-        tracing::warn!(%group, "its definition is lost with other durable data: it stays out");
+        let (node, group, entries) = (config.node, id, group.last_index);
+        tracing::warn!(
+            %node, %group, %entries,
+            "its definition is lost with other durable data: it stays out until it is created \
+             again, with the same kind and members, and the others have repaired it"
+        );
         Definition::lost()
     } else {
         let decoded = Definition::decode(&group.definition);

@@ -114,6 +114,50 @@ fn a_group_keeps_its_entries_where_its_definition_cannot_be_read() {
     assert_eq!(bench.entry(1, 5), Some((1, payload(1, 5, 1))));
 }
 
+/// What it is is said again. Where the beginning of its entries is missing too, nobody may be given
+/// the rest as if that were the beginning.
+#[test]
+fn a_lost_definition_is_given_back() {
+    for (lost, keeps) in [(1, true), (3, false)] {
+        let mut bench = Bench::new();
+        bench.log.create_group(GroupId(1), b"definition").unwrap();
+        let mut places = bench.flush();
+        for index in 1..=5 {
+            bench.append(1, index, 1, &payload(1, index, 1));
+            places.extend(bench.flush());
+        }
+        for (slot, offset) in &places[..lost] {
+            bench.volume.spoil(*slot, *offset, BadSector::Weak);
+        }
+        let mut bench = bench.reopen();
+        let compacted = bench.recovered(1).compacted.index;
+        assert_eq!(compacted.0 == 0, keeps);
+        bench
+            .log
+            .define_lost_group(GroupId(1), b"definition", keeps)
+            .unwrap();
+        bench.flush();
+        let last = if keeps { 5 } else { 0 };
+        assert_eq!(bench.log.last(GroupId(1)).unwrap().index.0, last);
+        let mut bench = bench.reopen();
+        let group = bench.recovered(1);
+        assert_eq!((group.last_index.0, group.tainted), (last, true));
+        assert_eq!(group.definition, b"definition");
+        assert_eq!(group.compacted.index.0, 0);
+        for index in last + 1..=7 {
+            bench.append(1, index, 2, &payload(1, index, 2));
+            bench.flush();
+        }
+        bench.log.set_tainted(GroupId(1), false).unwrap();
+        bench.flush();
+        let mut bench = bench.reopen();
+        let group = bench.recovered(1);
+        assert_eq!((group.last_index.0, group.tainted), (7, false));
+        let term = if keeps { 1 } else { 2 };
+        assert_eq!(bench.entry(1, 4), Some((term, payload(1, 4, term))));
+    }
+}
+
 #[test]
 fn a_free_segment_with_bad_sectors_is_set_aside_once() {
     for (how, offset) in [(BadSector::Weak, 0), (BadSector::Dead, 64 << 10)] {

@@ -444,6 +444,25 @@ impl Cluster {
         assert_eq!(found, 1, "the bytes are on the disk in one place");
     }
 
+    /// Flips a bit of what a group is on a node's disk, in every record that says it.
+    pub(super) fn rot_definition(&mut self, node: usize, group: GroupId) {
+        let volume = &mut self.nodes[node].volume;
+        let mut found = 0;
+        for slot in volume.slots() {
+            let image = volume.image_mut(slot).unwrap();
+            // A record's header is 32 bytes long and begins with the group; of a group's state 64
+            // more precede its definition.
+            for start in (0..image.len() - 256).step_by(16) {
+                let of_group = image[start..start + 8] == group.0.to_le_bytes();
+                if of_group && image[start + 27] == 17 && image[start + 96..].starts_with(b"{") {
+                    image[start + 97] ^= 1;
+                    found += 1;
+                }
+            }
+        }
+        assert!(found > 0, "the group's state is on the disk");
+    }
+
     /// The sector of the node's disk that holds these bytes, which lie on it in one place, can't be
     /// read any more.
     pub(super) fn spoil(&mut self, node: usize, bytes: &[u8]) {
