@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use pontoon_raft::{GroupId, Message, NodeId, Output, Time};
+use pontoon_raft::{GroupId, LogIndex, Message, NodeId, Output, Time};
 use pontoon_storage::{RecordBytes, SegmentLog};
 
 use super::ShardConfig;
@@ -10,6 +10,7 @@ use super::ask::AwaitingLeader;
 use super::catch_up::CatchUps;
 use super::creations::{Creation, Creations};
 use super::durability::Durability;
+use super::machine_failure::Mismatch;
 use super::mutant::Mutant;
 use super::open::new_raft;
 use super::persist::{STEP_BYTES, Source};
@@ -190,6 +191,13 @@ impl Groups {
             return Err(CreateError::Damaged { group });
         }
         let machine = self.make_machine(group, &definition)?;
+        let loses = self.log.is_damaged() || self.log.life().generation > 1;
+        if let Some(mismatch) = Mismatch::of(machine.durable_index(), LogIndex(0))
+            && (!loses || definition.is_alone())
+        {
+            let message = mismatch.to_string();
+            return Err(CreateError::OtherMachine { group, message });
+        }
         self.log.create_group(group, &definition.encode())?;
         let frame = self.log.open_frame();
         let raft = new_raft(&self.config, group, &definition, &self.log, self.now);
