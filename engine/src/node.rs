@@ -241,8 +241,8 @@ impl Node {
     /// Makes a group on this node; answered once that is durable. Every member makes it, with the
     /// same kind and members: this node, and others of its `peers`. Where members differ, two nodes
     /// may lead it ([`GroupStatus::strangers`](crate::GroupStatus::strangers)). Making it again
-    /// changes nothing: do so when the answer does not come, or says that nobody knows. Never
-    /// blocks.
+    /// changes nothing: do so when the answer does not come, or says that nobody knows, and at
+    /// every start: where the disk has lost what a group is, this gives it back. Never blocks.
     pub fn create_group(
         &self,
         group: GroupId,

@@ -53,8 +53,8 @@ pub(crate) enum Request {
 pub struct GroupStatus {
     /// The kind of its state machine.
     pub kind: String,
-    /// False if no machine of that kind is registered: the replica then neither votes nor
-    /// acknowledges.
+    /// False if no machine of that kind is registered, or if it is not of this log: the replica
+    /// then neither votes nor acknowledges.
     pub has_machine: bool,
     /// Why the machine can't go on, in its own words. The replica then leads no more, applies
     /// nothing, and persists and votes as ever; restart the node when the machine is mended.
@@ -209,6 +209,14 @@ pub enum CreateError {
         /// The group.
         group: GroupId,
         /// What the factory said.
+        message: String,
+    },
+    /// The machine that the factory made holds entries that the group's log does not.
+    #[error("the state machine of group {group} is not of this log: {message}")]
+    OtherMachine {
+        /// The group.
+        group: GroupId,
+        /// What it holds, and what can be done.
         message: String,
     },
     /// A limit is reached.

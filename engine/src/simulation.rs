@@ -160,6 +160,12 @@ impl SimulatedCore {
         self.shard.is_nearly_full()
     }
 
+    /// A slot of the log that holds nothing that is needed.
+    #[must_use]
+    pub fn free_slot(&self) -> Option<u32> {
+        self.shard.free_slot()
+    }
+
     /// Whether more segments can be made, as far as is known.
     #[must_use]
     pub fn can_grow(&self) -> bool {

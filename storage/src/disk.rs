@@ -1,7 +1,9 @@
 //! What a log asks of a disk: operations for the hot path, and a volume for everything that blocks.
 
 use std::io;
+use std::path::Path;
 
+use crate::file::{segment_name as slot_file, segment_path};
 use crate::slab::{ReadBuffer, RecordBytes};
 
 /// The slot that stands for the witness, a file of its own beside the segments.
@@ -64,6 +66,12 @@ pub enum SyncMethod {
     WriteThenFdatasync,
 }
 
+/// The file of a slot, in a directory if there is one.
+pub(crate) fn segment_name(directory: Option<&Path>, slot: u32) -> String {
+    let path = directory.map(|directory| segment_path(directory, slot));
+    path.map_or_else(|| slot_file(slot), |path| path.display().to_string())
+}
+
 /// The segments of one log, for opening, recovery and preparing. Every call may block.
 pub trait Volume {
     /// Alignment of everything that is read or written.
@@ -74,6 +82,16 @@ pub trait Volume {
 
     /// The slots whose segments are prepared, ascending.
     fn slots(&self) -> Vec<u32>;
+
+    /// The directory that the segments are files of, for messages.
+    fn directory(&self) -> Option<&Path> {
+        None
+    }
+
+    /// A slot's file, for messages.
+    fn segment_name(&self, slot: u32) -> String {
+        segment_name(self.directory(), slot)
+    }
 
     /// Fills `buffer` from a slot. Offset, length and memory are aligned to the block.
     ///
@@ -106,4 +124,33 @@ pub trait Volume {
     /// # Errors
     /// The system's error; the log then does without.
     fn open_witness(&mut self) -> io::Result<u128>;
+
+    /// Puts a new witness, of zeros, in the place of the one that is open: some of it can't be read
+    /// or written.
+    ///
+    /// # Errors
+    /// The system's error; the log then does without.
+    fn replace_witness(&mut self) -> io::Result<u128>;
+
+    /// Slots that have bad sectors, set aside or not. None of them is prepared anew.
+    fn unsound(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    /// Remembers for all later openings that a slot has bad sectors.
+    ///
+    /// # Errors
+    /// The system's error; the slot is then known as unsound until the log is closed.
+    fn mark_unsound(&mut self, _slot: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Takes a slot out for good that has bad sectors, and that nothing needs. It keeps its space,
+    /// so that nothing else comes to lie on these sectors.
+    ///
+    /// # Errors
+    /// The system's error; the slot is then left as it is.
+    fn set_aside(&mut self, _slot: u32) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use pontoon_types::{GroupId, LogIndex};
 use thiserror::Error;
 
-use crate::disk::WITNESS_SLOT;
 use crate::layout::FORMAT_VERSION;
 
 /// Why a log was not opened. Nothing was changed unless the message says so.
@@ -39,40 +38,66 @@ pub enum OpenError {
     },
     /// The segments belong to somebody else.
     #[error(
-        "segment {slot} belongs to {what} {theirs}, this is {what} {ours}; \
-         correct the configuration or choose another directory"
+        "{segment}, at 0: it belongs to {what} {theirs}, this is {what} {ours}; correct the \
+         configuration or choose another directory"
     )]
     Foreign {
+        /// The segment's file.
+        segment: String,
         /// Which part of the identity differs.
         what: &'static str,
         /// What the segment says.
         theirs: String,
         /// What we were told.
         ours: String,
-        /// The segment.
-        slot: u32,
     },
     /// A segment was written by a version that this one can't read.
     #[error(
-        "segment {slot} has format version {version}, this program reads version {}; start it with \
-         the program that wrote it, or make the node anew from the others",
+        "{segment}, at 0: it has format version {version}, this program reads version {}; start \
+         it with the program that wrote it, or make the node anew from the others",
         FORMAT_VERSION
     )]
     Version {
-        /// The segment.
-        slot: u32,
+        /// The segment's file.
+        segment: String,
         /// Its version.
         version: u32,
     },
     /// A size differs from the one the segments were made with, as a segment's header says.
-    #[error("segments were made with {setting} = {theirs}, the configuration says {ours}")]
+    #[error(
+        "{segment}, at 0: segments were made with {setting} = {theirs}, the configuration says \
+         {ours}; give it the former value"
+    )]
     Geometry {
+        /// The segment's file.
+        segment: String,
         /// The setting.
         setting: &'static str,
         /// Bytes, as the segment says.
         theirs: u64,
         /// Bytes, as the configuration says.
         ours: u64,
+    },
+    /// Segments hold something, and nothing in any of them has the marks of a log.
+    #[error(
+        "{segment}, at {offset}: neither this nor any other segment holds a header or a frame of a \
+         log, yet it is not empty; restore the data directory from a backup, or move its \
+         segments away: the node then starts as one that forgot, and the others repair it"
+    )]
+    Unrecognised {
+        /// The first such segment's file.
+        segment: String,
+        /// Where in it something lies.
+        offset: u64,
+    },
+    /// Something that is no file has a segment's name.
+    #[error(
+        "{} is not a regular file; move it away, and restore the segment from a backup if there \
+         was one", path.display()
+    )]
+    NoFile {
+        /// The segment's path.
+        path: PathBuf,
     },
     /// A segment's file is shorter or longer than it was made, and no header says that segments
     /// of this log were made with another size.
@@ -89,19 +114,38 @@ pub enum OpenError {
         expected: u64,
     },
     /// No segment is free for the new epoch and no more can be named.
-    #[error("all {segments} segments are in use, and no more can be named")]
+    #[error(
+        "all {segments} segments are in use, and no more can be named; give the groups more cores, \
+         each of which has a log"
+    )]
     NoSegment {
         /// How many there are.
         segments: u32,
     },
     /// The disk or the file system failed.
-    #[error("{what}: {source}")]
+    #[error("{what}: {source}; {}", remedy(source))]
     Io {
         /// What was being done, and to what.
         what: String,
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// What can be done about an error of the system.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => "let the user that the node runs as write there",
+        Some(libc::EROFS) => "the file system is read-only: see why in the kernel's log",
+        Some(libc::ENOSPC | libc::EDQUOT) => "free some space",
+        Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files",
+        Some(libc::ENOTDIR | libc::EEXIST | libc::EISDIR | libc::ELOOP) => {
+            "something else is in its place: move that away, or choose another directory"
+        }
+        Some(libc::ENOENT) => "restore it from a backup, or choose another directory",
+        Some(libc::ENOMEM) => "give the process more memory, or lower the log's sizes",
+        _ => "the kernel's log says more; replace the disk if it is that",
+    }
 }
 
 impl OpenError {
@@ -137,7 +181,7 @@ pub enum PrepareError {
         path: PathBuf,
     },
     /// The disk or the file system failed.
-    #[error("preparing {}: {source}", path.display())]
+    #[error("preparing {}: {source}; {}", path.display(), remedy(source))]
     Io {
         /// The segment.
         path: PathBuf,
@@ -242,25 +286,15 @@ impl AppendError {
 /// acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "{} at {offset}: {failure}; the log is closed, restart the node when the disk is sound",
-    slot_name(*slot)
+    "{segment} at {offset}: {failure}; the log is closed, restart the node when the disk is sound"
 )]
 pub struct Poisoned {
-    /// The segment, or the witness.
-    pub slot: u32,
+    /// The segment's file, or the witness.
+    pub segment: String,
     /// Where in it.
     pub offset: u64,
     /// What happened.
     pub failure: WriteFailure,
-}
-
-/// What is in a slot, for messages.
-#[must_use]
-pub fn slot_name(slot: u32) -> String {
-    match slot {
-        WITNESS_SLOT => "the witness".to_owned(),
-        slot => format!("segment {slot}"),
-    }
 }
 
 /// How a write or a read failed.
@@ -294,7 +328,7 @@ impl fmt::Display for WriteFailure {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The log is closed; it was by this read if that was the second of its place to fail.
+    /// The log is closed.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
     /// The entries were overridden, compacted or dropped while the read was under way: look again.
@@ -306,11 +340,11 @@ pub enum ReadError {
         first: LogIndex,
     },
     /// What the disk gave is not what was written. One more try is sensible: if that fails as
-    /// well, the log is closed.
-    #[error("segment {slot} at {offset}: entry {index} of group {group} does not verify")]
+    /// well, the entries are lost.
+    #[error("{segment} at {offset}: entry {index} of group {group} does not verify")]
     Damaged {
-        /// The segment.
-        slot: u32,
+        /// The segment's file.
+        segment: String,
         /// Where the read began.
         offset: u64,
         /// The group.
@@ -318,11 +352,27 @@ pub enum ReadError {
         /// The first entry that does not verify.
         index: LogIndex,
     },
+    /// Two reads of the place have failed: this log can't give the group's entries any more. The
+    /// next start finds the damage, and the group's other copies repair it.
+    #[error(
+        "{segment} at {offset}: entries of group {group} can't be read: {failure}; start the node \
+         again, and its other copies repair the group"
+    )]
+    Lost {
+        /// The segment's file.
+        segment: String,
+        /// Where the read began.
+        offset: u64,
+        /// The group.
+        group: GroupId,
+        /// What happened.
+        failure: WriteFailure,
+    },
     /// The system gave an error, or fewer bytes than asked. The same holds.
-    #[error("reading segment {slot} at {offset}: {failure}")]
+    #[error("reading {segment} at {offset}: {failure}")]
     Io {
-        /// The segment.
-        slot: u32,
+        /// The segment's file.
+        segment: String,
         /// Where the read began.
         offset: u64,
         /// What happened.

@@ -1,11 +1,11 @@
 //! Segments as files: `segment-NNNN` in a core's directory, opened past the page cache.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::{FallocateFlags, FileType, OFlags};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
 use crate::directory::{LogDirectory, io_error};
@@ -23,6 +23,9 @@ const PREPARING: &str = "preparing-";
 /// The name of the witness, and the one that it has until it is whole.
 pub(crate) const WITNESS: &str = "witness";
 const WITNESS_PREPARING: &str = "preparing-witness";
+/// How the name of a file begins that says of a slot that it has bad sectors: an empty one while
+/// the segment is still needed, then the segment itself, which keeps other files off these sectors.
+const UNSOUND: &str = "unsound-";
 
 /// The name of a file that is there for a moment, at an opening.
 const PROBE: &str = "probe";
@@ -38,6 +41,7 @@ pub struct FileVolume {
     block_bytes: usize,
     files: BTreeMap<u32, OwnedFd>,
     witness: Option<OwnedFd>,
+    unsound: BTreeSet<u32>,
 }
 
 impl FileVolume {
@@ -55,6 +59,7 @@ impl FileVolume {
         let directory = LogDirectory::open(directory)?;
         let block_bytes = probe_block(&directory)?;
         let mut files = BTreeMap::new();
+        let mut unsound = BTreeSet::new();
         // Refused only when no segment says that the configuration is what differs.
         let mut odd = None;
         let names = directory.names();
@@ -66,20 +71,26 @@ impl FileVolume {
                 let removed = directory.remove(&name);
                 removed.map_err(|errno| io_error("removing", &path, errno))?;
             }
+            unsound.extend(number_behind(UNSOUND, &name));
             let Some(slot) = slot_of(&name) else {
                 continue;
             };
             let refused = |errno| match errno {
+                Errno::ISDIR | Errno::LOOP => OpenError::NoFile { path: path.clone() },
                 Errno::INVAL => OpenError::NoDirectIo { path: path.clone() },
                 errno => io_error("opening", &path, errno),
             };
-            let file = directory.open_direct(&name, OFlags::empty());
+            // Without waiting for the other end, should it be a pipe.
+            let file = directory.open_direct(&name, OFlags::NONBLOCK);
             let file = file.map_err(refused)?;
             let named = |errno| io_error("opening", &path, errno);
             let stat = rustix::fs::fstat(&file).map_err(named)?;
+            if !FileType::from_raw_mode(stat.st_mode).is_file() {
+                return Err(OpenError::NoFile { path });
+            }
             let length = stat.st_size as u64;
             if length != segment_bytes {
-                check_made_with(&file, segment_bytes)?;
+                check_made_with(&file, &path, segment_bytes)?;
                 odd.get_or_insert_with(|| OpenError::SegmentLength {
                     path: path.clone(),
                     length,
@@ -98,6 +109,7 @@ impl FileVolume {
             block_bytes,
             files,
             witness: None,
+            unsound,
         })
     }
 
@@ -144,6 +156,10 @@ impl Volume for FileVolume {
 
     fn segment_bytes(&self) -> u64 {
         self.segment_bytes
+    }
+
+    fn directory(&self) -> Option<&Path> {
+        Some(self.directory.path())
     }
 
     fn slots(&self) -> Vec<u32> {
@@ -199,6 +215,33 @@ impl Volume for FileVolume {
         self.witness = Some(file);
         Ok(birth)
     }
+
+    fn replace_witness(&mut self) -> io::Result<u128> {
+        // The old one is gone with its name: its sectors are the file system's again.
+        let file = make_witness(&self.directory)?;
+        let birth = birth(&file)?;
+        self.witness = Some(file);
+        Ok(birth)
+    }
+
+    fn unsound(&self) -> Vec<u32> {
+        self.unsound.iter().copied().collect()
+    }
+
+    fn mark_unsound(&mut self, slot: u32) -> io::Result<()> {
+        self.unsound.insert(slot);
+        let flags = OFlags::CREATE;
+        drop(self.directory.open_direct(&unsound_name(slot), flags)?);
+        Ok(self.directory.sync()?)
+    }
+
+    fn set_aside(&mut self, slot: u32) -> io::Result<()> {
+        self.unsound.insert(slot);
+        self.directory
+            .rename(&segment_name(slot), &unsound_name(slot))?;
+        self.files.remove(&slot);
+        Ok(self.directory.sync()?)
+    }
 }
 
 /// It gets its name once it is whole, and is removed where that fails.
@@ -234,24 +277,35 @@ pub(crate) fn birth(file: impl AsFd) -> Result<u128, Errno> {
     }
 }
 
-/// The path of a slot's file.
+/// The path of a slot's file, or of the witness.
 #[must_use]
 pub fn segment_path(directory: &Path, slot: u32) -> PathBuf {
     directory.join(segment_name(slot))
 }
 
-fn segment_name(slot: u32) -> String {
-    format!("segment-{slot:04}")
+pub(crate) fn segment_name(slot: u32) -> String {
+    match slot {
+        WITNESS_SLOT => WITNESS.to_owned(),
+        slot => format!("segment-{slot:04}"),
+    }
+}
+
+fn unsound_name(slot: u32) -> String {
+    format!("{UNSOUND}{slot:04}")
 }
 
 pub(crate) fn slot_of(name: &str) -> Option<u32> {
-    let digits = name.strip_prefix("segment-")?;
+    number_behind("segment-", name)
+}
+
+fn number_behind(prefix: &str, name: &str) -> Option<u32> {
+    let digits = name.strip_prefix(prefix)?;
     let plain = digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| digits.parse().ok()).flatten()
 }
 
 /// Refuses a segment whose header says that it was made with another length than `segment_bytes`.
-fn check_made_with(file: &OwnedFd, segment_bytes: u64) -> Result<(), OpenError> {
+fn check_made_with(file: &OwnedFd, path: &Path, segment_bytes: u64) -> Result<(), OpenError> {
     let refused = || OpenError::io("allocating for a segment's header");
     let pool = SlabPool::new(BLOCK_BYTES_MAX, BLOCK_BYTES_MAX).map_err(refused())?;
     let mut buffer = pool
@@ -264,6 +318,7 @@ fn check_made_with(file: &OwnedFd, segment_bytes: u64) -> Result<(), OpenError> 
     let header = header.and_then(|block| SegmentHeader::decode(block).ok());
     match header.filter(|header| header.segment_bytes != segment_bytes) {
         Some(header) => Err(OpenError::Geometry {
+            segment: path.display().to_string(),
             setting: "segment_bytes",
             theirs: header.segment_bytes,
             ours: segment_bytes,

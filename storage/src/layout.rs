@@ -61,6 +61,11 @@ pub(crate) fn decode_ends(bytes: &[u8]) -> Vec<EpochEnd> {
     bytes.chunks_exact(END_BYTES).map(end).collect()
 }
 
+/// Whether a block begins as a segment's header does, or a frame's.
+pub(crate) fn has_magic(block: &[u8]) -> bool {
+    u64_at(block, 0) == SEGMENT_MAGIC || u32_at(block, 0) == FRAME_MAGIC
+}
+
 /// What a segment's first block says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {

@@ -35,7 +35,9 @@
 //! A core's directory holds `lock` and the files `segment-0000`, `segment-0001`, … All have the
 //! same length, are written with zeros and synced before they get their name, and are used again
 //! in place: nothing is created, renamed or truncated while the log is written. The number in the
-//! name is only a slot; which segment it holds is said by the header. All numbers are
+//! name is only a slot; which segment it holds is said by the header. `unsound-0003` says that slot
+//! 3 has bad sectors: it is empty while the segment is still needed, and then the segment itself,
+//! set aside. A slot of that number is never made again. All numbers are
 //! little-endian, all checksums CRC32C. A *block* is 4096 bytes, or more where the file's direct
 //! I/O asks for more.
 //!
@@ -112,6 +114,11 @@
 //! - In the last epoch, a frame that is missing was durable if a later frame's *durable frame*
 //!   covers it: that is damage, reported and never truncated. Otherwise it was never acknowledged:
 //!   it and what follows are dropped.
+//! - **What the disk can't read is damage like rot**, block by block, after one more try: in
+//!   frames, headers and free segments. Nothing is written behind such a place in its segment, and
+//!   a segment with one is never used again. Only a disk of which nothing at all can be read is
+//!   refused. An epoch whose beginning can't be written begins in another place, with the next
+//!   number.
 //! - **A life** begins with each epoch, with a random nonce. The log remembers its latest ones, and
 //!   for each peer the last one it was met in. A life that a peer remembers and the log does not is
 //!   lost: a new *generation* begins, and every group has forgotten until it is repaired.
@@ -164,9 +171,7 @@ mod witness;
 pub use config::LogConfig;
 pub use directory::LogDirectory;
 pub use disk::{DiskOp, SyncMethod, Volume, WITNESS_SLOT};
-pub use error::{
-    AppendError, OpenError, Poisoned, PrepareError, ReadError, WriteFailure, slot_name,
-};
+pub use error::{AppendError, OpenError, Poisoned, PrepareError, ReadError, WriteFailure};
 pub use file::{FileVolume, prepare_segment, prepare_segment_paced, segment_path};
 pub use identity::LogIdentity;
 pub use life::Life;
@@ -180,7 +185,7 @@ pub use read_only::owner_of;
 pub use record::RecordKind;
 pub use recovery::{
     Damage, FrameVerdict, InspectedFrame, InspectedSegment, Inspection, RecoveredGroup, Recovery,
-    RecoveryReport, inspect,
+    RecoveryReport, Unreadable, inspect,
 };
 pub use slab::{ReadBuffer, RecordBytes, SlabPool};
 pub use witness::Forgetting;

@@ -3,7 +3,7 @@
 //! It is made of sectors. A write is pending until it is made durable; at a power loss every
 //! sector of every pending write is kept, or left as it was, or zeroed, or filled with garbage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -32,6 +32,15 @@ pub enum SectorFate {
     },
 }
 
+/// How a sector is bad, for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadSector {
+    /// It can't be read. A write heals it: the drive has others in its place.
+    Weak,
+    /// It can be neither read nor written.
+    Dead,
+}
+
 /// A write that is not durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pending {
@@ -56,6 +65,10 @@ pub struct MemoryVolume {
     slots_max: usize,
     /// When and where its witness was made.
     birth: u128,
+    /// Sectors that can't be read, by slot and offset.
+    bad: BTreeMap<(u32, u64), BadSector>,
+    /// Slots known as unsound; those without an image are set aside.
+    unsound: BTreeSet<u32>,
 }
 
 impl MemoryVolume {
@@ -70,6 +83,8 @@ impl MemoryVolume {
             pending: Vec::new(),
             slots_max: usize::MAX,
             birth: 0,
+            bad: BTreeMap::new(),
+            unsound: BTreeSet::new(),
         }
     }
 
@@ -82,6 +97,20 @@ impl MemoryVolume {
     pub fn remove(&mut self, slot: u32) {
         self.durable.remove(&slot);
         self.pending.retain(|pending| pending.slot != slot);
+    }
+
+    /// Makes the sector at an offset of a slot bad, for good.
+    pub fn spoil(&mut self, slot: u32, offset: u64, how: BadSector) {
+        let sector = offset / SECTOR_BYTES as u64 * SECTOR_BYTES as u64;
+        self.bad.insert((slot, sector), how);
+    }
+
+    /// Whether some of these bytes can't be read, or with `Dead` not be written either.
+    #[must_use]
+    pub fn is_bad(&self, slot: u32, offset: u64, length: usize, how: BadSector) -> bool {
+        let range = (slot, offset)..(slot, offset + length as u64);
+        let mut bad = self.bad.range(range).map(|(_, bad)| *bad);
+        bad.any(|bad| how == BadSector::Weak || bad == BadSector::Dead)
     }
 
     /// Sets how many slots there is space for.
@@ -115,6 +144,7 @@ impl MemoryVolume {
             } => {
                 let (id, bytes) = (Some(*id), bytes.as_ref().to_vec());
                 self.check(*slot, *offset, bytes.len())?;
+                self.refuse_bad((*slot, *offset), bytes.len(), BadSector::Dead)?;
                 self.pending.push(Pending {
                     id,
                     slot: *slot,
@@ -201,10 +231,26 @@ impl MemoryVolume {
     }
 
     fn apply(&mut self, pending: &Pending) {
+        let end = pending.offset + pending.bytes.len() as u64;
+        let written = |slot: u32, at: u64| slot == pending.slot && pending.offset <= at && at < end;
+        self.bad
+            .retain(|(slot, at), bad| *bad == BadSector::Dead || !written(*slot, *at));
         let start = pending.offset as usize;
         let image = self.image_mut(pending.slot);
         let image = image.expect("checked when it was submitted");
         image[start..start + pending.bytes.len()].copy_from_slice(&pending.bytes);
+    }
+
+    fn refuse_bad(
+        &self,
+        (slot, offset): (u32, u64),
+        length: usize,
+        how: BadSector,
+    ) -> io::Result<()> {
+        match self.is_bad(slot, offset, length, how) {
+            true => Err(io::Error::from_raw_os_error(libc::EIO)),
+            false => Ok(()),
+        }
     }
 
     fn check(&self, slot: u32, offset: u64, length: usize) -> io::Result<()> {
@@ -248,6 +294,7 @@ impl Volume for MemoryVolume {
 
     fn read_at(&mut self, slot: u32, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.check(slot, offset, buffer.len())?;
+        self.refuse_bad((slot, offset), buffer.len(), BadSector::Weak)?;
         let start = offset as usize;
         buffer.copy_from_slice(&self.durable[&slot][start..start + buffer.len()]);
         // A read sees what was written before it, durable or not.
@@ -266,6 +313,7 @@ impl Volume for MemoryVolume {
 
     fn write_at(&mut self, slot: u32, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.check(slot, offset, bytes.len())?;
+        self.refuse_bad((slot, offset), bytes.len(), BadSector::Dead)?;
         self.pending.push(Pending {
             id: None,
             slot,
@@ -289,7 +337,11 @@ impl Volume for MemoryVolume {
 
     fn prepare(&mut self, slot: u32) -> io::Result<()> {
         if !self.durable.contains_key(&slot) {
-            if self.slots().len() >= self.slots_max {
+            let aside = self
+                .unsound
+                .iter()
+                .filter(|slot| !self.durable.contains_key(*slot));
+            if self.slots().len() + aside.count() >= self.slots_max {
                 return Err(io::Error::from_raw_os_error(libc::ENOSPC));
             }
             self.durable.insert(slot, Arc::clone(&self.blank));
@@ -302,5 +354,28 @@ impl Volume for MemoryVolume {
         let made = || Arc::new(vec![0; bytes]);
         self.durable.entry(WITNESS_SLOT).or_insert_with(made);
         Ok(self.birth)
+    }
+
+    fn replace_witness(&mut self) -> io::Result<u128> {
+        self.remove(WITNESS_SLOT);
+        self.bad.retain(|(slot, _), _| *slot != WITNESS_SLOT);
+        self.birth += 1;
+        self.open_witness()
+    }
+
+    fn unsound(&self) -> Vec<u32> {
+        self.unsound.iter().copied().collect()
+    }
+
+    fn mark_unsound(&mut self, slot: u32) -> io::Result<()> {
+        self.unsound.insert(slot);
+        Ok(())
+    }
+
+    fn set_aside(&mut self, slot: u32) -> io::Result<()> {
+        self.unsound.insert(slot);
+        self.durable.remove(&slot);
+        self.pending.retain(|pending| pending.slot != slot);
+        Ok(())
     }
 }

@@ -6,6 +6,8 @@
 pub enum Mutant {
     /// Recovery takes every bad frame for the torn end of the log.
     EveryDamageIsTorn,
+    /// The log ends where the disk can't read.
+    UnreadableEndsLog,
     /// Recovery believes what lies behind the accepted end of an earlier epoch.
     IgnoresAcceptedEnds,
     /// A segment is used again before anything durable says that it is free.

@@ -21,8 +21,8 @@ use crate::layout::{BLOCK_BYTES_MIN, SegmentHeader};
 pub(crate) struct ReadOnlyVolume {
     segment_bytes: u64,
     block_bytes: usize,
-    files: BTreeMap<u32, File>,
     directory: PathBuf,
+    files: BTreeMap<u32, File>,
     _lock: Option<File>,
 }
 
@@ -43,8 +43,9 @@ impl ReadOnlyVolume {
             let Some(slot) = entry.file_name().to_str().and_then(slot_of) else {
                 continue;
             };
-            let named = || OpenError::io(format!("opening {}", entry.path().display()));
-            let file = open_regular(&entry.path()).map_err(named())?;
+            let path = entry.path();
+            let named = || OpenError::io(format!("opening {}", path.display()));
+            let file = open_regular(&path).map_err(named())?;
             let length = file.metadata().map_err(named())?.len();
             *lengths.entry(length).or_default() += 1;
             // Drops cached pages, so that the disk itself is read. It is only advice: a file system
@@ -69,8 +70,8 @@ impl ReadOnlyVolume {
         Ok(Self {
             segment_bytes: expected,
             block_bytes: BLOCK_BYTES_MIN,
-            files,
             directory: directory.to_path_buf(),
+            files,
             _lock: lock,
         })
     }
@@ -163,6 +164,10 @@ impl Volume for ReadOnlyVolume {
         self.segment_bytes
     }
 
+    fn directory(&self) -> Option<&Path> {
+        Some(&self.directory)
+    }
+
     fn slots(&self) -> Vec<u32> {
         let slots = self.files.keys().copied();
         slots.filter(|slot| *slot != WITNESS_SLOT).collect()
@@ -190,5 +195,9 @@ impl Volume for ReadOnlyVolume {
         let birth = birth(&file)?;
         self.files.insert(WITNESS_SLOT, file);
         Ok(birth)
+    }
+
+    fn replace_witness(&mut self) -> io::Result<u128> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }
 }

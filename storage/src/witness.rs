@@ -41,6 +41,8 @@ pub(crate) struct Testimony {
     /// When and where its file was made.
     pub(crate) birth: u128,
     found: Found,
+    /// A part of it can't be read.
+    is_bad: bool,
 }
 
 /// What was found of it.
@@ -95,6 +97,32 @@ impl Testimony {
             Found::Witness(witness) if witness.birth != self.birth => Some(Forgetting::Copied),
             Found::Witness(_) | Found::Nothing => None,
         }
+    }
+}
+
+impl Testimony {
+    /// Writes what it says from now on, durably. One that can't be read or written is replaced, so
+    /// that no bad sector keeps a log closed.
+    pub(crate) fn rewrite(
+        &mut self,
+        volume: &mut dyn Volume,
+        config: &LogConfig,
+        witness: Witness,
+    ) -> Result<Witness, OpenError> {
+        let mut witness = Witness {
+            count: witness.count + 1,
+            ..witness
+        };
+        let mut written = write(volume, &config.identity, &witness);
+        if self.is_bad || written.is_err() {
+            let replaced = volume.replace_witness();
+            self.birth = replaced.map_err(OpenError::io("replacing the witness"))?;
+            (self.is_bad, witness.birth) = (false, self.birth);
+            written = write(volume, &config.identity, &witness);
+        }
+        written?;
+        self.found = Found::Witness(witness);
+        Ok(witness)
     }
 }
 
@@ -181,14 +209,14 @@ pub(crate) fn open(
     let refused = || OpenError::io("allocating for the witness");
     let pool = SlabPool::new(bytes, bytes).map_err(refused())?;
     let mut buffer = pool.read_buffer(bytes).expect("the pool has one slab");
-    let (mut newest, mut written): (Option<Witness>, bool) = (None, false);
+    let (mut newest, mut blank, mut is_bad): (Option<Witness>, _, _) = (None, false, false);
     for offset in [0, WITNESS_STRIDE] {
         let block = buffer.as_mut_slice();
         if read(volume, offset, block).is_err() {
-            written = true;
+            is_bad = true;
             continue;
         }
-        written |= block.iter().any(|byte| *byte != 0);
+        blank |= block.iter().all(|byte| *byte == 0);
         let found = Witness::decode(&config.identity, block);
         newest = newest
             .into_iter()
@@ -198,10 +226,15 @@ pub(crate) fn open(
     let found = match newest {
         _ if config.is(Mutant::IgnoresWitness) => Found::Nothing,
         Some(witness) => Found::Witness(witness),
-        None if written => Found::Unreadable,
-        None => Found::Nothing,
+        // The first write of all may be torn.
+        None if blank && !is_bad => Found::Nothing,
+        None => Found::Unreadable,
     };
-    Ok(Some(Testimony { birth, found }))
+    Ok(Some(Testimony {
+        birth,
+        found,
+        is_bad,
+    }))
 }
 
 fn read(volume: &mut dyn Volume, offset: u64, block: &mut [u8]) -> io::Result<()> {
@@ -215,30 +248,32 @@ fn read(volume: &mut dyn Volume, offset: u64, block: &mut [u8]) -> io::Result<()
     outcome
 }
 
-/// Lets the witness of a log that was just opened say what is in it, durably; gives what it says.
-/// Not where the generation is not durable: then the witness is what says so at the next opening.
+/// Lets the witness of a log that was just opened say what is in it, durably; gives what it says,
+/// or none if the log does without. Not where the generation is not durable: then the witness is
+/// what says so at the next opening.
 pub(crate) fn renew(
     volume: &mut dyn Volume,
     config: &LogConfig,
+    testimony: &mut Testimony,
     witness: Witness,
     generation_is_durable: bool,
-) -> Result<Witness, OpenError> {
+) -> Option<Witness> {
     if !generation_is_durable {
-        return Ok(Witness {
+        return Some(Witness {
             frame: 0,
             ..witness
         });
     }
-    let witness = Witness {
-        count: witness.count + 1,
-        ..witness
-    };
-    write(volume, &config.identity, &witness)?;
-    Ok(witness)
+    let rewritten = testimony.rewrite(volume, config, witness);
+    rewritten
+        .inspect_err(|error| {
+            tracing::warn!(%error, "the log has no witness: that its end is lost is not noticed");
+        })
+        .ok()
 }
 
 /// Writes it durably, while the log is opened.
-pub(crate) fn write(
+fn write(
     volume: &mut dyn Volume,
     identity: &LogIdentity,
     witness: &Witness,

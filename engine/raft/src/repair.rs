@@ -7,7 +7,10 @@
 //! The report is in every response of the replica, with the epoch of its log. The epoch also tells
 //! responses from before the damage, which must not count.
 
+use crate::config::Boot;
 use crate::leader::LeaderView;
+use crate::log::Log;
+use crate::membership::Membership;
 use crate::message::{AppendResponse, Message, Repaired};
 use crate::mutant::Mutant;
 use crate::output::Output;
@@ -28,6 +31,25 @@ impl Raft {
         self.tainted = true;
         self.forget_meeting();
         self.become_follower(self.current_term, None, output);
+    }
+
+    /// The members are known again of a group whose definition the disk had lost with other durable
+    /// data. The replica, for which nothing was done meanwhile, is damaged; its answers are of the
+    /// log's present epoch. Without `keeps`, its entries count no more.
+    pub fn define(
+        &mut self,
+        (membership, definition): (Membership, u64),
+        log_epoch: u64,
+        keeps: bool,
+    ) {
+        debug_assert!(self.membership.members().is_empty());
+        if !keeps {
+            self.log = Log::new(&Boot::default());
+            (self.commit_index, self.last_applied) = (LogIndex(0), LogIndex(0));
+            (self.verified, self.replicated_everywhere) = (LogIndex(0), LogIndex(0));
+        }
+        (self.membership, self.definition) = (membership, definition);
+        (self.log_epoch, self.tainted) = (log_epoch, true);
     }
 
     /// A leader's first look at a response: whether it is of the latest epoch of the follower's

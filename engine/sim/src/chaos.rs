@@ -2,6 +2,7 @@
 
 use pontoon::GroupId;
 use pontoon::port::SocketId;
+use pontoon::simulation::SimulatedCore;
 
 use crate::clock;
 use crate::coverage::RareEvent;
@@ -60,6 +61,7 @@ impl World {
         self.plot();
         self.drift_clocks();
         self.rot_while_running();
+        self.spoil_while_running();
         if self.random.happens(self.swarm.transfer) {
             self.transfer();
         }
@@ -245,6 +247,39 @@ impl World {
         }
     }
 
+    /// A sector goes bad for good: of something durable, or of a segment that is written next.
+    fn spoil_while_running(&mut self) {
+        let rate = self.swarm.bad_sector;
+        if rate == 0 || !self.later.happens(rate / 50) {
+            return;
+        }
+        let place = self.later.below(self.places.len());
+        let loses = self.may_lose(self.places[place].node) && self.later.happens(500_000);
+        let shard = self.places[place].shard.as_ref();
+        let free = shard.and_then(SimulatedCore::free_slot);
+        let disk = &mut self.places[place].disk;
+        if loses && disk.spoil(&mut self.later) {
+            self.injected(Fault::BadSector);
+        } else if let Some(slot) = free.filter(|_| !self.swarm.steady) {
+            disk.spoil_free(&mut self.later, slot);
+            self.injected(Fault::BadFreeSector);
+        }
+    }
+
+    /// A sector of something durable went bad while a node was down.
+    fn spoil_at_rest(&mut self, node: usize) {
+        let may = self.may_fail() && self.may_lose(node);
+        let rate = self.swarm.bad_sector;
+        if !may || rate == 0 || !self.later.happens(rate) {
+            return;
+        }
+        let core = self.later.below(usize::from(self.swarm.cores));
+        let position = self.place(node, u16::try_from(core).expect("few cores"));
+        if self.places[position].disk.spoil(&mut self.later) {
+            self.injected(Fault::BadSector);
+        }
+    }
+
     fn partition(&mut self) {
         if self.network.blocked.is_empty() {
             if self.swarm.nodes > 1 && self.random.happens(self.swarm.partition) {
@@ -378,6 +413,7 @@ impl World {
                 self.injected(Fault::BitRot);
             }
         }
+        self.spoil_at_rest(node);
         let after = self.random.between(5, 800) * MILLISECOND;
         self.schedule_restart(node, after);
     }

@@ -10,10 +10,12 @@ pub enum RareEvent {
     ForgettingFoundAlone,
     /// A disk forgot while nobody was there who knew what it had promised.
     PromiseForgotten,
-    /// A running log found damage, and closed.
+    /// A running log could not give entries back, and their group was given up.
     DamageFoundWhileRunning,
     /// A replica started on a damaged log.
     TaintedReplica,
+    /// A start did not find what a group is.
+    DefinitionLost,
     /// A tainted replica got back what it had lost, and counts again.
     DamageRefetched,
     /// A replica that had lost its vote with damage has voted again.
@@ -94,6 +96,7 @@ pub const RARE_EVENTS: &[(RareEvent, &str)] = &[
         "damage found while running",
     ),
     (RareEvent::TaintedReplica, "tainted replica"),
+    (RareEvent::DefinitionLost, "definition of a group lost"),
     (RareEvent::DamageRefetched, "damage refetched from a peer"),
     (RareEvent::VoteRegained, "vote lost and regained"),
     (

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use pontoon::storage::memory::{MemoryVolume, SECTOR_BYTES, SectorFate};
+use pontoon::storage::memory::{BadSector, MemoryVolume, SECTOR_BYTES, SectorFate};
 use pontoon::storage::{DiskOp, Volume, WITNESS_SLOT};
 
 use crate::random::Random;
@@ -102,6 +102,12 @@ impl Disk {
             bytes,
         } = operation
         {
+            if self
+                .volume
+                .is_bad(*slot, *offset, bytes.len(), BadSector::Dead)
+            {
+                return Err(EIO);
+            }
             let first_open = self.writes.iter().find(|write| !write.durable);
             let covers = first_open.map_or(self.next_write, |write| write.number);
             let (start, end) = (*offset, *offset + bytes.len() as u64);

@@ -5,6 +5,8 @@
 //! a write that a power loss tore; that it is possible is documented, and no fault of the log's. So
 //! a lost or misdirected write is in its place at first, and shows what it is once it is covered.
 
+use pontoon::storage::memory::BadSector;
+
 use crate::disk::{Disk, Write};
 use crate::faults::Fault;
 use crate::random::Random;
@@ -95,11 +97,41 @@ impl Disk {
 
     /// A durable sector that something durable covers goes bad. False if there is none yet.
     pub(crate) fn rot(&mut self, random: &mut Random) -> bool {
+        let Some((slot, at)) = self.covered_byte(random) else {
+            return false;
+        };
+        let Some(image) = self.volume.image_mut(slot) else {
+            return false;
+        };
+        image[at] ^= 1 << random.below(8);
+        self.damaged();
+        true
+    }
+
+    /// The same, and nobody can read it any more. False if there is none yet.
+    pub(crate) fn spoil(&mut self, random: &mut Random) -> bool {
+        let Some((slot, at)) = self.covered_byte(random) else {
+            return false;
+        };
+        self.volume.spoil(slot, at as u64, how_bad(random));
+        self.damaged();
+        true
+    }
+
+    /// A sector of a free segment goes bad for good.
+    pub(crate) fn spoil_free(&mut self, random: &mut Random, slot: u32) {
+        let at = random.between(0, SEGMENT_BYTES - 1);
+        self.volume.spoil(slot, at, how_bad(random));
+        (self.version, self.decayed) = (self.version + 1, true);
+    }
+
+    /// Where a byte is of something durable that something durable covers, if there is any.
+    fn covered_byte(&self, random: &mut Random) -> Option<(u32, usize)> {
         let covered = self.covered;
         let may_rot = |write: &&Write| write.durable && write.number < covered;
         let count = self.writes.iter().filter(may_rot).count();
         if count == 0 {
-            return false;
+            return None;
         }
         // The newest are worth more: nothing repeats yet what they say.
         let newest = random.happens(400_000);
@@ -109,17 +141,17 @@ impl Disk {
             random.below(count)
         };
         let chosen = self.writes.iter().filter(may_rot).nth(number);
-        let Some((slot, start, end)) = chosen.map(|write| (write.slot, write.start, write.end))
-        else {
-            return false;
-        };
-        let Some(image) = self.volume.image_mut(slot) else {
-            return false;
-        };
-        let written = range(start, end);
-        image[written.start + random.below(written.len())] ^= 1 << random.below(8);
-        self.damaged();
-        true
+        chosen.map(|write| {
+            let written = range(write.start, write.end);
+            (write.slot, written.start + random.below(written.len()))
+        })
+    }
+}
+
+fn how_bad(random: &mut Random) -> BadSector {
+    match random.happens(500_000) {
+        true => BadSector::Weak,
+        false => BadSector::Dead,
     }
 }
 

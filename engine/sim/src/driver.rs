@@ -76,8 +76,9 @@ impl World {
         let submitted = self.places[place].disk.submit(&mut operation);
         match operation {
             DiskOp::Write { id, .. } => {
+                // A dead sector takes nothing: the write fails when it would have been done.
                 assert!(
-                    submitted.is_ok(),
+                    matches!(submitted, Ok(()) | Err(EIO)),
                     "the log writes where it may: {submitted:?}"
                 );
                 self.plan_fault(place, id);
@@ -90,6 +91,9 @@ impl World {
             }
             DiskOp::Read { id, mut buffer, .. } => {
                 self.coverage.mark(RareEvent::EntriesReadBack);
+                if submitted.is_err() {
+                    self.excuse_resends(place, after);
+                }
                 let result = submitted.and_then(|()| self.read_result((place, after), &mut buffer));
                 let completion = Completion::Read { id, buffer, result };
                 let done = Event::Complete {

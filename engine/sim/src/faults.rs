@@ -26,6 +26,10 @@ pub enum Fault {
     LateWrite,
     /// A durable sector went bad, at rest or under a running node.
     BitRot,
+    /// A sector of something durable can't be read any more, ever.
+    BadSector,
+    /// A sector of a free segment is bad for good.
+    BadFreeSector,
     /// A write was acknowledged and is not there.
     LostWrite,
     /// A write was acknowledged and is somewhere else, over something durable or free.
@@ -117,6 +121,8 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::TornWrite, "write torn by a power loss"),
     (Fault::LateWrite, "write landed after the next start"),
     (Fault::BitRot, "durable sector rotted"),
+    (Fault::BadSector, "durable sector bad for good"),
+    (Fault::BadFreeSector, "free sector bad for good"),
     (Fault::LostWrite, "write lost"),
     (Fault::MisdirectedWrite, "write misdirected"),
     (Fault::ForeignDisk, "disk of another node or core"),

@@ -11,7 +11,7 @@ use crate::settings::EIO;
 /// What goes wrong while a log is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mishap {
-    /// The read after so many fails.
+    /// The read after so many fails, and so does the next one, which tries it again.
     Read(usize),
     /// Of the segments that are read whole a second time the first gives wrong bytes then, at this
     /// place. What was right when it was looked at first can't be taken for a torn write.
@@ -63,7 +63,8 @@ impl Volume for Flaky<'_> {
 
     fn read_at(&mut self, slot: u32, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.reads += 1;
-        if self.mishap == Some(Mishap::Read(self.reads - 1)) {
+        let failing = |reads| self.mishap == Some(Mishap::Read(reads));
+        if failing(self.reads - 1) || self.reads > 1 && failing(self.reads - 2) {
             return self.fail();
         }
         self.volume.read_at(slot, offset, buffer)?;
@@ -98,5 +99,21 @@ impl Volume for Flaky<'_> {
 
     fn open_witness(&mut self) -> io::Result<u128> {
         self.volume.open_witness()
+    }
+
+    fn replace_witness(&mut self) -> io::Result<u128> {
+        self.volume.replace_witness()
+    }
+
+    fn unsound(&self) -> Vec<u32> {
+        self.volume.unsound()
+    }
+
+    fn mark_unsound(&mut self, slot: u32) -> io::Result<()> {
+        self.volume.mark_unsound(slot)
+    }
+
+    fn set_aside(&mut self, slot: u32) -> io::Result<()> {
+        self.volume.set_aside(slot)
     }
 }

@@ -179,6 +179,10 @@ pub const MUTANTS: &[NamedMutant] = &[
         StorageMutant::EveryDamageIsTorn,
     ),
     storage(
+        "what can't be read ends the log",
+        StorageMutant::UnreadableEndsLog,
+    ),
+    storage(
         "the accepted end of an epoch is ignored",
         StorageMutant::IgnoresAcceptedEnds,
     ),

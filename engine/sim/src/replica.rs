@@ -2,7 +2,6 @@
 //! at all replicas can tell.
 
 use pontoon::raft::{LogIndex, Raft, Term};
-use pontoon::storage::WriteFailure;
 use pontoon::{GroupId, NodeId};
 
 use crate::coverage::RareEvent;
@@ -74,11 +73,6 @@ impl World {
         let mut votes = std::mem::take(&mut self.places[position].votes);
         let place = &mut self.places[position];
         if let Some(shard) = &place.shard {
-            let failure = shard.failure().map(|poisoned| poisoned.failure);
-            if failure == Some(WriteFailure::Damaged) && !std::mem::replace(&mut place.closed, true)
-            {
-                self.coverage.mark(RareEvent::DamageFoundWhileRunning);
-            }
             for (group, raft) in shard.replicas() {
                 raft.check_invariants();
                 let mut now = Seen::of(group, raft);

@@ -37,8 +37,6 @@ pub(crate) struct SimCore {
     pub(crate) seen_before: Vec<Seen>,
     /// For each group that was found damaged at the last start, what was committed by then.
     pub(crate) reported: Vec<(GroupId, LogIndex)>,
-    /// It was noted that its log is closed.
-    pub(crate) closed: bool,
     /// It stands still within a turn: the clock that it has read, and what it has taken.
     pub(crate) interrupted: Option<(u64, Vec<Completion>)>,
     /// The last vote of each group that was durable when it was looked at.
@@ -113,7 +111,6 @@ impl SimCore {
             seen: Vec::new(),
             seen_before: Vec::new(),
             reported: Vec::new(),
-            closed: false,
             interrupted: None,
             votes: Vec::new(),
             votes_lost: Vec::new(),
@@ -176,7 +173,6 @@ impl SimCore {
         self.disk.opened();
         let machines = machines(oracle, self.node, swarm);
         let shard = SimulatedCore::open(config, log, &recovery, machines, mutant, now);
-        self.closed = false;
         self.shard = Some(shard.map_err(StartError::Shard)?);
         Ok((recovery, failed))
     }

@@ -232,13 +232,18 @@ impl World {
         self.sound_members(group).len() > self.swarm.nodes / 2
     }
 
-    /// A core whose log has failed stays as it is until somebody starts its node again.
+    /// A core whose log has failed, or could not give entries back, stays as it is until somebody
+    /// starts its node again.
     pub(crate) fn restart_failed(&mut self) {
         for position in 0..self.places.len() {
             let place = &self.places[position];
-            let failure = place.shard.as_ref().and_then(SimulatedCore::failure);
+            let failed = |shard: &SimulatedCore| {
+                shard.failure().is_some() || shard.statistics().log.reads_lost > 0
+            };
             let runs = place.shard.is_some();
-            if failure.is_some() || runs && self.has_failed_machine(place.node) {
+            if place.shard.as_ref().is_some_and(failed)
+                || runs && self.has_failed_machine(place.node)
+            {
                 let node = place.node;
                 self.crash(node);
             }

@@ -45,6 +45,7 @@ pub struct Swarm {
     pub(crate) disk_error: u64,
     pub(crate) disk_full: bool,
     pub(crate) bit_rot: u64,
+    pub(crate) bad_sector: u64,
     /// Of all writes of the drives that lose what they acknowledge.
     pub(crate) lost_write: u64,
     pub(crate) misdirected_write: u64,
@@ -186,6 +187,7 @@ impl Swarm {
         if self.lone {
             self.light_load = light_load;
         }
+        self.bad_sector = maybe(random, 500_000);
         self
     }
 

@@ -558,8 +558,11 @@ impl World {
             return;
         };
         let statistics = shard.statistics();
+        let log = &statistics.log;
         self.coverage
-            .add(RareEvent::SegmentFreed, statistics.log.segments_freed);
+            .add(RareEvent::SegmentFreed, log.segments_freed);
+        self.coverage
+            .add(RareEvent::DamageFoundWhileRunning, log.reads_lost);
         // Unless bits are flipped, correct nodes never send malformed frames. A liar may say that
         // it is in a life that its victim knows to be over.
         for reason in statistics.connections_closed.keys() {

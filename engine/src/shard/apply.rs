@@ -120,6 +120,11 @@ impl Groups {
             return;
         };
         replica.reading = false;
+        if let Err(error @ ReadError::Lost { .. }) = &records
+            && replica.machine.is_some()
+        {
+            return self.on_machine_failed(slot, &error.to_string().into());
+        }
         if let Ok(records) = records
             && !self.failed
             && let Some(through) = super::catch_up::last_index(&records)

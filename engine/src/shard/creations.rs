@@ -53,9 +53,10 @@ impl Groups {
     /// Makes the next group, and answers for those before it that are there already.
     pub(super) fn make_ordered_groups(&mut self) {
         while let Some(creation) = self.creations.0.pop_front() {
-            let is_new = self.slot(creation.group).is_none();
+            let slot = self.slot(creation.group);
+            let makes = slot.is_none_or(|slot| self.replicas[slot].definition.is_lost());
             self.create_group(creation);
-            if is_new && !self.is(Mutant::MakesAllAtOnce) {
+            if makes && !self.is(Mutant::MakesAllAtOnce) {
                 break;
             }
         }

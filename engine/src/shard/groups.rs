@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use pontoon_raft::{GroupId, Message, NodeId, Output, Time};
+use pontoon_raft::{GroupId, LogIndex, Message, NodeId, Output, Time};
 use pontoon_storage::{RecordBytes, SegmentLog};
 
 use super::ShardConfig;
@@ -10,6 +10,7 @@ use super::ask::AwaitingLeader;
 use super::catch_up::CatchUps;
 use super::creations::{Creation, Creations};
 use super::durability::Durability;
+use super::machine_failure::Mismatch;
 use super::mutant::Mutant;
 use super::open::new_raft;
 use super::persist::{STEP_BYTES, Source};
@@ -23,7 +24,7 @@ use super::timers::Timers;
 use super::witness::Witnessing;
 use crate::awaited::Awaited;
 use crate::definition::Definition;
-use crate::machine::{Event, Machines};
+use crate::machine::{Event, Machines, StateMachine};
 use crate::outcome::Unknown;
 use crate::proposals::Replies;
 use crate::rate_limited::RateLimited;
@@ -182,7 +183,7 @@ impl Groups {
         definition: Definition,
     ) -> Result<Option<u64>, CreateError> {
         if let Some(slot) = self.slot(group) {
-            return self.existing_group(slot, &definition);
+            return self.existing_group(slot, definition);
         }
         if self.replicas.len() >= self.config.groups_max {
             let limit = "limits.groups_max";
@@ -193,14 +194,14 @@ impl Groups {
         if self.log.is_damaged() && definition.membership().members().len() == 1 {
             return Err(CreateError::Damaged { group });
         }
-        let factory = self.machines.factory(&definition.kind);
-        let factory = factory.ok_or_else(|| CreateError::UnknownKind {
-            kind: definition.kind.clone(),
-        })?;
-        let machine = factory(group).map_err(|error| CreateError::Machine {
-            group,
-            message: error.to_string(),
-        })?;
+        let machine = self.make_machine(group, &definition)?;
+        let loses = self.log.is_damaged() || self.log.life().generation > 1;
+        if let Some(mismatch) = Mismatch::of(machine.durable_index(), LogIndex(0))
+            && (!loses || definition.is_alone())
+        {
+            let message = mismatch.to_string();
+            return Err(CreateError::OtherMachine { group, message });
+        }
         if definition.is_alone() {
             self.log.create_group(group, &definition.encode())?;
         } else {
@@ -236,20 +237,66 @@ impl Groups {
     }
 
     fn existing_group(
-        &self,
+        &mut self,
         slot: ReplicaSlot,
-        definition: &Definition,
+        definition: Definition,
     ) -> Result<Option<u64>, CreateError> {
         let replica = &self.replicas[slot];
         let group = replica.id;
         if replica.definition.is_lost() {
-            return Err(CreateError::Damaged { group });
+            return self.define_lost_group(slot, definition).map(Some);
         }
-        if replica.definition != *definition {
+        if replica.definition != definition {
             return Err(CreateError::Exists { group });
         }
         let waits = replica.last_frame > self.log.durable_frame();
         Ok(waits.then_some(replica.last_frame))
+    }
+
+    fn make_machine(
+        &self,
+        group: GroupId,
+        definition: &Definition,
+    ) -> Result<Box<dyn StateMachine>, CreateError> {
+        let factory = self.machines.factory(&definition.kind);
+        let factory = factory.ok_or_else(|| CreateError::UnknownKind {
+            kind: definition.kind.clone(),
+        })?;
+        factory(group).map_err(|error| CreateError::Machine {
+            group,
+            message: error.to_string(),
+        })
+    }
+
+    /// What the disk had lost of a group is said again. It stays tainted until the others have
+    /// repaired it; gives the frame to wait for.
+    fn define_lost_group(
+        &mut self,
+        slot: ReplicaSlot,
+        definition: Definition,
+    ) -> Result<u64, CreateError> {
+        let group = self.replicas[slot].id;
+        if definition.is_alone() {
+            return Err(CreateError::Damaged { group });
+        }
+        self.refuse_unreachable(group, &definition)?;
+        let machine = self.make_machine(group, &definition)?;
+        let held = machine.durable_index().unwrap_or_default();
+        // Entries of which the beginning is missing too are of use only to a machine that has that.
+        let keeps = self.replicas[slot].raft.compacted().index <= held;
+        self.log.define_lost_group(group, &definition.encode(), keeps)?;
+        let replica = &mut self.replicas[slot];
+        let defined = (definition.membership(), definition.digest());
+        replica.raft.define(defined, self.log.life().number(), keeps);
+        (replica.last_command, replica.machine_durable, replica.applied) = (held, held, held);
+        (replica.definition, replica.machine) = (definition, Some(machine));
+        replica.last_frame = self.log.open_frame();
+        tracing::warn!(
+            node = %self.config.node, %group, keeps,
+            "its definition was lost and is given back; the others repair it"
+        );
+        self.arm(slot);
+        Ok(self.replicas[slot].last_frame)
     }
 
     /// A group whose only voter is this node need not wait to hear from others.

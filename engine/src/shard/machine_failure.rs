@@ -21,6 +21,30 @@ pub(super) struct MachineFailure {
     since: Time,
     /// The log up to here is of no use to the machine that the next start makes.
     pub(super) released: LogIndex,
+    /// The group is closed: its replica neither persists nor votes.
+    closes: bool,
+}
+
+/// A machine that holds more than the log of its group can't be of one life with it.
+///
+/// The other way round can't be told: what a log lets go of beyond its machine are empty entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "it holds entries up to {machine}, and the log of its group ends with {log}: the log was \
+     emptied, or an old copy of it came back; restore it, or empty both, and the group's other \
+     members fill them"
+)]
+pub(super) struct Mismatch {
+    machine: LogIndex,
+    log: LogIndex,
+}
+
+impl Mismatch {
+    /// Of a machine that goes on behind the entry `held`, if it keeps state of its own.
+    pub(super) fn of(held: Option<LogIndex>, log: LogIndex) -> Option<Self> {
+        let machine = held.filter(|held| *held > log)?;
+        Some(Self { machine, log })
+    }
 }
 
 impl MachineFailure {
@@ -36,15 +60,34 @@ impl MachineFailure {
             message: error.to_string(),
             since,
             released: LogIndex(0),
+            closes: false,
+        }
+    }
+
+    /// A start found a machine of another life than the log. Until that is mended nothing is done
+    /// for the group, so that whoever mends it finds both as they were.
+    pub(super) fn of_mismatch(
+        (node, group): (NodeId, GroupId),
+        since: Time,
+        mismatch: Mismatch,
+    ) -> Self {
+        tracing::error!(%node, %group, %mismatch, "the state machine is not of its log: closed");
+        Self {
+            message: mismatch.to_string(),
+            since,
+            released: LogIndex(0),
+            closes: true,
         }
     }
 }
 
 impl Replica {
-    /// Whether it persists and votes: not without a machine of its kind, but with one that failed,
-    /// for the others need its vote, and what it persists is applied after the next start.
+    /// Whether it persists and votes: not without a machine of its kind, nor with one of another
+    /// life, but with one that failed, for the others need its vote, and what it persists is
+    /// applied after the next start.
     pub(super) fn takes_part(&self) -> bool {
-        self.machine.is_some() || self.machine_failure.is_some()
+        let failure = self.machine_failure.as_ref();
+        self.machine.is_some() || failure.is_some_and(|failure| !failure.closes)
     }
 
     /// Why its machine can't go on.
@@ -130,6 +173,7 @@ impl Groups {
             message: error.to_string(),
             since: self.now,
             released: released.min(applied),
+            closes: false,
         });
         if self.config.mutants.is(Mutant::FailedMachineIsSilent) {
             let awaited = self.awaited.clone();

@@ -276,6 +276,12 @@ impl Shard {
         self.groups.log.is_nearly_full()
     }
 
+    /// A slot of the log that holds nothing that is needed.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn free_slot(&self) -> Option<u32> {
+        self.groups.log.free_slot()
+    }
+
     /// Whether more segments can be made, as far as is known.
     #[cfg(feature = "simulation")]
     pub(crate) fn can_grow(&self) -> bool {

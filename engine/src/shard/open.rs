@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use pontoon_raft::{
-    Boot, EntryRun, GroupId, HardState, LogIndex, Membership, Output, Raft, RaftConfig, Time,
+    Boot, EntryRun, GroupId, HardState, Membership, Output, Raft, RaftConfig, Time,
     Unfounded,
 };
 use pontoon_storage::{RecoveredGroup, Recovery, SegmentLog};
@@ -13,7 +13,7 @@ use super::catch_up::CatchUps;
 use super::creations::Creations;
 use super::durability::Durability;
 use super::groups::Groups;
-use super::machine_failure::MachineFailure;
+use super::machine_failure::{MachineFailure, Mismatch};
 use super::peers::Peers;
 use super::propose::Proposing;
 use super::reads::Reads;
@@ -42,19 +42,6 @@ pub enum ShardOpenError {
     Definition {
         /// The group.
         group: GroupId,
-    },
-    /// The machine holds more than the log ever did.
-    #[error(
-        "the state machine of group {group} holds entries up to {machine}, the log only up to \
-         {log}; they are not of the same node or time"
-    )]
-    MachineAhead {
-        /// The group.
-        group: GroupId,
-        /// The machine's last index.
-        machine: LogIndex,
-        /// The log's.
-        log: LogIndex,
     },
     /// The log lost durable entries and nobody else has them.
     #[error(
@@ -170,14 +157,20 @@ fn reopen(
 ) -> Result<Replica, ShardOpenError> {
     let id = group.group;
     let definition = if group.tainted && group.definition.is_empty() {
-        let group = id;
-        tracing::warn!(%group, "its definition is lost with other durable data: it stays out");
+        let (node, group, entries) = (config.node, id, group.last_index);
+        tracing::warn!(
+            %node, %group, %entries,
+            "its definition is lost with other durable data: it stays out until it is created \
+             again, with the same kind and members, and the others have repaired it"
+        );
         Definition::lost()
     } else {
         let decoded = Definition::decode(&group.definition);
         decoded.ok_or(ShardOpenError::Definition { group: id })?
     };
-    let (machine, failure) = match open_machine(machines, &definition, id) {
+    let last_index = group.last_index;
+    let tainted = group.tainted || group.forgot && !definition.is_alone();
+    let (mut machine, mut failure) = match open_machine(machines, &definition, id) {
         Some(Ok(machine)) => (Some(machine), None),
         Some(Err(error)) => {
             let failure = MachineFailure::of_factory((config.node, id), now, &error);
@@ -186,17 +179,13 @@ fn reopen(
         None => (None, None),
     };
     let held = machine.as_ref().and_then(|machine| machine.durable_index());
-    let held = held.unwrap_or(LogIndex(0));
-    let last_index = group.last_index;
-    let tainted = group.tainted || group.forgot && !definition.is_alone();
     // A damaged log may have lost what the machine applied; the others give it back.
-    if held > last_index && !tainted {
-        return Err(ShardOpenError::MachineAhead {
-            group: id,
-            machine: held,
-            log: last_index,
-        });
+    let mismatch = Mismatch::of(held, last_index).filter(|_| !tainted);
+    if let Some(mismatch) = mismatch {
+        machine = None;
+        failure = Some(MachineFailure::of_mismatch((config.node, id), now, mismatch));
     }
+    let held = held.filter(|_| mismatch.is_none()).unwrap_or_default();
     let compacted = group.compacted;
     let entry_runs = log.entry_runs(id);
     let entry_runs = entry_runs.map(|(last, bytes)| EntryRun { last, bytes });

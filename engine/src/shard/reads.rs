@@ -86,6 +86,10 @@ impl Groups {
         match purpose {
             Some(ReadPurpose::Apply(slot)) => self.on_read_to_apply(slot, records),
             Some(ReadPurpose::CatchUp { slot, to }) => {
+                if matches!(records, Err(ReadError::Lost { .. })) {
+                    // Whoever has these entries can lead the group, and nobody else.
+                    self.to_renounce.push(slot);
+                }
                 self.on_read_for_follower(peers, (slot, to), id, records);
             }
             Some(ReadPurpose::Relocation) | None => {}

@@ -74,6 +74,32 @@ impl SegmentLog {
         self.change_state(group, |state| state.definition = definition.to_vec())
     }
 
+    /// Gives a group back its definition, which was lost with other durable data. It is tainted.
+    /// Without `keeps`, what is left of its entries is let go of: none of them counts any more.
+    ///
+    /// # Errors
+    /// As [`define_group`](Self::define_group).
+    pub fn define_lost_group(
+        &mut self,
+        group: GroupId,
+        definition: &[u8],
+        keeps: bool,
+    ) -> Result<(), AppendError> {
+        self.change_state(group, |state| {
+            state.definition = definition.to_vec();
+            state.tainted = true;
+            if !keeps {
+                (state.compacted, state.last) = (EntryId::default(), EntryId::default());
+                state.commit_index = LogIndex(0);
+            }
+        })?;
+        if !keeps {
+            let group = self.groups.get_mut(&group).expect("it has a state");
+            group.truncate(LogIndex(0), &mut self.frames);
+        }
+        Ok(())
+    }
+
     /// Marks a group as tainted, or as repaired: then it has forgotten nothing either, and is
     /// founded.
     ///

@@ -24,11 +24,12 @@ mod write;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use pontoon_types::{EntryId, GroupId};
 
 use crate::config::LogConfig;
-use crate::disk::Volume;
+use crate::disk::{Volume, segment_name};
 use crate::error::{OpenError, Poisoned};
 use crate::layout::Salt;
 use crate::life::Lives;
@@ -72,6 +73,8 @@ pub struct LogStatistics {
     pub cache_hits: u64,
     /// Reads from the disk asked for.
     pub reads: u64,
+    /// Reads of entries that failed at a place where one had failed before.
+    pub reads_lost: u64,
     /// Bytes of records that were written once more, so that their segment could be freed.
     pub relocated_bytes: u64,
 }
@@ -80,6 +83,8 @@ pub struct LogStatistics {
 #[derive(Debug)]
 pub struct SegmentLog {
     config: LogConfig,
+    /// Where its segments are, for messages.
+    directory: Option<PathBuf>,
     block: usize,
     salt: Salt,
     pool: SlabPool,
@@ -142,6 +147,7 @@ impl SegmentLog {
         let relocation_pool = SlabPool::new(read_slab, read_slab)
             .map_err(OpenError::io("allocating a buffer for relocation"))?;
         let mut log = Self {
+            directory: volume.directory().map(Path::to_path_buf),
             block,
             salt: Salt::new(&config.identity),
             staging: Staging::new(recovered.last.0 + 1),
@@ -233,6 +239,11 @@ impl SegmentLog {
     #[must_use]
     pub fn contains(&self, group: GroupId) -> bool {
         self.groups.contains_key(&group)
+    }
+
+    /// The file of a slot, for messages.
+    fn segment_name(&self, slot: u32) -> String {
+        segment_name(self.directory.as_deref(), slot)
     }
 
     fn id(&mut self) -> u64 {

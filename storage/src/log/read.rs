@@ -133,14 +133,15 @@ impl SegmentLog {
     /// number): the records, checked, one after the other.
     ///
     /// They are those asked for or fewer, but always begin with the first. A read that fails may be
-    /// made once more. If it fails again the log is closed: a leader that can't read its entries
-    /// can't replicate them, yet would stay leader. At the next start recovery finds the damage,
-    /// and the group's other copies repair it.
+    /// made once more. If it fails again the entries are lost here, and nothing else is: the group
+    /// must not be led from this log. At the next start recovery finds the damage, and the group's
+    /// other copies repair it.
     ///
     /// # Errors
     /// [`Changed`](ReadError::Changed) when the entries were overridden, compacted or dropped
     /// meanwhile; [`Io`](ReadError::Io) and [`Damaged`](ReadError::Damaged) at the first failure of
-    /// a place; [`Poisoned`](ReadError::Poisoned) at the second, and once the log is closed.
+    /// a place; [`Lost`](ReadError::Lost) at the second; [`Poisoned`](ReadError::Poisoned) once the
+    /// log is closed.
     ///
     /// # Panics
     /// If `id` is not that of a read in flight.
@@ -157,7 +158,7 @@ impl SegmentLog {
         if let Some(poisoned) = &self.writer.poisoned {
             return Err(poisoned.clone().into());
         }
-        let place = (read.slot, read.offset);
+        let (place, group) = ((read.slot, read.offset), read.group);
         let records = self.validate(read, buffer, result);
         let failure = match &records {
             Err(ReadError::Io { failure, .. }) => *failure,
@@ -167,25 +168,38 @@ impl SegmentLog {
                 return records;
             }
         };
-        match self.read_failed(place, failure) {
-            None => records,
-            Some(poisoned) => Err(poisoned.into()),
+        if !self.fails_again(place) {
+            return records;
         }
+        self.statistics.reads_lost += 1;
+        let (slot, offset) = place;
+        Err(ReadError::Lost {
+            segment: self.segment_name(slot),
+            offset,
+            group,
+            failure,
+        })
     }
 
-    /// A read has failed: the log is closed if it is the second of its place.
-    pub(super) fn read_failed(
+    /// A read has failed: whether it is the second of its place.
+    fn fails_again(&mut self, place: (u32, u64)) -> bool {
+        if self.failed_reads.contains(&place) && !self.config.is(Mutant::ReadsInVain) {
+            return true;
+        }
+        self.failed_reads.truncate(FAILED_READS_MAX - 1);
+        self.failed_reads.insert(0, place);
+        false
+    }
+
+    /// A read for relocation has failed: the log is closed if it is the second of its place. It
+    /// could free no segment any more, and at the next start the damage is found and repaired.
+    pub(super) fn relocation_failed(
         &mut self,
         (slot, offset): (u32, u64),
         failure: WriteFailure,
     ) -> Option<Poisoned> {
-        let place = (slot, offset);
-        if self.failed_reads.contains(&place) && !self.config.is(Mutant::ReadsInVain) {
-            return Some(self.poison(slot, offset, failure));
-        }
-        self.failed_reads.truncate(FAILED_READS_MAX - 1);
-        self.failed_reads.insert(0, place);
-        None
+        let again = self.fails_again((slot, offset));
+        again.then(|| self.poison(slot, offset, failure))
     }
 
     /// What a read has brought.
@@ -197,7 +211,7 @@ impl SegmentLog {
     ) -> Result<RecordBytes, ReadError> {
         let (slot, offset) = (read.slot, read.offset);
         let io = |failure| ReadError::Io {
-            slot,
+            segment: self.segment_name(slot),
             offset,
             failure,
         };
@@ -224,7 +238,7 @@ impl SegmentLog {
             // They were relocated, and their old place is being written again.
             Err(_) if self.space.live[0].sequence > read.sequence => Err(changed()),
             Err(index) => Err(ReadError::Damaged {
-                slot,
+                segment: self.segment_name(slot),
                 offset,
                 group: read.group,
                 index,

@@ -177,7 +177,7 @@ impl SegmentLog {
                 self.failed_reads.retain(|failed| *failed != place);
                 Ok(())
             }
-            Err(failure) => self.read_failed(place, failure).map_or(Ok(()), Err),
+            Err(failure) => self.relocation_failed(place, failure).map_or(Ok(()), Err),
         }
     }
 

@@ -24,6 +24,9 @@ const HEADROOM_DIVISOR: u64 = 8;
 /// The part of the last segment that is left for starts, each of which takes a block.
 const STARTS_DIVISOR: u64 = 16;
 
+/// Segments set aside for their bad sectors that don't count among those there may be.
+const SET_ASIDE_UNCOUNTED: usize = 4;
+
 /// With at most so many free segments besides those kept, a log that can't have more is short of
 /// room.
 const SEGMENTS_SHORT: usize = 1;
@@ -64,6 +67,8 @@ pub(crate) struct Space {
     /// That was for want of descriptors.
     lacks_descriptors: bool,
     segments_max: u32,
+    /// Slots with bad sectors: none of them is used again, and no other gets its number.
+    unsound: BTreeSet<u32>,
     pub(crate) epoch: u64,
     /// Where the next frame goes in the segment that is being written.
     pub(crate) offset: u64,
@@ -105,6 +110,7 @@ impl Space {
             preparation_failed: false,
             lacks_descriptors: false,
             segments_max,
+            unsound: BTreeSet::new(),
             epoch,
             offset,
             oldest_live: oldest,
@@ -112,6 +118,21 @@ impl Space {
             announced: VecDeque::new(),
             ends,
         }
+    }
+
+    /// These slots have bad sectors.
+    pub(crate) fn leave_out(&mut self, unsound: BTreeSet<u32>) {
+        self.used_slots.extend(&unsound);
+        self.unsound = unsound;
+    }
+
+    /// Most segments there may be: those set aside take their space, but for a few.
+    fn segments_max(&self) -> u32 {
+        let live = self.live.iter().chain(&self.freed);
+        let live = live.filter(|segment| self.unsound.contains(&segment.slot));
+        let aside = self.unsound.len() - live.count();
+        let counted = aside.saturating_sub(SET_ASIDE_UNCOUNTED) as u32;
+        self.segments_max.saturating_sub(counted)
     }
 
     /// All segments there are.
@@ -149,7 +170,7 @@ impl Space {
 
     /// Whether more segments may be made, as far as is known.
     pub(super) fn can_grow(&self) -> bool {
-        self.segments() < self.segments_max && !self.preparation_failed
+        self.segments() < self.segments_max() && !self.preparation_failed
     }
 
     /// Why there is no room.
@@ -157,7 +178,7 @@ impl Space {
         let segments = self.segments();
         if self.can_grow() {
             AppendError::Preparing { segments }
-        } else if self.lacks_descriptors && self.segments() < self.segments_max {
+        } else if self.lacks_descriptors && self.segments() < self.segments_max() {
             AppendError::NoDescriptors { segments }
         } else {
             AppendError::NoSpace { segments }
@@ -247,13 +268,21 @@ impl Space {
             .is_some_and(|segment| segment.sequence < oldest)
         {
             let segment = self.freed.pop_front().expect("looked at");
+            if self.unsound.contains(&segment.slot) {
+                let slot = segment.slot;
+                tracing::warn!(
+                    slot,
+                    "a segment with bad sectors is free: it is not used again"
+                );
+                continue;
+            }
             self.free.push_back(segment.slot);
         }
     }
 
     /// The first slot that no segment has. Slots stay in use, so it is looked for only upwards.
     fn new_slot(&mut self) -> Option<u32> {
-        if self.segments() >= self.segments_max {
+        if self.segments() >= self.segments_max() {
             return None;
         }
         while self.used_slots.contains(&self.next_slot) {
@@ -379,7 +408,9 @@ impl SegmentLog {
 
     /// Most segments that entries may use.
     fn segments_for_entries(&self) -> u32 {
-        self.space.segments_max - SEGMENTS_KEPT as u32
+        self.space
+            .segments_max()
+            .saturating_sub(SEGMENTS_KEPT as u32)
     }
 
     fn is_full(&self) -> bool {
@@ -389,7 +420,7 @@ impl SegmentLog {
     /// Bytes of all segments there may be.
     #[must_use]
     pub fn bytes_max(&self) -> u64 {
-        u64::from(self.space.segments_max) * self.config.segment_bytes
+        u64::from(self.space.segments_max()) * self.config.segment_bytes
     }
 
     /// How many bytes a group's entries have: runs of them, each by its last index, ascending.

@@ -345,7 +345,7 @@ impl SegmentLog {
     /// Closes the log for good.
     pub(super) fn poison(&mut self, slot: u32, offset: u64, failure: WriteFailure) -> Poisoned {
         let poisoned = Poisoned {
-            slot,
+            segment: self.segment_name(slot),
             offset,
             failure,
         };

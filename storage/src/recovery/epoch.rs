@@ -7,12 +7,13 @@
 //! right behind the last frame: it needs no space on the disk. What the log remembers of its lives
 //! is in that frame, too, where it has room.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use pontoon_types::{EntryId, GroupId};
 
 use super::chain::Chain;
 use super::scan::{ScannedFrame, Segment, SegmentReader, SegmentScan};
+use super::unreadable::is_of_the_medium;
 use crate::config::{LogConfig, SLOT_MAX, bytes_in_flight_max};
 use crate::disk::Volume;
 use crate::error::OpenError;
@@ -25,11 +26,14 @@ use crate::log::lives::lives_record;
 use crate::log::segments::{LiveSegment, Space};
 use crate::record::{self, HEADER_BYTES, RecordKind};
 use crate::slab::SlabPool;
-use crate::witness::{self, Witness};
+use crate::witness::{Testimony, Witness};
 
 /// A new epoch begins in the rest of a segment that has at least this part of it left; with less
 /// it takes a free segment, if there is one.
 const REST_DIVISOR: u64 = 8;
+
+/// So many places are tried for it, where the disk fails to write one.
+const ATTEMPTS_MAX: u64 = 4;
 
 /// An epoch that has begun, durably.
 pub(super) struct Begun {
@@ -46,17 +50,42 @@ pub(super) fn begin(
     reader: &mut SegmentReader<'_>,
     config: &LogConfig,
     (scan, chain): (&SegmentScan, &Chain),
-    (newest_frame, seen): (u64, &mut Option<Witness>),
+    (newest_frame, witness): (u64, &mut Option<Testimony>),
     lives: &mut Lives,
 ) -> Result<Begun, OpenError> {
-    let (live, mut free) = classify(scan, chain);
     let headers = scan.segments.iter().map(|segment| &segment.header);
     let newest = headers.clone().map(|header| header.epoch).max();
-    let (seen_epoch, seen_sequence) = seen
-        .as_ref()
-        .map_or((0, 0), |seen| (seen.epoch, seen.sequence));
+    let seen = witness.as_ref().and_then(Testimony::seen);
+    let (seen_epoch, seen_sequence) = seen.map_or((0, 0), |seen| (seen.epoch, seen.sequence));
     let epoch = newest.unwrap_or(0).max(newest_frame).max(seen_epoch) + 1;
-    lives.begin(epoch, config.nonce);
+    let newest = headers.map(|header| header.sequence).max();
+    let sequence = newest.unwrap_or(0).max(seen_sequence) + 1;
+    let before = lives.clone();
+    let mut attempt = 0;
+    loop {
+        *lives = before.clone();
+        lives.begin(epoch + attempt, config.nonce);
+        let unwritable = reader.bad.unwritable();
+        let numbers = (epoch + attempt, sequence + attempt);
+        let begun = attempt_to_begin(reader, config, (scan, chain), (numbers, witness), lives);
+        // What may have landed in that place ends before it begins, as the next epoch says.
+        attempt += 1;
+        if begun.is_ok() || attempt == ATTEMPTS_MAX || reader.bad.unwritable() == unwritable {
+            return begun;
+        }
+    }
+}
+
+fn attempt_to_begin(
+    reader: &mut SegmentReader<'_>,
+    config: &LogConfig,
+    (scan, chain): (&SegmentScan, &Chain),
+    ((epoch, sequence), witness): ((u64, u64), &mut Option<Testimony>),
+    lives: &Lives,
+) -> Result<Begun, OpenError> {
+    let (live, mut free) = classify(scan, chain);
+    let unsound = unsound(reader);
+    free.retain(|slot| !unsound.contains(slot));
     let behind = rest(reader, scan, chain, &live);
     let longest = longest_frame(reader, config, chain);
     let clear = behind.map(|behind| behind + bytes_in_flight_max(longest));
@@ -73,23 +102,25 @@ pub(super) fn begin(
     if let Some(offset) = clear {
         return beginning.in_the_rest(reader, offset, live, free);
     }
-    let newest = headers.map(|header| header.sequence).max();
-    let sequence = newest.unwrap_or(0).max(seen_sequence) + 1;
     let slot = match (free.pop_front(), behind) {
         (Some(slot), _) => slot,
-        (None, None) => prepare(reader.volume)?,
+        (None, None) => prepare(reader.volume, &unsound)?,
         (None, Some(offset)) => {
-            let may_grow = reader.volume.slots().len() as u64 <= u64::from(config.segments_max);
-            match may_grow.then(|| prepare(reader.volume)) {
+            let may_grow = live.len() as u64 <= u64::from(config.segments_max);
+            match may_grow.then(|| prepare(reader.volume, &unsound)) {
                 Some(Ok(slot)) => slot,
                 _ => return beginning.in_the_rest(reader, offset, live, free),
             }
         }
     };
     let begun_in_vain = scan.segments.iter().any(|segment| segment.slot == slot);
-    if let Some(seen) = seen.as_mut().filter(|_| begun_in_vain && !chain.cut_short) {
-        *seen = lowered(seen, (scan, chain), &live);
-        witness::write(reader.volume, &config.identity, seen)?;
+    if let Some(witness) = witness
+        .as_mut()
+        .filter(|_| begun_in_vain && !chain.cut_short)
+        && let Some(seen) = witness.seen()
+    {
+        let lowered = lowered(&seen, (scan, chain), &live);
+        witness.rewrite(reader.volume, config, lowered)?;
     }
     beginning.in_a_segment(reader, (sequence, slot), live, free)
 }
@@ -108,12 +139,18 @@ fn lowered(
     let epoch = of_segments.chain(of_frames).max().unwrap_or(0);
     let sequence = live.back().map_or(0, |segment| segment.sequence);
     Witness {
-        count: seen.count + 1,
         epoch: seen.epoch.min(epoch),
         sequence: seen.sequence.min(sequence),
         frame: seen.frame.min(chain.last.0),
         ..*seen
     }
+}
+
+/// The slots that are not to be used again.
+pub(super) fn unsound(reader: &SegmentReader<'_>) -> BTreeSet<u32> {
+    let mut unsound = reader.bad.slots();
+    unsound.extend(reader.volume.unsound());
+    unsound
 }
 
 /// Bytes of the longest frame that may have been under way: the limit may have been another one.
@@ -172,7 +209,8 @@ fn rest(
     let last = chain.frames.last();
     let last = last.filter(|last| last.header.sequence == newest.header.sequence)?;
     let offset = last.offset + last.header.frame_bytes(reader.block) as u64;
-    (offset + block <= reader.segment_bytes).then_some(offset)
+    let sound = !reader.bad.are_behind(newest.slot, offset);
+    (sound && offset + block <= reader.segment_bytes).then_some(offset)
 }
 
 /// An epoch that is about to begin.
@@ -330,15 +368,16 @@ impl Beginning<'_> {
 
 /// Makes a slot when all that exist are in use, if need be one more than the budget: a log that
 /// does not open can't compact either.
-fn prepare(volume: &mut dyn Volume) -> Result<u32, OpenError> {
+fn prepare(volume: &mut dyn Volume, unsound: &BTreeSet<u32>) -> Result<u32, OpenError> {
     let slots = volume.slots();
-    let slot = (0..=SLOT_MAX).find(|slot| !slots.contains(slot));
+    let slot = (0..=SLOT_MAX).find(|slot| !slots.contains(slot) && !unsound.contains(slot));
     let slot = slot.ok_or(OpenError::NoSegment {
         segments: SLOT_MAX + 1,
     })?;
-    volume
-        .prepare(slot)
-        .map_err(OpenError::io(format!("preparing segment {slot}")))?;
+    volume.prepare(slot).map_err(OpenError::io(format!(
+        "preparing {}",
+        volume.segment_name(slot)
+    )))?;
     Ok(slot)
 }
 
@@ -349,14 +388,20 @@ fn write_blocks(
     (offset, bytes): (u64, usize),
     fill: impl FnOnce(&mut [u8]),
 ) -> Result<(), OpenError> {
-    let what = || OpenError::io(format!("beginning an epoch in segment {slot} at {offset}"));
+    let segment = reader.volume.segment_name(slot);
+    let what = || OpenError::io(format!("beginning an epoch in {segment} at {offset}"));
     let pool = SlabPool::new(bytes, bytes).map_err(what())?;
     let mut buffer = pool.read_buffer(bytes);
     let buffer = buffer.as_mut().expect("the pool has one slab");
     fill(buffer.as_mut_slice());
     let volume = &mut *reader.volume;
-    volume
-        .write_at(slot, offset, buffer.as_ref())
-        .map_err(what())?;
-    volume.sync(slot).map_err(what())
+    let written = volume.write_at(slot, offset, buffer.as_ref());
+    let written = written.and_then(|()| volume.sync(slot));
+    if let Err(error) = &written
+        && is_of_the_medium(error)
+    {
+        tracing::error!(slot, offset, %error, "an epoch can't begin here");
+        reader.bad.note_unwritable(slot);
+    }
+    written.map_err(what())
 }

@@ -9,6 +9,7 @@ mod inspect;
 mod replay;
 mod replayed;
 mod scan;
+mod unreadable;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,10 @@ use crate::life::Lives;
 use crate::log::frames::Frames;
 use crate::log::group::Group;
 use crate::log::segments::Space;
+use crate::mutant::Mutant;
 use crate::witness::{self, Forgetting, Testimony, Witness};
+
+pub use unreadable::Unreadable;
 
 pub use inspect::{FrameVerdict, InspectedFrame, InspectedSegment, Inspection, inspect};
 
@@ -86,6 +90,8 @@ pub struct RecoveryReport {
     pub damage: Vec<Damage>,
     /// The log was found by its witness to have forgotten something: a new generation began.
     pub forgetting: Option<Forgetting>,
+    /// What the disk can't read, whether anything durable was there or not.
+    pub unreadable: Vec<Unreadable>,
 }
 
 /// Frames that were durable and are not there.
@@ -153,15 +159,25 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     let mut reader = SegmentReader::new(volume, config)?;
     // Another's log is refused before anything is changed.
     let scan = reader.scan(config)?;
-    let witness = witness::open(reader.volume, config)?;
-    let mut seen = witness.as_ref().and_then(Testimony::seen);
-    let (candidates, base) = candidates(&scan);
+    let mut witness = witness::open(reader.volume, config)?;
+    let seen = witness.as_ref().and_then(Testimony::seen);
+    let (mut candidates, base) = candidates(&scan);
     let found = candidates
         .iter()
         .map(|segment| reader.frames(segment))
         .collect::<Result<Vec<_>, OpenError>>()?;
+    if config.is(Mutant::UnreadableEndsLog) {
+        let bad = |segment: &Segment| reader.bad.are_behind(segment.slot, 0);
+        candidates.truncate(candidates.iter().position(bad).unwrap_or(candidates.len()));
+    }
     let mut report = RecoveryReport::default();
     let mut chain = chain::walk(&candidates, &found, base, (config, seen), &mut report);
+    chain.damage.extend(scan.lost.map(|(slot, offset)| Damage {
+        slot,
+        offset,
+        first_frame: 0,
+        last_frame: 0,
+    }));
     let (mut replay, unreplayed) = replay(&mut reader, &chain)?;
     chain.damage.extend(unreplayed);
     let newest_frame = found.iter().flat_map(|found| &found.frames);
@@ -176,19 +192,21 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         replay.lives.generation = replay.lives.generation.max(known) + 1;
     }
     let Begun {
-        space,
+        mut space,
         frame,
         with_lives,
     } = epoch::begin(
         &mut reader,
         config,
         (&scan, &chain),
-        (newest_epoch, &mut seen),
+        (newest_epoch, &mut witness),
         &mut replay.lives,
     )?;
     if let Some(begun) = &frame {
         enter(begun, &mut replay.frames);
     }
+    leave_out_unsound(&mut reader, &mut space);
+    report.unreadable = reader.bad.list(reader.block);
     report.epoch = space.epoch;
     // The epoch may have begun in one more.
     report.segments = space.live.len() - usize::from(frame.is_none());
@@ -197,15 +215,14 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     let lengths = chain.frames.iter().map(|it| it.header.frame_bytes(block));
     let frame_bytes_longest = lengths.max().unwrap_or(0);
     report.damage = chain.damage;
-    if !report.damage.is_empty() {
-        tracing::error!(damage = ?report.damage, "durable frames are damaged");
-    }
+    say(&report);
     let last = frame.map_or(chain.last, |begun| (begun.header.number, begun.checksum));
     let generation_is_durable = with_lives || report.forgetting.is_none();
     let now = (replay.lives.generation, &space, last.0);
-    let now = witness.map(|witness| next_witness(&witness, seen, now));
-    let renew = |now| witness::renew(volume, config, now, generation_is_durable);
-    let witness = now.map(renew).transpose()?;
+    let witness = witness.as_mut().and_then(|witness| {
+        let next = next_witness(witness, now);
+        witness::renew(volume, config, witness, next, generation_is_durable)
+    });
     let groups = replay.groups.into_iter();
     let (groups, terms) = groups
         .map(|(id, replayed)| ((id, replayed.group), (id, replayed.terms)))
@@ -228,13 +245,9 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
 }
 
 /// What the witness is to say after what it has said: the generation, and what is durable.
-fn next_witness(
-    witness: &Testimony,
-    seen: Option<Witness>,
-    (generation, space, frame): (u64, &Space, u64),
-) -> Witness {
+fn next_witness(witness: &Testimony, (generation, space, frame): (u64, &Space, u64)) -> Witness {
     Witness {
-        count: seen.map_or(0, |seen| seen.count),
+        count: witness.seen().map_or(0, |seen| seen.count),
         generation,
         epoch: space.epoch,
         sequence: space.live.back().map_or(0, |segment| segment.sequence),
@@ -248,6 +261,47 @@ fn enter(begun: &ScannedFrame, frames: &mut Frames) {
     let (sequence, number) = (begun.header.sequence, begun.header.number);
     frames.push(number);
     frames.set_location(number, begun.slot, sequence, begun.offset);
+}
+
+/// Says what is wrong with the disk.
+fn say(report: &RecoveryReport) {
+    let (unreadable, damage) = (&report.unreadable, &report.damage);
+    if !unreadable.is_empty() {
+        tracing::error!(
+            ?unreadable,
+            "the disk can't read these places: replace it soon"
+        );
+    }
+    if !damage.is_empty() {
+        tracing::error!(?damage, "durable frames are damaged");
+    }
+}
+
+/// Sets aside the slots that have bad sectors and hold nothing that is needed; those that do are to
+/// be, once they don't.
+fn leave_out_unsound(reader: &mut SegmentReader<'_>, space: &mut Space) {
+    let known = reader.volume.unsound();
+    let unsound = epoch::unsound(reader);
+    let (slots, volume) = (reader.volume.slots(), &mut *reader.volume);
+    for &slot in &unsound {
+        let live = space.live.iter().any(|live| live.slot == slot);
+        let remembered = match live {
+            true if known.contains(&slot) => Ok(()),
+            true => volume.mark_unsound(slot),
+            false if slots.contains(&slot) => {
+                tracing::warn!(
+                    slot,
+                    "a free segment has bad sectors: it is set aside for good"
+                );
+                volume.set_aside(slot)
+            }
+            false => Ok(()),
+        };
+        if let Err(error) = remembered {
+            tracing::warn!(slot, %error, "that it has bad sectors can't be remembered");
+        }
+    }
+    space.leave_out(unsound);
 }
 
 /// The segments that may be live, by ascending sequence, and the first of them as far as any header

@@ -1,9 +1,12 @@
 //! Looking at segments: whose they are, and which frames in them verify.
 
-use crate::config::LogConfig;
+use super::unreadable::BadPlaces;
+use crate::config::{LogConfig, bytes_in_flight_max};
 use crate::disk::Volume;
 use crate::error::OpenError;
-use crate::layout::{EpochEnd, FrameHeader, HeaderFault, Salt, SegmentHeader, decode_ends};
+use crate::layout::{
+    EpochEnd, FrameHeader, HeaderFault, Salt, SegmentHeader, decode_ends, has_magic,
+};
 use crate::mutant::Mutant;
 use crate::record::{self, RecordKind, Records};
 use crate::slab::{ReadBuffer, SlabPool};
@@ -54,6 +57,17 @@ pub(super) struct SegmentScan {
     pub(super) segments: Vec<Segment>,
     /// Slots that hold nothing of the log.
     pub(super) blank: Vec<u32>,
+    /// A place of a log of which nothing verifies any more.
+    pub(super) lost: Option<(u32, u64)>,
+}
+
+/// Something in a slot of which nothing verifies.
+#[derive(Debug)]
+struct Strange {
+    slot: u32,
+    offset: u64,
+    /// It has the marks of a log's headers or frames.
+    ours: bool,
 }
 
 /// Reads segments whole, one at a time, and remembers the last one.
@@ -62,6 +76,8 @@ pub(super) struct SegmentReader<'a> {
     pub(super) block: usize,
     pub(super) salt: Salt,
     pub(super) segment_bytes: u64,
+    /// What can't be read of it.
+    pub(super) bad: BadPlaces,
     buffer: ReadBuffer,
     loaded: Option<u32>,
 }
@@ -77,6 +93,7 @@ impl<'a> SegmentReader<'a> {
             block,
             salt: Salt::new(&config.identity),
             segment_bytes: config.segment_bytes,
+            bad: BadPlaces::default(),
             buffer,
             loaded: None,
         })
@@ -85,9 +102,8 @@ impl<'a> SegmentReader<'a> {
     fn read(&mut self, slot: u32, from: usize, to: usize) -> Result<(), OpenError> {
         for start in (from..to).step_by(READ_BYTES) {
             let part = &mut self.buffer.as_mut_slice()[start..to.min(start + READ_BYTES)];
-            self.volume
-                .read_at(slot, start as u64, part)
-                .map_err(OpenError::io(format!("reading segment {slot} at {start}")))?;
+            let place = (slot, start as u64);
+            self.bad.read(self.volume, place, part, self.block)?;
         }
         Ok(())
     }
@@ -112,42 +128,100 @@ impl<'a> SegmentReader<'a> {
     /// Looks at all slots.
     pub(super) fn scan(&mut self, config: &LogConfig) -> Result<SegmentScan, OpenError> {
         let mut scan = SegmentScan::default();
+        let mut strange = Vec::new();
         for slot in self.volume.slots() {
-            let (block, salt) = (self.block, self.salt);
             let blocks = self.peek(slot)?;
             match SegmentHeader::decode(blocks) {
-                Ok(header) => {
-                    check_ours(slot, &header, config, block)?;
-                    let first = FrameHeader::decode(&blocks[block..], salt, block as u64);
-                    // A header that was never written leaves an older one before newer frames.
-                    let newer = first.is_some_and(|(frame, _)| frame.sequence > header.sequence);
-                    let rebuilt = if newer {
-                        self.rebuild(slot, config)?
-                    } else {
-                        None
-                    };
-                    let intact = Segment {
-                        slot,
-                        header,
-                        rebuilt: false,
-                    };
-                    scan.segments.push(rebuilt.unwrap_or(intact));
-                }
+                Ok(header) => scan.segments.push(self.intact(slot, header, config)?),
                 Err(HeaderFault::Version(version)) => {
-                    return Err(OpenError::Version { slot, version });
+                    let segment = self.volume.segment_name(slot);
+                    return Err(OpenError::Version { segment, version });
                 }
                 // Also one that seems never to have been used: its first blocks may be lost.
                 Err(HeaderFault::Blank | HeaderFault::Damaged) => {
-                    match self.rebuild(slot, config)? {
-                        Some(segment) => scan.segments.push(segment),
-                        None => scan.blank.push(slot),
+                    if let Some(segment) = self.rebuild(slot, config)? {
+                        scan.segments.push(segment);
+                        continue;
                     }
+                    scan.blank.push(slot);
+                    strange.extend(self.something_in(slot, config)?);
                 }
             }
         }
+        self.bad.refuse_dead_disk()?;
+        self.judge_strange(&mut scan, strange)?;
         scan.segments
             .sort_by_key(|segment| (segment.header.sequence, segment.header.epoch));
         Ok(scan)
+    }
+
+    /// A segment with a sound header, and its file.
+    fn intact(
+        &mut self,
+        slot: u32,
+        header: SegmentHeader,
+        config: &LogConfig,
+    ) -> Result<Segment, OpenError> {
+        let (block, salt) = (self.block, self.salt);
+        check_ours(&self.volume.segment_name(slot), &header, config, block)?;
+        let blocks = &self.buffer.as_ref()[..2 * block];
+        let first = FrameHeader::decode(&blocks[block..], salt, block as u64);
+        // A header that was never written leaves an older one before newer frames.
+        let newer = first.is_some_and(|(frame, _)| frame.sequence > header.sequence);
+        let rebuilt = match newer {
+            true => self.rebuild(slot, config)?,
+            false => None,
+        };
+        Ok(rebuilt.unwrap_or(Segment {
+            slot,
+            header,
+            rebuilt: false,
+        }))
+    }
+
+    /// What lies in a slot behind its header and what may have been under way when that was new.
+    /// Power that fails again and again leaves no more of a new log.
+    fn something_in(
+        &mut self,
+        slot: u32,
+        config: &LogConfig,
+    ) -> Result<Option<Strange>, OpenError> {
+        let block = self.block;
+        let torn = bytes_in_flight_max(config.frame_bytes_max.into()) as usize;
+        let start = block + torn.next_multiple_of(block);
+        let bytes = self.load(slot)?;
+        let mut behind = bytes.get(start..).unwrap_or_default().chunks(block);
+        let found = behind.position(|block| block.iter().any(|byte| *byte != 0));
+        Ok(found.map(|number| Strange {
+            slot,
+            offset: (start + number * block) as u64,
+            ours: bytes.chunks(block).any(has_magic),
+        }))
+    }
+
+    /// Where nothing verifies in any segment, and something is there all the same: what has the
+    /// marks of a log was one, and is damaged, all of it; anything else is left alone.
+    fn judge_strange(
+        &self,
+        scan: &mut SegmentScan,
+        strange: Vec<Strange>,
+    ) -> Result<(), OpenError> {
+        let Some(first) = strange.first() else {
+            return Ok(());
+        };
+        let (segment, offset) = (self.volume.segment_name(first.slot), first.offset);
+        if !scan.segments.is_empty() {
+            tracing::warn!(
+                segment,
+                offset,
+                "nothing in it verifies: it is written anew"
+            );
+        } else if strange.iter().any(|strange| strange.ours) {
+            scan.lost = Some((first.slot, offset));
+        } else {
+            return Err(OpenError::Unrecognised { segment, offset });
+        }
+        Ok(())
     }
 
     /// Works out from its frames which segment a slot without a valid header holds.
@@ -267,7 +341,7 @@ fn verify_payload(bytes: &[u8], offset: usize, header: &FrameHeader, salt: Salt)
 }
 
 fn check_ours(
-    slot: u32,
+    segment: &str,
     header: &SegmentHeader,
     config: &LogConfig,
     block: usize,
@@ -287,11 +361,12 @@ fn check_ours(
             _ => value.to_string(),
         };
         let (theirs, ours) = (named(theirs), named(ours));
+        let segment = segment.to_owned();
         return Err(OpenError::Foreign {
+            segment,
             what,
             theirs,
             ours,
-            slot,
         });
     }
     let sizes = [
@@ -300,7 +375,9 @@ fn check_ours(
     ];
     for (setting, theirs, ours) in sizes {
         if theirs != ours {
+            let segment = segment.to_owned();
             return Err(OpenError::Geometry {
+                segment,
                 setting,
                 theirs,
                 ours,

@@ -457,7 +457,7 @@ fn a_read_that_does_not_verify_names_the_place() {
     };
     let error = bench.log.on_read(id, buffer, result).unwrap_err();
     let expected = ReadError::Damaged {
-        slot,
+        segment: format!("segment-{slot:04}"),
         offset,
         group: GroupId(1),
         index: LogIndex(2),
@@ -465,9 +465,10 @@ fn a_read_that_does_not_verify_names_the_place() {
     assert_eq!(error, expected);
 }
 
-/// Nobody can be served with what can't be read, and the next start is to find the damage.
+/// Nobody can be served with what can't be read, and the next start is to find the damage. The
+/// log itself goes on.
 #[test]
-fn a_second_read_of_a_place_that_fails_closes_the_log() {
+fn entries_whose_place_fails_a_second_time_are_lost() {
     let mut bench = Bench::new();
     let places = bench.group_of(1, 3);
     let mut bench = bench.reopen();
@@ -496,15 +497,18 @@ fn a_second_read_of_a_place_that_fails_closes_the_log() {
     assert_eq!(bench.log.poisoned(), None);
     let (slot, offset) = places[1];
     bench.volume.image_mut(slot).unwrap()[offset as usize + 120] ^= 1;
-    let closed = read(&mut bench, Ok(0)).unwrap_err();
-    let expected = Poisoned {
-        slot,
+    let lost = read(&mut bench, Ok(0)).unwrap_err();
+    let expected = ReadError::Lost {
+        segment: format!("segment-{slot:04}"),
         offset,
+        group: GroupId(1),
         failure: WriteFailure::Damaged,
     };
-    assert_eq!(closed, ReadError::Poisoned(expected.clone()));
-    assert_eq!(bench.log.poisoned(), Some(&expected));
-    assert!(bench.log.seal().is_none());
+    assert_eq!(lost, expected);
+    assert_eq!(bench.log.poisoned(), None);
+    assert_eq!(bench.log.statistics().reads_lost, 1);
+    bench.append(1, 4, 1, b"goes on");
+    assert_eq!(bench.flush().len(), 1);
 }
 
 /// Found by the simulator (seed 1273): what was admitted together was refused one by one, when the

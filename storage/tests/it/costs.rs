@@ -41,6 +41,10 @@ impl Volume for Counting {
     fn open_witness(&mut self) -> io::Result<u128> {
         self.volume.open_witness()
     }
+
+    fn replace_witness(&mut self) -> io::Result<u128> {
+        self.volume.replace_witness()
+    }
 }
 
 fn large_config() -> LogConfig {

@@ -283,6 +283,10 @@ impl Volume for Dying {
     fn open_witness(&mut self) -> io::Result<u128> {
         self.0.open_witness()
     }
+
+    fn replace_witness(&mut self) -> io::Result<u128> {
+        self.0.replace_witness()
+    }
 }
 
 fn interrupt_recovery(volume: &MemoryVolume, found: &Model, seed: u64, named: &str) {

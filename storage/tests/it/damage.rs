@@ -534,6 +534,10 @@ impl Volume for WrongOnce {
     fn open_witness(&mut self) -> std::io::Result<u128> {
         self.volume.open_witness()
     }
+
+    fn replace_witness(&mut self) -> std::io::Result<u128> {
+        self.volume.replace_witness()
+    }
 }
 
 /// Recovery looks at a frame, and reads it again to replay it. A disk that gives other bytes then

@@ -1,6 +1,6 @@
 //! A log that lost what was durable, and what its witness says to it.
 
-use pontoon_storage::memory::{MemoryVolume, SectorFate};
+use pontoon_storage::memory::{BadSector, MemoryVolume, SectorFate};
 use pontoon_storage::{Forgetting, Volume, WITNESS_SLOT};
 use pontoon_types::GroupId;
 
@@ -235,4 +235,28 @@ fn a_failed_write_of_the_witness_closes_the_log_and_one_not_carried_out_is_made_
         bench.log.renew_witness().map(|operation| operation.id()),
         None
     );
+}
+
+/// No bad sector under it keeps a log closed, whatever else it holds.
+#[test]
+fn a_witness_that_cannot_be_read_or_written_is_replaced() {
+    for place in [0, STRIDE as u64] {
+        let (mut bench, newest) = long_log();
+        bench.volume.spoil(WITNESS_SLOT, place, BadSector::Dead);
+        let mut bench = bench.reopen();
+        assert_eq!(
+            bench.recovery.report.forgetting, None,
+            "the other place is left"
+        );
+        for index in 61..64 {
+            bench.append(1, index, 1, b"more");
+            bench.flush();
+            renew(&mut bench);
+        }
+        let mut volume = bench.volume;
+        volume.remove(newest);
+        let newer = volume.slots().into_iter().next_back().unwrap();
+        assert_ne!(newer, newest);
+        has_forgotten(volume, "it says what the old one said, and more");
+    }
 }

@@ -76,6 +76,14 @@ fn findings(directory: &Path, inspection: &Inspection) -> Vec<String> {
             ));
         }
     }
+    for bad in &inspection.recovery.report.unreadable {
+        lines.push(format!(
+            "{} at {}: the disk can't read {} bytes",
+            file(bad.slot),
+            bad.offset,
+            bad.bytes
+        ));
+    }
     for damage in &inspection.recovery.report.damage {
         lines.push(format!(
             "{} at {}: damage: frames {} to {} were durable and do not verify",

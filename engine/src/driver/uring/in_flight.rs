@@ -1,6 +1,8 @@
 //! What the kernel is working on: it owns the memory until the completion is there.
 
-use pontoon_storage::{DiskOp, RecordBytes};
+use std::path::Path;
+
+use pontoon_storage::{DiskOp, RecordBytes, segment_path};
 use pontoon_transport::{ReceiveBuffer, SendBatch};
 
 use crate::port::SocketId;
@@ -102,7 +104,10 @@ impl InFlight {
             InFlightOp::Send { .. } | InFlightOp::Receive { .. } => None,
         });
         match disk {
-            Some((what, slot)) => format!("{what} {}", pontoon_storage::slot_name(slot)),
+            Some((what, slot)) => {
+                let file = segment_path(Path::new(""), slot);
+                format!("{what} {}", file.display())
+            }
             None => "an operation of a socket".to_owned(),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use pontoon_raft::{GroupId, NodeId, Status, Time};
-use pontoon_storage::memory::{MemoryVolume, SectorFate};
+use pontoon_storage::memory::{BadSector, MemoryVolume, SectorFate};
 use pontoon_storage::{DiskOp, LogConfig, LogIdentity, RecordBytes, Recovery, SegmentLog, Volume};
 use pontoon_transport::{FrameLimits, SendBatch};
 
@@ -383,17 +383,18 @@ impl Cluster {
 
     fn carry_disk(&mut self, node: usize, mut operation: DiskOp) {
         let this = &mut self.nodes[node];
-        this.volume.submit(&mut operation).unwrap();
+        let submitted = this.volume.submit(&mut operation);
         match operation {
             DiskOp::Write { id, .. } => {
+                submitted.unwrap();
                 this.held.push(id);
                 if !this.disk_is_held {
                     self.release(node);
                 }
             }
             DiskOp::Read { id, buffer, .. } => {
-                let fails = this.reads_to_fail > 0;
-                this.reads_to_fail -= usize::from(fails);
+                let fails = this.reads_to_fail > 0 || submitted.is_err();
+                this.reads_to_fail = this.reads_to_fail.saturating_sub(usize::from(fails));
                 let length = buffer.len();
                 let result = if fails { Err(libc::EIO) } else { Ok(length) };
                 this.held_reads
@@ -457,6 +458,38 @@ impl Cluster {
             }
         }
         found
+    }
+
+    /// Flips a bit of what a group is on a node's disk, in every record that says it.
+    pub(super) fn rot_definition(&mut self, node: usize, group: GroupId) {
+        let volume = &mut self.nodes[node].volume;
+        let mut found = 0;
+        for slot in volume.slots() {
+            let image = volume.image_mut(slot).unwrap();
+            // A record's header is 32 bytes long and begins with the group; of a group's state 64
+            // more precede its definition.
+            for start in (0..image.len() - 256).step_by(16) {
+                let of_group = image[start..start + 8] == group.0.to_le_bytes();
+                if of_group && image[start + 27] == 17 && image[start + 96..].starts_with(b"{") {
+                    image[start + 97] ^= 1;
+                    found += 1;
+                }
+            }
+        }
+        assert!(found > 0, "the group's state is on the disk");
+    }
+
+    /// The sector of the node's disk that holds these bytes, which lie on it in one place, can't be
+    /// read any more.
+    pub(super) fn spoil(&mut self, node: usize, bytes: &[u8]) {
+        let volume = &mut self.nodes[node].volume;
+        let found = volume.slots().into_iter().filter_map(|slot| {
+            let mut places = volume.image(slot)?.windows(bytes.len());
+            Some((slot, places.position(|window| window == bytes)? as u64))
+        });
+        let found: Vec<_> = found.collect();
+        assert_eq!(found.len(), 1, "the bytes are on the disk in one place");
+        volume.spoil(found[0].0, found[0].1, BadSector::Dead);
     }
 
     /// Makes durable what the disk was given so far, and says so in the node's next turn.

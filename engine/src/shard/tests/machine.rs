@@ -28,6 +28,8 @@ pub(super) struct Journal {
     pub(super) reply_bytes: Option<usize>,
     /// These groups' machines claim to hold this durably.
     pub(super) claims: Option<(u64, LogIndex)>,
+    /// The same, from the next start on.
+    pub(super) claims_at_start: Option<(u64, LogIndex)>,
 }
 
 impl Journal {
@@ -38,6 +40,7 @@ impl Journal {
             keeps: self.keeps.clone(),
             saves_late: self.saves_late.clone(),
             not_made: self.not_made.clone(),
+            claims: self.claims_at_start,
             ..Self::default()
         }
     }

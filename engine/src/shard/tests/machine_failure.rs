@@ -4,7 +4,7 @@ use pontoon_raft::{GroupId, LogIndex, NodeId};
 
 use super::cluster::{Cluster, GROUP, poll};
 use crate::outcome::{ProposeError, Rejection, Unknown};
-use crate::request::{CampaignError, GroupStatus, RequestError, TransferError};
+use crate::request::{CampaignError, CreateError, GroupStatus, RequestError, TransferError};
 
 const OTHER: GroupId = GroupId(8);
 
@@ -186,6 +186,66 @@ fn a_machine_whose_durable_index_can_not_be_has_failed() {
         let error = group_status(&mut cluster, 0).machine_error.expect("it failed");
         assert!(error.contains(told), "{error}");
     }
+}
+
+/// A log was emptied or an old copy of it came back, and its machine stayed as it was. Its group is
+/// closed by name, with both as they were; others run.
+#[test]
+fn a_machine_that_is_ahead_of_its_log_closes_its_group_alone() {
+    let mut cluster = cluster(3);
+    let proposal = cluster.group(0).propose(b"first".to_vec());
+    cluster.wait(proposal).unwrap();
+    cluster.run(200);
+    cluster.power_off(2);
+    cluster.nodes[2].journal.borrow_mut().claims_at_start = Some((GROUP.0, LogIndex(50)));
+    cluster.power_on(2);
+    let before = group_status(&mut cluster, 2);
+    assert!(!before.has_machine);
+    let error = before.machine_error.unwrap();
+    assert!(error.contains("up to 50, and the log of its group ends with 2"), "{error}");
+    let proposal = cluster.other_group(0, OTHER).propose(b"other".to_vec());
+    cluster.wait(proposal).unwrap();
+    cluster.until("the other group runs", |cluster| cluster.applied_of(2, OTHER) == [b"other"]);
+    let proposal = cluster.group(0).propose(b"more".to_vec());
+    cluster.wait(proposal).expect("the group runs elsewhere");
+    cluster.run(2_000);
+    assert!(cluster.applied(2).is_empty());
+    let after = group_status(&mut cluster, 2);
+    assert_eq!(after.raft.last_index, before.raft.last_index, "nothing is done for it");
+    // Nobody campaigns there, and no vote comes from there.
+    cluster.power_off(0);
+    cluster.power_off(1);
+    cluster.run(3_000);
+    assert_eq!(cluster.status(2).unwrap().current_term, before.raft.current_term);
+    // Mended, it goes on.
+    cluster.power_off(2);
+    cluster.nodes[2].journal.borrow_mut().claims_at_start = None;
+    for node in 0..3 {
+        cluster.power_on(node);
+    }
+    cluster.until("it goes on", |cluster| {
+        cluster.applied(2) == [b"first".to_vec(), b"more".to_vec()]
+    });
+}
+
+/// A machine that outlived its log was given entry 2 as the next one after its sixth.
+#[test]
+fn a_group_is_not_made_with_a_machine_that_holds_more_than_its_log() {
+    let mut cluster = Cluster::led_by_first(1);
+    let group = GroupId(9);
+    cluster.nodes[0].journal.borrow_mut().claims = Some((group.0, LogIndex(6)));
+    let members = cluster.members();
+    let mut made = cluster.core(0).create_group(group, "recorder", &members);
+    cluster.run(5);
+    let Some(Err(CreateError::OtherMachine { group: named, message })) = poll(&mut made) else {
+        panic!("it is made")
+    };
+    assert_eq!(named, group);
+    assert!(message.contains("up to 6, and the log of its group ends with 0"), "{message}");
+    assert!(cluster.status_of(0, group).is_none());
+    cluster.nodes[0].journal.borrow_mut().claims = Some((group.0, LogIndex(0)));
+    let mut made = cluster.core(0).create_group(group, "recorder", &members);
+    cluster.until("it is made", |_| poll(&mut made) == Some(Ok(())));
 }
 
 /// `leader()` of a lone group whose machine had failed waited for ever, however it was asked.

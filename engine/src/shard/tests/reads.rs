@@ -38,47 +38,83 @@ fn entries_to_be_applied_are_read_again_after_a_failure() {
     assert!(!has_failed(&cluster, 0));
 }
 
-/// A leader that can't read what a follower lacks is no leader for it: its log is closed, and
-/// another one, whose disk still has it, takes over.
-#[test]
-fn a_leader_that_has_lost_what_a_follower_lacks_gives_up() {
+const OTHER: GroupId = GroupId(8);
+
+/// Three nodes with two groups, both led by the first.
+fn two_groups() -> Cluster {
     let mut cluster = Cluster::led_by_first(3);
-    cluster.run(5);
-    cluster.power_off(2);
-    propose_all(&mut cluster, 0, &commands());
-    cluster.rot(0, &commands()[20]);
-    cluster.power_on(2);
-    cluster.until("it has caught up", |cluster| {
-        cluster.applied(2) == commands()
-    });
-    assert!(has_failed(&cluster, 0));
-    assert_ne!(cluster.status(2).unwrap().leader.map(|id| id.0), Some(1));
-    // Started again it finds the damage, and gets back what it lost.
-    cluster.power_off(0);
-    cluster.power_on(0);
-    assert!(cluster.status(0).unwrap().tainted);
-    cluster.until("the damage is repaired", |cluster| {
-        !cluster.status(0).unwrap().tainted && cluster.applied(0) == commands()
-    });
+    cluster.create(OTHER);
+    drop(cluster.other_group(0, OTHER).campaign());
+    cluster.run(10);
+    cluster
 }
 
-/// The same of a follower that can't read what it is to apply.
+/// The other group is served by the first node as ever.
+fn other_goes_on(cluster: &mut Cluster) {
+    let proposal = cluster.other_group(0, OTHER).propose(b"x".to_vec());
+    assert!(cluster.wait(proposal).is_ok());
+    let status = cluster.status_of(0, OTHER).unwrap();
+    assert_eq!(status.leader, Some(status.id));
+}
+
+/// How a disk loses an entry: it reads as another one, or not at all.
+const LOSSES: [fn(&mut Cluster, usize, &[u8]); 2] = [Cluster::rot, Cluster::spoil];
+
+/// A leader that can't read what a follower lacks is no leader for it: another one, whose disk
+/// still has it, takes over. The other groups stay as they are.
 #[test]
-fn a_follower_that_has_lost_what_it_is_to_apply_gives_up() {
-    let mut cluster = Cluster::led_by_first(3);
-    cluster.run(5);
-    propose_all(&mut cluster, 0, &commands());
-    cluster.run(200);
-    cluster.power_off(2);
-    cluster.power_on(2);
-    cluster.rot(2, &commands()[20]);
-    cluster.until("it gives up", |cluster| has_failed(cluster, 2));
-    cluster.power_off(2);
-    cluster.power_on(2);
-    assert!(cluster.status(2).unwrap().tainted);
-    cluster.until("the damage is repaired", |cluster| {
-        !cluster.status(2).unwrap().tainted && cluster.applied(2) == commands()
-    });
+fn a_leader_that_has_lost_what_a_follower_lacks_gives_up_that_group() {
+    for lose in LOSSES {
+        let mut cluster = two_groups();
+        cluster.power_off(2);
+        propose_all(&mut cluster, 0, &commands());
+        lose(&mut cluster, 0, &commands()[20]);
+        cluster.power_on(2);
+        cluster.until("it has caught up", |cluster| {
+            cluster.applied(2) == commands()
+        });
+        assert!(!has_failed(&cluster, 0));
+        assert_ne!(cluster.status(2).unwrap().leader.map(|id| id.0), Some(1));
+        other_goes_on(&mut cluster);
+        // Started again it finds the damage, and gets back what it lost.
+        cluster.power_off(0);
+        cluster.power_on(0);
+        assert!(cluster.status(0).unwrap().tainted);
+        cluster.until("the damage is repaired", |cluster| {
+            !cluster.status(0).unwrap().tainted && cluster.applied(0) == commands()
+        });
+    }
+}
+
+/// The same of a follower that can't read what it is to apply: its machine goes no further.
+#[test]
+fn a_follower_that_has_lost_what_it_is_to_apply_gives_up_that_group() {
+    for lose in LOSSES {
+        let mut cluster = two_groups();
+        propose_all(&mut cluster, 0, &commands());
+        cluster.run(200);
+        cluster.power_off(2);
+        cluster.power_on(2);
+        lose(&mut cluster, 2, &commands()[20]);
+        let failed = |cluster: &Cluster| {
+            let shard = cluster.nodes[2].shard.as_ref().unwrap();
+            shard.groups.status(GROUP).unwrap().machine_error
+        };
+        cluster.until("it gives up", |cluster| failed(cluster).is_some());
+        let error = failed(&cluster).unwrap();
+        assert!(error.starts_with("segment-0") && error.contains("can't be read"), "{error}");
+        assert!(!has_failed(&cluster, 2));
+        other_goes_on(&mut cluster);
+        cluster.until("it has the other group's", |cluster| {
+            cluster.applied_of(2, OTHER) == [b"x"]
+        });
+        cluster.power_off(2);
+        cluster.power_on(2);
+        assert!(cluster.status(2).unwrap().tainted);
+        cluster.until("the damage is repaired", |cluster| {
+            !cluster.status(2).unwrap().tainted && cluster.applied(2) == commands()
+        });
+    }
 }
 
 /// Found by the simulator (seed 8486): entries for a follower waited to be read back while it came

@@ -205,27 +205,48 @@ fn a_damaged_group_without_another_copy_refuses_to_open_and_names_the_place() {
 }
 
 /// Found by the simulator (seed 418): the disk had lost what a group is, and the node did not
-/// start at all. The group stays out of it, is not made anew, and the others go on.
+/// start at all. The group stays out of it, named, and other groups run. Made again with its kind
+/// and members it is whole, once the others have repaired it.
 #[test]
-fn a_node_starts_without_a_group_whose_definition_is_lost() {
+fn a_group_whose_definition_is_lost_is_whole_once_it_is_made_again() {
     let mut cluster = Cluster::led_by_first(3);
+    let other = GroupId(8);
+    cluster.create(other);
+    drop(cluster.other_group(0, other).campaign());
+    let proposal = cluster.group(0).propose(b"before".to_vec());
+    cluster.wait(proposal).unwrap();
     cluster.run(200);
     cluster.power_off(2);
-    cluster.rot_everywhere(2, b"recorder");
-    cluster.power_on(2);
+    let group = GROUP;
+    cluster.rot_definition(2, group);
+    let lines = warnings(|| cluster.power_on(2));
+    assert!(lines.iter().any(|line| line.contains("definition is lost")), "{lines:?}");
     let status = cluster.status(2).unwrap();
     assert!(status.tainted && status.membership.members().is_empty());
-    let members = cluster.members();
-    let mut made = cluster.core(2).create_group(GROUP, "recorder", &members);
-    cluster.run(200);
-    let group = GROUP;
-    assert_eq!(
-        poll(&mut made),
-        Some(Err(crate::CreateError::Damaged { group }))
-    );
-    let proposal = cluster.group(0).propose(b"x".to_vec());
+    assert_eq!(status.last_index, LogIndex(2), "its entries are kept");
+    // The other group runs there, and this one elsewhere.
+    let proposal = cluster.other_group(0, other).propose(b"x".to_vec());
+    cluster.wait(proposal).unwrap();
+    cluster.until("the other group runs", |cluster| cluster.applied_of(2, other) == [b"x"]);
+    let proposal = cluster.group(0).propose(b"meanwhile".to_vec());
     cluster.wait(proposal).unwrap();
     assert!(cluster.applied(2).is_empty());
+    // Nobody else could give a group with one member what it had.
+    let mut alone = cluster.core(2).create_group(group, "recorder", &[pontoon_raft::NodeId(3)]);
+    cluster.run(2);
+    assert_eq!(poll(&mut alone), Some(Err(crate::CreateError::Damaged { group })));
+    let members = cluster.members();
+    let mut made = cluster.core(2).create_group(group, "recorder", &members);
+    cluster.until("it is made", |_| poll(&mut made) == Some(Ok(())));
+    assert!(cluster.status(2).unwrap().tainted, "it promises nothing yet");
+    let whole = |cluster: &Cluster| {
+        let all: [&[u8]; 2] = [b"before", b"meanwhile"];
+        cluster.applied(2) == all && !cluster.status(2).unwrap().tainted
+    };
+    cluster.until("it is whole", whole);
+    cluster.power_off(2);
+    cluster.power_on(2);
+    cluster.until("it is whole after another start", whole);
 }
 
 /// A follower comes back with an empty disk: its leader says so, and fills it again.
