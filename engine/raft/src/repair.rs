@@ -52,6 +52,13 @@ impl Raft {
         (self.log_epoch, self.tainted) = (log_epoch, true);
     }
 
+    /// Whether its members are known.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn is_defined(&self) -> bool {
+        !self.membership.voters.is_empty()
+    }
+
     /// A leader's first look at a response: whether it is of the latest epoch of the follower's
     /// log that is known of, and whether it reports damage.
     pub(crate) fn observe_response(

@@ -14,8 +14,6 @@ pub enum RareEvent {
     DamageFoundWhileRunning,
     /// A replica started on a damaged log.
     TaintedReplica,
-    /// A start did not find what a group is.
-    DefinitionLost,
     /// A tainted replica got back what it had lost, and counts again.
     DamageRefetched,
     /// A replica that had lost its vote with damage has voted again.
@@ -96,7 +94,6 @@ pub const RARE_EVENTS: &[(RareEvent, &str)] = &[
         "damage found while running",
     ),
     (RareEvent::TaintedReplica, "tainted replica"),
-    (RareEvent::DefinitionLost, "definition of a group lost"),
     (RareEvent::DamageRefetched, "damage refetched from a peer"),
     (RareEvent::VoteRegained, "vote lost and regained"),
     (

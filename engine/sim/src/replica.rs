@@ -22,6 +22,8 @@ pub(crate) struct Seen {
     durable: (LogIndex, Option<Term>),
     last: (LogIndex, Option<Term>),
     stale_acknowledgements: u64,
+    /// It is known what the group is: until then nothing is done for it.
+    defined: bool,
     /// Entries were replaced, and what replaced them was not durable when it was last looked at.
     replaced: bool,
 }
@@ -40,6 +42,7 @@ impl Seen {
             durable: place(raft.durable_index()),
             last: place(raft.last_index()),
             stale_acknowledgements: raft.stale_acknowledgements(),
+            defined: raft.is_defined(),
             replaced: false,
         }
     }
@@ -92,7 +95,8 @@ impl World {
         self.places[position].votes = votes;
         for now in &seen {
             let before = before.iter().find(|before| before.group == now.group);
-            if let Some(before) = before {
+            // What is left of a group may be let go of when it is given its definition again.
+            if let Some(before) = before.filter(|before| before.defined) {
                 self.check_steps(position, before, now);
             }
             // What is known of an entry or a term stays: it was looked at when this was new.

@@ -22,6 +22,18 @@ struct Sent {
     asked_until: u64,
 }
 
+impl Sent {
+    fn new(term: Term, socket: SocketId) -> Self {
+        Self {
+            term,
+            socket,
+            firsts: BTreeSet::new(),
+            before: BTreeSet::new(),
+            asked_until: 0,
+        }
+    }
+}
+
 /// By the leader's place, the follower and the group.
 #[derive(Debug, Default)]
 pub(crate) struct Resends {
@@ -54,13 +66,7 @@ impl World {
                     return;
                 }
                 let sent = self.resends.sent.entry((position, to, group));
-                let new = || Sent {
-                    term: message.term,
-                    socket,
-                    firsts: BTreeSet::new(),
-                    before: BTreeSet::new(),
-                    asked_until: 0,
-                };
+                let new = || Sent::new(message.term, socket);
                 let sent = sent.or_insert_with(new);
                 if (sent.term, sent.socket) != (message.term, socket) {
                     // What it asks for over a new connection it may have asked before the first
@@ -85,11 +91,13 @@ impl World {
                 if lacks || response.room != LogRoom::Enough || response.tainted {
                     let from = NodeId(self.places[position].node as u64 + 1);
                     let leader = self.place(to.0 as usize - 1, self.places[position].core);
-                    if let Some(sent) = self.resends.sent.get_mut(&(leader, from, group)) {
-                        sent.firsts.clear();
-                        sent.before.clear();
-                        sent.asked_until = self.now + EXCUSED;
-                    }
+                    // It may ask before it was sent anything: what is on its way then is not heard
+                    // of yet either.
+                    let sent = self.resends.sent.entry((leader, from, group));
+                    let sent = sent.or_insert_with(|| Sent::new(message.term, socket));
+                    sent.firsts.clear();
+                    sent.before.clear();
+                    sent.asked_until = self.now + EXCUSED;
                 }
             }
             _ => {}

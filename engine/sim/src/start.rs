@@ -128,9 +128,6 @@ impl World {
         self.check_forgetting(position, &recovery);
         self.note_votes(position, &recovery);
         let tainted = recovery.groups.iter().filter(|group| group.tainted);
-        let lost = tainted.clone().filter(|group| group.definition.is_empty());
-        self.coverage
-            .add(RareEvent::DefinitionLost, lost.count() as u64);
         let tainted: Vec<GroupId> = tainted.map(|group| group.group).collect();
         self.coverage
             .add(RareEvent::TaintedReplica, tainted.len() as u64);

@@ -390,6 +390,24 @@ impl World {
                 }
             }
         }
+        for group in 1..=self.swarm.groups {
+            // Until all members have met, nobody leads: one that is impaired is waited for.
+            if !self.is_founded_by_majority(GroupId(group)) {
+                let position = group as usize - 1;
+                self.steady.led_at[position] = self.now;
+                self.steady.answered_at[position] = self.now;
+            }
+        }
+    }
+
+    fn is_founded_by_majority(&self, group: GroupId) -> bool {
+        let core = pontoon::simulation::core_of(group, self.swarm.cores);
+        let nodes = 0..self.swarm.nodes;
+        let rafts = nodes.filter_map(|node| {
+            let place = &self.places[self.place(node, core)];
+            raft_of(place, group)
+        });
+        rafts.filter(|raft| raft.is_founded()).count() > self.swarm.nodes / 2
     }
 
     /// The window is over: what is owed was given.

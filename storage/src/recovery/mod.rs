@@ -161,30 +161,8 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     let scan = reader.scan(config)?;
     let mut witness = witness::open(reader.volume, config)?;
     let seen = witness.as_ref().and_then(Testimony::seen);
-    let (mut candidates, base) = candidates(&scan);
-    let found = candidates
-        .iter()
-        .map(|segment| reader.frames(segment))
-        .collect::<Result<Vec<_>, OpenError>>()?;
-    if config.is(Mutant::UnreadableEndsLog) {
-        let bad = |segment: &Segment| reader.bad.are_behind(segment.slot, 0);
-        candidates.truncate(candidates.iter().position(bad).unwrap_or(candidates.len()));
-    }
     let mut report = RecoveryReport::default();
-    let mut chain = chain::walk(&candidates, &found, base, (config, seen), &mut report);
-    chain.damage.extend(scan.lost.map(|(slot, offset)| Damage {
-        slot,
-        offset,
-        first_frame: 0,
-        last_frame: 0,
-    }));
-    let (mut replay, unreplayed) = replay(&mut reader, &chain)?;
-    chain.damage.extend(unreplayed);
-    let newest_frame = found.iter().flat_map(|found| &found.frames);
-    let newest_epoch = newest_frame
-        .map(|frame| frame.header.epoch)
-        .max()
-        .unwrap_or(0);
+    let (chain, mut replay, newest_epoch) = find(&mut reader, (config, seen), &scan, &mut report)?;
     let cut_short = chain.cut_short;
     report.forgetting = witness.as_ref().and_then(|it| it.forgetting(cut_short));
     if report.forgetting.is_some() {
@@ -242,6 +220,32 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
         next_incarnation: replay.next_incarnation,
         report,
     })
+}
+
+/// Walks the frames of the segments and replays those that count. Also gives the newest epoch of
+/// any frame.
+fn find(
+    reader: &mut SegmentReader<'_>,
+    (config, seen): (&LogConfig, Option<Witness>),
+    scan: &SegmentScan,
+    report: &mut RecoveryReport,
+) -> Result<(Chain, Replay, u64), OpenError> {
+    let (mut candidates, base) = candidates(scan);
+    let found = candidates
+        .iter()
+        .map(|segment| reader.frames(segment))
+        .collect::<Result<Vec<_>, OpenError>>()?;
+    if config.is(Mutant::UnreadableEndsLog) {
+        let bad = |segment: &Segment| reader.bad.are_behind(segment.slot, 0);
+        candidates.truncate(candidates.iter().position(bad).unwrap_or(candidates.len()));
+    }
+    let mut chain = chain::walk(&candidates, &found, base, (config, seen), report);
+    chain.damage.extend(scan.lost);
+    let (replay, unreplayed) = replay(reader, &chain)?;
+    chain.damage.extend(unreplayed);
+    let newest_frame = found.iter().flat_map(|found| &found.frames);
+    let newest_epoch = newest_frame.map(|frame| frame.header.epoch).max();
+    Ok((chain, replay, newest_epoch.unwrap_or(0)))
 }
 
 /// What the witness is to say after what it has said: the generation, and what is durable.

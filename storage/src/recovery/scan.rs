@@ -1,5 +1,6 @@
 //! Looking at segments: whose they are, and which frames in them verify.
 
+use super::Damage;
 use super::unreadable::BadPlaces;
 use crate::config::{LogConfig, bytes_in_flight_max};
 use crate::disk::Volume;
@@ -58,7 +59,7 @@ pub(super) struct SegmentScan {
     /// Slots that hold nothing of the log.
     pub(super) blank: Vec<u32>,
     /// A place of a log of which nothing verifies any more.
-    pub(super) lost: Option<(u32, u64)>,
+    pub(super) lost: Option<Damage>,
 }
 
 /// Something in a slot of which nothing verifies.
@@ -217,7 +218,12 @@ impl<'a> SegmentReader<'a> {
                 "nothing in it verifies: it is written anew"
             );
         } else if strange.iter().any(|strange| strange.ours) {
-            scan.lost = Some((first.slot, offset));
+            scan.lost = Some(Damage {
+                slot: first.slot,
+                offset,
+                first_frame: 0,
+                last_frame: 0,
+            });
         } else {
             return Err(OpenError::Unrecognised { segment, offset });
         }
