@@ -16,8 +16,9 @@ use crate::faults::Fault;
 use crate::settings::MILLISECOND;
 use crate::world::{Event, World};
 
-/// Of all moments at which something may go wrong: that this begins.
+/// Of all moments at which something may go wrong, and of all runs: that this begins.
 const PLOTS: u64 = 200_000;
+const PLOTS_AT_START: u64 = 400_000;
 
 /// Of three nodes one is away while the others promise something; then one of these is away, and
 /// the disk of the other, of node 0, forgets.
@@ -37,22 +38,37 @@ impl Plot {
 }
 
 impl World {
+    /// Perhaps a node is away when the groups are made. Gives which.
+    pub(crate) fn plot_from_the_start(&mut self) -> Option<usize> {
+        let begins = self.may_plot() && self.later.happens(PLOTS_AT_START);
+        begins.then(|| self.begin_plot())
+    }
+
     /// Perhaps a node goes away, to come back when nobody is there who knows what was promised.
     pub(crate) fn plot(&mut self) {
-        let may = self.swarm.nodes == 3 && self.swarm.forgetting > 0 && !self.swarm.steady;
         let all_run = (0..self.swarm.nodes).all(|node| self.runs(node));
-        if !may || self.plot.is_some() || !all_run || !self.random.happens(PLOTS) {
-            return;
+        let may = self.may_plot() && self.plot.is_none() && all_run;
+        if may && self.later.happens(PLOTS) {
+            let away = self.begin_plot();
+            self.crash(away);
         }
-        let away = 1 + self.random.below(2);
-        self.crash(away);
+    }
+
+    fn may_plot(&self) -> bool {
+        let forgets = self.swarm.forgetting > 0 && !self.swarm.durable_machines;
+        forgets && self.swarm.nodes == 3 && !self.swarm.steady
+    }
+
+    fn begin_plot(&mut self) -> usize {
+        let away = 1 + self.later.below(2);
         self.plot = Some(Plot {
             away,
             knows: 3 - away,
             forgets: false,
         });
-        let after = self.random.between(300, 2_500) * MILLISECOND;
+        let after = self.later.between(500, 2_500) * MILLISECOND;
         self.schedule(after, Event::Plot);
+        away
     }
 
     pub(crate) fn go_on_with_plot(&mut self) {
@@ -84,7 +100,7 @@ impl World {
         let plotted = node == 0 && self.plot.is_some_and(|plot| plot.forgets);
         let (forgets, how) = (
             plotted || self.random.happens(self.swarm.forgetting),
-            self.random.below(4),
+            [0, 1, 1, 1, 2, 3][self.random.below(6)],
         );
         let positions = (0..self.swarm.cores).map(|core| self.place(node, core));
         for position in positions.collect::<Vec<_>>() {
@@ -93,7 +109,8 @@ impl World {
                 place.copy = Some((place.disk.clone(), place.life));
                 continue;
             }
-            match how {
+            // Of what only its witness knows most may be lost unnoticed.
+            match if plotted && how > 0 { 3 } else { how } {
                 0 => self.empty_disk(position),
                 1 => self.restore_disk(position),
                 2 => self.copy_back(position),

@@ -361,7 +361,8 @@ impl World {
 
     /// Both phases.
     pub(crate) fn live(&mut self, events: u64) {
-        for node in 0..self.swarm.nodes {
+        let absent = self.plot_from_the_start();
+        for node in (0..self.swarm.nodes).filter(|node| Some(*node) != absent) {
             self.start(node);
         }
         self.settle();
