@@ -144,12 +144,21 @@ impl Cluster {
     pub(crate) fn lead(&mut self) -> Result<()> {
         let _: ChildReply = self.nodes[0].ask(&ChildRequest::Campaign, PATIENCE)?;
         self.await_leaders()?;
-        // Another node may have been elected first, where making the groups took long.
-        for node in &mut self.nodes[1..] {
-            let _: ChildReply = node.ask(&ChildRequest::HandOver { to: 1 }, PATIENCE)?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // Another node may have been elected first, where making the groups took long, or hand
+            // over to another than this one.
+            for node in &mut self.nodes[1..] {
+                let _: ChildReply = node.ask(&ChildRequest::HandOver { to: 1 }, PATIENCE)?;
+            }
+            match self.nodes[0].ask(&ChildRequest::Lead, PATIENCE)? {
+                ChildReply::Leads(true) => return Ok(()),
+                _ if Instant::now() > deadline => {
+                    bail!("node 1 does not lead all groups after {PATIENCE:?}")
+                }
+                _ => {}
+            }
         }
-        let _: ChildReply = self.nodes[0].ask(&ChildRequest::Lead, PATIENCE)?;
-        Ok(())
     }
 
     /// Tells a node that was started again which groups it has.

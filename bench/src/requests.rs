@@ -57,7 +57,7 @@ pub(crate) enum ChildRequest {
     Campaign,
     /// Hand all groups that this node leads over to that one.
     HandOver { to: u64 },
-    /// Become the leader of all groups.
+    /// Become the leader of all groups, and say whether that came off.
     Lead,
     /// Wait until every group has a leader and has applied its log.
     AwaitLeaders,
@@ -86,6 +86,8 @@ pub(crate) enum ChildReply {
     Listening(SocketAddr),
     /// The request is carried out.
     Done,
+    /// Whether this node leads all groups.
+    Leads(bool),
     /// The result of the load.
     Loaded(Loaded),
     /// The result of the load, and the lateness of the timer's ticks.
