@@ -125,8 +125,8 @@
 //! - **The witness** follows what is durable: it is written when the log is opened, when a segment
 //!   was begun, and when [`SegmentLog::renew_witness`] is called. A log of an older epoch, without
 //!   that segment or without that frame is cut short, and one whose witness was made elsewhere is a
-//!   copy: a new generation begins. The witness is renewed only once that is durable. A log without
-//!   a witness is taken as it is.
+//!   copy: a new generation begins. The witness notes it before the log does; a log of an earlier
+//!   generation than its witness has forgotten, too. A log without a witness is taken as it is.
 //! - When the log falls idle, [`SegmentLog::idle`] appends a mark that witnesses the last frame.
 //!   **Until a mark or a later frame is durable, rot of the last frame can't be told from a torn
 //!   write.**

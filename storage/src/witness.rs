@@ -8,6 +8,7 @@ use crate::disk::{Volume, WITNESS_SLOT, WITNESS_STRIDE};
 use crate::error::OpenError;
 use crate::identity::LogIdentity;
 use crate::layout::{BLOCK_BYTES_MIN, NUMBER_MAX};
+use crate::life::Lives;
 use crate::mutant::Mutant;
 use crate::record::{u32_at, u64_at};
 use crate::slab::SlabPool;
@@ -101,6 +102,28 @@ impl Testimony {
 }
 
 impl Testimony {
+    /// A new generation begins, which the witness knows before the log does: whatever becomes of
+    /// this opening, the next one knows that something was forgotten.
+    pub(crate) fn raise(
+        &mut self,
+        volume: &mut dyn Volume,
+        config: &LogConfig,
+        lives: &mut Lives,
+    ) -> Result<(), OpenError> {
+        let seen = self.seen().unwrap_or(Witness {
+            count: 0,
+            generation: 0,
+            epoch: 0,
+            sequence: 0,
+            frame: 0,
+            birth: self.birth,
+        });
+        lives.generation = lives.generation.max(seen.generation) + 1;
+        let generation = lives.generation;
+        self.rewrite(volume, config, Witness { generation, ..seen })
+            .map(drop)
+    }
+
     /// Writes what it says from now on, durably. One that can't be read or written is replaced, so
     /// that no bad sector keeps a log closed.
     pub(crate) fn rewrite(
@@ -130,6 +153,11 @@ impl Witness {
     /// Whether a log that ends so lacks what this saw in it.
     pub(crate) fn outlasts(&self, epoch: u64, sequence: u64, frame: u64) -> bool {
         epoch < self.epoch || sequence < self.sequence || frame < self.frame
+    }
+
+    /// Whether it knows of a generation that the log has not noted.
+    pub(crate) fn is_ahead_of(&self, lives: &Lives) -> bool {
+        self.generation > lives.generation
     }
 
     /// Where it is written.

@@ -163,11 +163,12 @@ pub(crate) fn recover(volume: &mut dyn Volume, config: &LogConfig) -> Result<Rec
     let seen = witness.as_ref().and_then(Testimony::seen);
     let mut report = RecoveryReport::default();
     let (chain, mut replay, newest_epoch) = find(&mut reader, (config, seen), &scan, &mut report)?;
-    let cut_short = chain.cut_short;
-    report.forgetting = witness.as_ref().and_then(|it| it.forgetting(cut_short));
-    if report.forgetting.is_some() {
-        let known = seen.map_or(0, |seen| seen.generation);
-        replay.lives.generation = replay.lives.generation.max(known) + 1;
+    if let Some(witness) = &mut witness {
+        let lacks = chain.cut_short || seen.is_some_and(|seen| seen.is_ahead_of(&replay.lives));
+        report.forgetting = witness.forgetting(lacks);
+        if report.forgetting.is_some() {
+            witness.raise(reader.volume, config, &mut replay.lives)?;
+        }
     }
     let Begun {
         mut space,
