@@ -136,12 +136,15 @@ impl World {
         let stale = now.stale_acknowledgements - before.stale_acknowledgements;
         self.coverage.add(RareEvent::StaleAcknowledgement, stale);
         self.note_vote(position, before, now);
-        if before.tainted && !now.tainted && before.founded {
-            self.coverage.mark(RareEvent::DamageRefetched);
+        if before.tainted && !now.tainted {
             let reported = self.places[position].reported.iter();
             let reported = reported.filter(|(of, _)| *of == group).map(|(_, at)| *at);
-            let reported = reported.max().unwrap_or_default();
-            if self.committed_index(group) <= reported {
+            let reported = reported.max();
+            if reported.is_some() {
+                self.coverage.mark(RareEvent::DamageRefetched);
+            }
+            let reported = reported.unwrap_or_default();
+            if before.founded && self.committed_index(group) <= reported {
                 self.fail(format!(
                     "place {position} counts again in group {group}, and nothing was committed \
                      since it reported its damage"

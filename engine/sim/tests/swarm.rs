@@ -86,7 +86,7 @@ fn damage_to_durable_data_is_repaired_from_peers() {
         let mut coverage = Coverage::default();
         let damaged = (200_000..)
             .filter(|seed| pontoon_sim::Swarm::draw(*seed).repairs(nodes))
-            .take(60);
+            .take(240);
         for seed in damaged {
             match run(&Options::new(seed)) {
                 Ok(report) => coverage.join(&report.coverage),
